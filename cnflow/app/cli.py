@@ -1,0 +1,191 @@
+"""The command line: fit, validate, test and predict from one config."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cnflow.app.history import History, Progress
+from cnflow.app.predict import ShardWriter
+from cnflow.app.report import write_report
+from cnflow.flow.store import find_checkpoint
+from cnflow.training import NarrowingModule
+
+__all__ = ["Run", "RunExistsError", "main"]
+
+
+class RunExistsError(FileExistsError):
+    """The run directory already holds a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives and what it leaves.
+
+    Args:
+        dir: the run directory: config, checkpoints, metrics, summary and figures.
+        resume: go on from its last checkpoint.
+        overwrite: delete what it holds and start again.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between rows of the metrics.
+        figures: whether to draw figures at the end of fit.
+        predictions: folder for the shards of predict; default ``dir/predictions``.
+    """
+
+    dir: str = "runs/default"
+    resume: bool = False
+    overwrite: bool = False
+    checkpoint_every: int = 250
+    log_every: int = 25
+    figures: bool = True
+    predictions: str | None = None
+
+
+class NarrowingCLI(LightningCLI):
+    """Lightning's CLI with a run directory, resumable runs, and a report at the end of fit."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the group ``run`` and this package's defaults of the trainer."""
+        parser.add_class_arguments(Run, "run")
+        parser.set_defaults(
+            {
+                "seed_everything": 0,
+                "trainer.max_steps": 3000,
+                "trainer.accelerator": "cpu",
+                "trainer.log_every_n_steps": 25,
+                "trainer.val_check_interval": 250,
+                "trainer.check_val_every_n_epoch": None,
+                "trainer.enable_progress_bar": False,
+                "trainer.enable_model_summary": False,
+                "trainer.num_sanity_val_steps": 0,
+            }
+        )
+
+    @property
+    def run(self) -> Run:
+        """The group ``run`` of the config."""
+        return Run(**vars(self._get(self.config, "run")))
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.run.dir)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a run directory that is taken, before anything costs time."""
+        if self.subcommand != "fit":
+            return
+        own = self.config["fit"]
+        held = [name for name in ("config.yaml", "checkpoints", "summary.json") if (self.folder / name).exists()]
+        if self.run.resume:
+            own["ckpt_path"] = str(self._last())
+        elif self.run.overwrite:
+            for name in (*held, "figures", "tensorboard", "metrics.csv", "columns.csv"):
+                target = self.folder / name
+                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        elif held and own.get("ckpt_path") is None:
+            raise RunExistsError(
+                f"{self.folder} already holds a run ({', '.join(held)}). Continue it with --run.resume true, replace it "
+                "with --run.overwrite true, or choose another directory with --run.dir."
+            )
+
+    def _last(self) -> Path:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if not last.is_file():
+            raise FileNotFoundError(f"nothing to resume: {last} does not exist. Start the run without --run.resume.")
+        return last
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with this package's callbacks and loggers, unless the config brings its own logger."""
+        run, folder = self.run, self.folder
+        config = self._get(self.config_init, "trainer")
+        callbacks = list(config.get("callbacks") or [])
+        if self.subcommand == "fit":
+            self.history = History(folder, run.log_every)
+            callbacks += [self.history, Progress(), ModelCheckpoint(
+                dirpath=folder / "checkpoints", filename="last", every_n_train_steps=run.checkpoint_every,
+                enable_version_counter=False, save_on_train_epoch_end=False,
+            )]  # fmt: skip
+            if config.get("logger") in (None, True):
+                kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
+        else:
+            kwargs["logger"] = False
+            kwargs["enable_progress_bar"] = True
+        if self.subcommand == "predict":
+            callbacks.append(ShardWriter(run.predictions or folder / "predictions"))
+        kwargs["callbacks"] = callbacks
+        kwargs["default_root_dir"] = str(folder)
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        options = self.config_init[subcommand]
+        if subcommand == "predict":
+            # predictions go to shards as they come; returning them as well would hold all of them in memory
+            options["return_predictions"] = False
+        if subcommand != "fit":
+            # checkpoints hold histories, which weights_only loading admits: plain numbers and strings
+            options["ckpt_path"] = options.get("ckpt_path") or str(find_checkpoint(self.folder))
+        super()._run_subcommand(subcommand)
+
+    def after_fit(self) -> None:
+        """Summary and figures."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        self.trainer.save_checkpoint(last)
+        write_report(self.folder, self.model, self.datamodule, self.history, figures=self.run.figures)
+
+
+class _ConfigToRunDirectory(SaveConfigCallback):
+    """Writes the config as resolved into the run directory."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Write ``config.yaml``."""
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True)
+
+
+def _close_matches(message: str) -> str:
+    """Names near the misspelt class names in an error message of the argument parser."""
+    import cnflow.data
+    import cnflow.flow
+    import cnflow.training
+
+    known = {name for room in (cnflow.data, cnflow.flow, cnflow.training) for name in room.__all__}
+    hints = []
+    for word in sorted(set(re.findall(r"[A-Za-z_][\w.]*", message))):
+        name = word.rpartition(".")[2]
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
+        if near and name not in known:
+            hints.append(f"{name}: did you mean {' or '.join(near)}?")
+    return "\n".join(hints)
+
+
+def main(args: ArgsType = None) -> NarrowingCLI:
+    """Run the command line.
+
+    Args:
+        args: list of arguments as strings; default those of the process.
+    """
+    # what the trainer says of the machine is not what a user asked; warnings still come through
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return NarrowingCLI(
+        NarrowingModule,
+        LightningDataModule,
+        subclass_mode_data=True,
+        save_config_callback=_ConfigToRunDirectory,
+        save_config_kwargs={"save_to_log_dir": False},
+        auto_configure_optimizers=False,
+        args=args,
+    )

@@ -1,0 +1,90 @@
+"""Encodings and log-densities of a whole data set, written in shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cnflow.flow import Narrowed
+
+__all__ = ["ShardWriter", "read_shards"]
+
+
+class ShardWriter(Callback):
+    """Writes ``part-00000.npz``, … with arrays core, noise, log_prob, core_log_prob, and ``index.json``.
+
+    No more than one shard is in memory.
+
+    Args:
+        folder: where the shards go; made if missing.
+        rows: rows per shard.
+
+    Raises:
+        FileExistsError: if the folder already holds shards.
+    """
+
+    def __init__(self, folder: str | Path, rows: int = 65_536) -> None:
+        self.folder, self.rows = Path(folder), rows
+        self._waiting: list[dict[str, np.ndarray]] = []
+        self._count = 0
+        self._parts: list[dict[str, Any]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the folder."""
+        if self.folder.is_dir() and any(self.folder.glob("part-*.npz")):
+            raise FileExistsError(
+                f"{self.folder} already holds predictions. Remove it, or choose another with --run.predictions DIR."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Narrowed, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Keep a batch until a shard is full."""
+        names = ("core", "noise", "log_prob", "core_log_prob")
+        self._waiting.append({name: getattr(outputs, name).cpu().numpy() for name in names})
+        self._count += len(outputs)
+        if self._count >= self.rows:
+            self._flush()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left, and the index."""
+        if self._waiting:
+            self._flush()
+        total = sum(part["rows"] for part in self._parts)
+        index = {"rows": total, "unit": "nats", "parts": self._parts}
+        (self.folder / "index.json").write_text(json.dumps(index, indent=2))
+        trainer.print(f"{total:,} rows in {len(self._parts)} shards: {self.folder}")
+
+    def _flush(self) -> None:
+        arrays = {name: np.concatenate([part[name] for part in self._waiting]) for name in self._waiting[0]}
+        file = self.folder / f"part-{len(self._parts):05d}.npz"
+        np.savez(file, **arrays)
+        start = sum(part["rows"] for part in self._parts)
+        self._parts.append({"file": file.name, "start": start, "rows": self._count})
+        self._waiting, self._count = [], 0
+
+
+def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:
+    """One array over all shards, in the order of the data's rows.
+
+    Args:
+        folder: path given to :class:`ShardWriter`.
+        name: name of the array: "core", "noise", "log_prob" or "core_log_prob".
+
+    Returns:
+        Shape (n, …).
+
+    Raises:
+        FileNotFoundError: if the folder holds no finished index.
+    """
+    index = Path(folder) / "index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{folder} has no index.json: was the prediction finished?")
+    parts = json.loads(index.read_text())["parts"]
+    return np.concatenate([np.load(Path(folder) / part["file"])[name] for part in parts])

@@ -1,0 +1,242 @@
+"""What a finished run says about itself: summary.json and the figures."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnflow import __version__
+from cnflow.app.history import History
+from cnflow.flow import NarrowingFlow
+from cnflow.flow.independence import NoiseCheck, check_noise
+from cnflow.training import ColumnPenalty, NarrowingModule
+
+__all__ = ["write_report"]
+
+MOST_ROWS = 20_000
+"""Rows of a split that the report looks at; a random choice when there are more."""
+
+
+class SolverDisagreement(UserWarning):
+    """The training solver and the adaptive solver give different densities."""
+
+
+def _rows(split: Any, most: int = MOST_ROWS) -> tuple[Tensor, np.ndarray]:
+    """Rows of a split as a tensor, thinned to ``most``, and their numbers."""
+    chosen = np.arange(len(split))
+    if len(split) > most:
+        chosen = np.sort(np.random.default_rng([len(split), most]).choice(len(split), most, replace=False))
+    part = split[torch.as_tensor(chosen)] if isinstance(split, Tensor) else torch.as_tensor(np.asarray(split[chosen]))
+    return part, chosen
+
+
+def _nll(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
+    """Mean NLL in nats with its standard error, by the adaptive solver, and by the training solver beside it."""
+    rows = x.cpu().numpy()
+    exact = -flow.log_prob(rows).double()
+    grid = -flow.log_prob(rows, solver=flow.solver).double()
+    return {
+        "nll": float(exact.mean()),
+        "nll_se": float(exact.std() / len(exact) ** 0.5),
+        "nll_training_solver": float(grid.mean()),
+        "rows": len(rows),
+    }
+
+
+@torch.no_grad()
+def _budget(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
+    """Transport budget on at most 4096 rows: kinetic energy and squared Jacobian norm, in squared frame units."""
+    rows = x[:4096].to(flow.base.mean)
+    probe = torch.randint(0, 2, rows.shape, generator=torch.Generator().manual_seed(0)).to(rows) * 2 - 1
+    way = flow.transport(rows, probe=probe, costs=True)
+    return {"kinetic": float(way.kinetic.mean()), "jacobian": float(way.jacobian.mean())}
+
+
+def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict[str, Any], NoiseCheck]:
+    """Everything a run is judged by, as plain numbers, and the noise check itself.
+
+    Args:
+        model: the trained module.
+        data: its data module.
+        history: the history callback.
+
+    Returns:
+        (summary for JSON, noise check on the test rows).
+    """
+    flow = model.flow.eval()
+    splits = {name: _rows(data.split(name))[0] for name in ("train", "val", "test") if len(data.split(name))}
+    nll = {name: _nll(flow, rows) for name, rows in splits.items()}
+    held_out = "test" if "test" in splits else "val" if "val" in splits else "train"
+    gap = abs(nll[held_out]["nll"] - nll[held_out]["nll_training_solver"])
+    if gap > 0.02:
+        warnings.warn(
+            f"training solver and adaptive solver differ by {gap:.3f} nats on the {held_out} rows: the fixed grid is too "
+            "coarse for this flow. Trust the adaptive figure, and train with more solver.steps or a larger Jacobian weight.",
+            SolverDisagreement,
+            stacklevel=2,
+        )
+    check = check_noise(flow, splits[held_out].numpy(), seed=model.seed)
+    summary: dict[str, Any] = {
+        "cnflow": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "data": type(data).__name__,
+        "dim": flow.dim,
+        "core_dim": flow.core_dim,
+        "width_profile": list(flow.width_profile),
+        "columns": [round(c, 4) for c in model.columns()],
+        "unit": "nats",
+        "nll": nll,
+        "budget": _budget(flow, splits[held_out]),
+        "noise_check": {"split": held_out, **check.to_dict()},
+        "steps": model.trainer.global_step,
+        "pruned_at": model.pruned_at,
+        "seconds": round(history.seconds, 1),
+    }
+    planted = getattr(data, "planted", None)
+    if planted is not None:
+        true = -planted.log_prob(splits[held_out].double().numpy())
+        summary["truth"] = {"nll": float(true.mean()), "core_dim": planted.core_dim, "betti": list(planted.betti)}
+    return summary, check
+
+
+def write_report(
+    folder: str | Path, model: NarrowingModule, data: Any, history: History, *, figures: bool = True
+) -> dict[str, Any]:
+    """Write ``summary.json`` and, unless switched off, ``figures/*.png`` into the run directory.
+
+    Args:
+        folder: path of the run directory.
+        model: the trained module.
+        data: its data module.
+        history: the history callback.
+        figures: bool, whether to draw.
+
+    Returns:
+        The summary.
+    """
+    folder = Path(folder)
+    summary, check = summarise(model, data, history)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2))
+    held_out = summary["noise_check"]["split"]
+    print(
+        f"\n{folder}: width profile {' → '.join(map(str, summary['width_profile']))}; {held_out} NLL "
+        f"{summary['nll'][held_out]['nll']:.3f} ± {summary['nll'][held_out]['nll_se']:.3f} nats"
+        + (f" (true {summary['truth']['nll']:.3f})" if "truth" in summary else "")
+        + f"; {summary['seconds']:.0f} s\n{check}"
+    )
+    if figures:
+        draw(folder / "figures", model, data, history, check, held_out)
+    return summary
+
+
+def draw(
+    folder: Path, model: NarrowingModule, data: Any, history: History, check: NoiseCheck, held_out: str
+) -> list[Path]:
+    """Draw every figure of a run.
+
+    Args:
+        folder: path of the figures.
+        model: the trained module.
+        data: its data module.
+        history: the history callback.
+        check: the noise check.
+        held_out: name of the split to show.
+
+    Returns:
+        The files written.
+    """
+    from matplotlib.figure import Figure
+
+    from cnflow.plot import plot_columns, plot_core, plot_losses, plot_noise, plot_samples
+
+    folder.mkdir(parents=True, exist_ok=True)
+    flow = model.flow
+    x, chosen = _rows(data.split(held_out), 4000)
+    labels = data.labels(held_out)
+    labels = None if labels is None else np.asarray(labels)[chosen]
+    narrowed = flow.encode(x.numpy())
+    files: list[Path] = []
+
+    def save(name: str, figure: Figure) -> None:
+        figure.savefig(folder / f"{name}.png", dpi=130)
+        files.append(folder / f"{name}.png")
+
+    leading = [d for d in np.argsort(-np.asarray(model.columns())) if bool(flow.base.core[d])]
+    position = {d: i for i, d in enumerate(torch.nonzero(flow.base.core).flatten().tolist())}
+    order = [position[int(d)] for d in leading]
+    names = [f"direction {d}" for d in leading]
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    core = narrowed.core.numpy()[:, order]
+    inverse = np.argsort(order)
+    density = (lambda h: flow.core.log_prob(torch.as_tensor(h)[..., inverse])) if flow.core_dim in (1, 2) else None
+    plot_core(core, labels=labels, log_prob=density, names=names, ax=figure.subplots())
+    save("core", figure)
+
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    noise = ((narrowed.noise - flow.noise_mean) / flow.noise_std).numpy()
+    plot_noise(noise, check, ax=figure.subplots())
+    save("noise", figure)
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    chosen_by = next((p for p in model.penalties if isinstance(p, ColumnPenalty)), None)
+    limits = (None, None) if chosen_by is None else (chosen_by.floor, chosen_by.cap)
+    plot_columns(history.columns(), model.pruned_at, *limits, ax=figure.subplots())
+    save("columns", figure)
+
+    metrics = history.metrics().set_index("step")
+    wanted = [c for c in metrics.columns if c.startswith(("train/", "val/"))]
+    save("losses", plot_losses(metrics[wanted], model.pruned_at, penalty_unit="unweighted"))
+    samples = flow.sample((min(len(x), 2000),), generator=torch.Generator().manual_seed(model.seed))
+    save("samples", plot_samples(x.numpy()[:2000], samples.numpy()))
+    if hasattr(data, "to_images"):
+        save("directions", _core_walk(flow, data, x, leading, order))
+        save("noise_only", _noise_only(flow, data, x, model.seed))
+    return files
+
+
+def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, leading: list[int], order: list[int]) -> Any:
+    """One image decoded while each leading core direction moves and everything else stands still."""
+    from cnflow.plot import plot_images
+
+    narrowed = flow.encode(x.numpy())
+    start = int(narrowed.log_prob.argmax())
+    stops = torch.linspace(0.02, 0.98, 9)
+    rows = []
+    for k in order[:8]:
+        core = narrowed.core[start].repeat(len(stops), 1)
+        core[:, k] = torch.quantile(narrowed.core[:, k], stops)
+        rows.append(data.to_images(flow.decode(core, narrowed.noise[start].repeat(len(stops), 1))))
+    return plot_images(
+        np.stack([np.asarray(r) for r in rows]),
+        row_labels=[f"direction {d}" for d in leading[:8]],
+        column_labels=[f"{q:.0%}" for q in stops.tolist()],
+        title="Decoded while moving along one core direction (columns: its quantile)",
+    )
+
+
+def _noise_only(flow: NarrowingFlow, data: Any, x: Tensor, seed: int) -> Any:
+    """A few rows decoded with their own core and fresh noise."""
+    from cnflow.plot import plot_images
+
+    narrowed = flow.encode(x[:6].numpy())
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i in range(len(narrowed)):
+        fresh = torch.randn(8, narrowed.noise.shape[1], generator=generator) * flow.noise_std + flow.noise_mean
+        own = data.to_images(x[i : i + 1])
+        again = data.to_images(flow.decode(narrowed.core[i].repeat(8, 1), fresh.to(narrowed.core)))
+        rows.append(np.concatenate([np.asarray(own), np.asarray(again)]))
+    return plot_images(
+        np.stack(rows),
+        row_labels=[f"test image {i}" for i in range(len(rows))],
+        column_labels=["data", *("" for _ in range(8))],
+        title="Same core, fresh noise: what the noise directions carry",
+    )

@@ -1,0 +1,43 @@
+"""Arrays and files in; planted structures with known truth."""
+
+from typing import Any
+
+from cnflow.data.columns import Columns, check_rows, find_columns
+from cnflow.data.files import read_array
+from cnflow.data.loader import Batches
+from cnflow.data.planted import Planted, PlantedSample
+from cnflow.data.structures import STRUCTURES, Structure, StructureSample, structure
+
+_MODULES = {
+    "ArrayDataModule": "cnflow.data.modules",
+    "DigitsDataModule": "cnflow.data.digits",
+    "PlantedDataModule": "cnflow.data.modules",
+    "VectorDataModule": "cnflow.data.modules",
+}
+
+__all__ = [
+    "STRUCTURES",
+    "ArrayDataModule",
+    "Batches",
+    "Columns",
+    "DigitsDataModule",
+    "Planted",
+    "PlantedDataModule",
+    "PlantedSample",
+    "Structure",
+    "StructureSample",
+    "VectorDataModule",
+    "check_rows",
+    "find_columns",
+    "read_array",
+    "structure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # lightning takes seconds to import, and only the data modules need it
+    if name in _MODULES:
+        from importlib import import_module
+
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

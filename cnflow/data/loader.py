@@ -1,0 +1,91 @@
+"""Batches by index: no Python loop over rows, and a position that can be saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Batches", "Transform"]
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Batches:
+    """Iterates over an (n, d) array in batches.
+
+    The order of an epoch depends on the seed and the epoch alone, and so does what a transform draws: stopping and
+    going on from ``state_dict`` gives the batches that would have come.
+
+    Args:
+        x: rows, shape (n, d): tensor, array or memory map.
+        batch_size: rows per batch.
+        index: row numbers to use, shape (m,); default all.
+        shuffle: whether every epoch has an order of its own.
+        seed: of the orders and of the transform.
+        transform: (batch, generator) -> batch, such as fresh dequantisation noise.
+        drop_last: leave out a last batch that is not full, unless it is the only one.
+        dtype: of the batches.
+
+    Raises:
+        ValueError: for a batch size below 1 or no rows.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        batch_size: int,
+        *,
+        index: np.ndarray | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+        drop_last: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.index = np.arange(len(x)) if index is None else np.asarray(index)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if len(self.index) == 0:
+            raise ValueError("there are no rows to make batches of")
+        self.x, self.batch_size, self.shuffle, self.seed = x, batch_size, shuffle, seed
+        self.transform, self.dtype = transform, dtype
+        self.drop_last = drop_last and len(self.index) >= batch_size
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(len(self.index), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """One epoch, or what is left of it after ``load_state_dict``."""
+        order = self.index
+        if self.shuffle:
+            order = order[np.random.default_rng([self.seed, self.epoch]).permutation(len(order))]
+        first, self.start = self.start, 0
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for number in range(first, len(self)):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield self._batch(rows, epoch, number)
+
+    def _batch(self, rows: np.ndarray, epoch: int, number: int) -> Tensor:
+        if isinstance(self.x, Tensor):
+            batch = self.x[torch.as_tensor(rows)]
+        elif isinstance(self.x, np.memmap):
+            # a disk reads forwards; within a batch the order does not matter unless it was asked for
+            batch = torch.as_tensor(np.array(self.x[np.sort(rows) if self.shuffle else rows]))
+        else:
+            batch = torch.as_tensor(self.x[rows])
+        batch = batch.to(self.dtype)
+        if self.transform is None:
+            return batch
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) * 1_000_003 + number)
+        return self.transform(batch, generator)
+
+    def at(self, batches_done: int) -> None:
+        """Move to where an uninterrupted iteration would be after so many batches in all."""
+        self.epoch, self.start = divmod(batches_done, len(self))

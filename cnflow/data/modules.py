@@ -1,0 +1,257 @@
+"""Lightning data modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+
+from cnflow.data.columns import Columns, check_rows, find_columns
+from cnflow.data.files import read_array
+from cnflow.data.loader import Batches, Transform
+from cnflow.data.planted import Planted, PlantedSample
+
+__all__ = ["ArrayDataModule", "PlantedDataModule", "VectorDataModule"]
+
+SPLITS = ("train", "val", "test")
+EVALUATION_BATCH = 4096
+
+
+class Rows:
+    """Some rows and some columns of an array, read when indexed, so that a memory map stays on disk."""
+
+    def __init__(self, array: Any, index: np.ndarray, columns: Columns | None = None) -> None:
+        self.array, self.index, self.columns = array, index, columns
+        self.shape = (len(index), array.shape[1] if columns is None else len(columns.kept))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        rows = np.asarray(self.array[self.index[key]])
+        return rows if self.columns is None else self.columns.select(rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+class VectorDataModule(LightningDataModule):
+    """Rows of shape (n, d), split into train, val and test.
+
+    A subclass fills ``self._splits`` (name -> rows) in ``prepare_rows``, and may fill ``self._labels``.
+
+    Args:
+        batch_size: rows per training batch.
+        seed: of the split and of the order of the batches.
+
+    Attributes:
+        columns: which columns the density is about, or None when all are.
+    """
+
+    columns: Columns | None = None
+
+    def __init__(self, batch_size: int = 512, seed: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        self.batch_size, self.seed = batch_size, seed
+        self._splits: dict[str, Any] = {}
+        self._labels: dict[str, np.ndarray] = {}
+
+    def prepare_rows(self) -> None:
+        """Fill ``self._splits`` and ``self._labels``."""
+        raise NotImplementedError(f"{type(self).__name__} must define prepare_rows")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the data, once."""
+        if not self._splits:
+            self.prepare_rows()
+
+    @property
+    def dim(self) -> int:
+        """Width d of a row."""
+        self.setup()
+        return int(self._splits["train"].shape[1])
+
+    def split(self, name: str) -> Any:
+        """Rows of a split, shape (n, d): a tensor, or something that reads rows when indexed.
+
+        Args:
+            name: name of the split, "train", "val" or "test".
+
+        Raises:
+            KeyError: for another name.
+        """
+        self.setup()
+        if name not in SPLITS:
+            raise KeyError(f"no split {name!r}; there are {SPLITS}")
+        return self._splits[name]
+
+    def labels(self, name: str) -> np.ndarray | None:
+        """Labels of a split, shape (n,), or None; ``name`` is "train", "val" or "test"."""
+        self.setup()
+        return self._labels.get(name)
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled batches, from where the trainer's step count says."""
+        return self._training_batches(self.split("train"))
+
+    def _training_batches(self, rows: Any, transform: Transform | None = None) -> Batches:
+        batches = Batches(rows, self.batch_size, shuffle=True, seed=self.seed, transform=transform, drop_last=True)
+        if self.trainer is not None:
+            batches.at(self.trainer.global_step * self.trainer.accumulate_grad_batches)
+        return batches
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        """Validation rows in order."""
+        return Batches(self.split("val"), EVALUATION_BATCH) if len(self.split("val")) else []
+
+    def test_dataloader(self) -> Batches:
+        """Test rows in order."""
+        return Batches(self.split("test"), EVALUATION_BATCH)
+
+    def predict_dataloader(self) -> Batches:
+        """All rows, in the order of the data."""
+        return Batches(self.all_rows(), EVALUATION_BATCH)
+
+    def all_rows(self) -> Any:
+        """All rows in the order of the data, shape (n, d)."""
+        return torch.cat([torch.as_tensor(np.asarray(self.split(name))) for name in SPLITS])
+
+
+class ArrayDataModule(VectorDataModule):
+    """Your own vectors: a file or an array.
+
+    Constant and duplicate columns are left out, with a warning. A ``.npy`` file stays on disk, and is read in batches.
+
+    Args:
+        path: of a ``.npy``, ``.npz``, ``.csv``, ``.parquet`` or ``.pt`` file.
+        array: rows in memory instead, shape (n, d).
+        columns: names or numbers of the columns to use; default all.
+        labels: path of a file with one label per row, or an array, shape (n,); for colours only.
+        key: name of the array in an ``.npz``.
+        split: fractions of train, val and test; they sum to 1.
+        batch_size: rows per training batch.
+        seed: of the split and of the order of the batches.
+
+    Raises:
+        ValueError: for neither or both of path and array, bad rows, or fractions that do not sum to 1.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        array: Any = None,
+        columns: list[str] | list[int] | None = None,
+        labels: Any = None,
+        key: str | None = None,
+        split: Sequence[float] = (0.8, 0.1, 0.1),
+        batch_size: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        if (path is None) == (array is None):
+            raise ValueError("give either path= or array=, and not both")
+        if len(split) != 3 or min(split) < 0 or abs(sum(split) - 1) > 1e-6 or split[0] <= 0:
+            raise ValueError(f"split must be three fractions (train, val, test) that sum to 1; got {tuple(split)}")
+        self.path, self.array, self.use, self.key = path, array, columns, key
+        self.label_source, self.fractions = labels, tuple(split)
+
+    def prepare_rows(self) -> None:
+        """Read, check, and split at random by the seed."""
+        name = self.path or "array"
+        rows = read_array(self.path, self.use, self.key) if self.path else self._in_memory()
+        check_rows(rows, name)
+        found = find_columns(rows, name)
+        if len(found.kept) == 0:
+            raise ValueError(f"{name}: every one of its {found.width} columns is constant; there is no density to fit")
+        self.columns = found
+        used = None if len(found.kept) == found.width else found
+        order = np.random.default_rng([self.seed, len(rows)]).permutation(len(rows))
+        edges = np.round(np.cumsum(self.fractions) * len(rows)).astype(int)
+        parts = dict(zip(SPLITS, np.split(order, edges[:-1]), strict=True))
+        if len(parts["train"]) < 2:
+            raise ValueError(f"{name} has {len(rows)} rows, too few to split {self.fractions}")
+        labels = self._read_labels(len(rows))
+        self._rows = Rows(rows, np.arange(len(rows)), used)
+        self._splits = {part: Rows(rows, index, used) for part, index in parts.items()}
+        if labels is not None:
+            self._labels = {part: labels[index] for part, index in parts.items()}
+
+    def _in_memory(self) -> np.ndarray:
+        array = np.asarray(self.array)
+        if array.ndim != 2:
+            raise ValueError(f"array must have shape (n, d); got {array.shape}")
+        return array if self.use is None else array[:, [int(c) for c in self.use]]
+
+    def _read_labels(self, n: int) -> np.ndarray | None:
+        if self.label_source is None:
+            return None
+        source = self.label_source
+        labels = (
+            np.loadtxt(source, dtype=str)
+            if isinstance(source, (str, Path)) and Path(source).suffix == ".txt"
+            else (read_array(source)[:, 0] if isinstance(source, (str, Path)) else np.asarray(source))
+        )
+        if labels.shape != (n,):
+            raise ValueError(f"labels must have one entry per row, shape ({n},); got {labels.shape}")
+        return labels
+
+    def all_rows(self) -> Rows:
+        """All rows in the order of the data, shape (n, d)."""
+        self.setup()
+        return self._rows
+
+
+class PlantedDataModule(VectorDataModule):
+    """A planted set with known truth; validation and test rows are fresh draws.
+
+    Args:
+        structure: name of the structure, see ``cnflow.data.STRUCTURES``.
+        dim: D.
+        noise: "structure" or "independent".
+        equalize: whether variances are made equal.
+        n: training and validation rows together; a tenth validates.
+        n_test: test rows.
+        sigma: blur of the structure.
+        batch_size: rows per training batch.
+        seed: of the set and of its draws.
+
+    Attributes:
+        planted: the :class:`~cnflow.data.Planted` set, which knows its log-density.
+    """
+
+    def __init__(
+        self,
+        structure: str = "ring",
+        dim: int = 8,
+        noise: str = "structure",
+        equalize: bool = False,
+        n: int = 20_000,
+        n_test: int = 10_000,
+        sigma: float = 0.15,
+        batch_size: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.planted = Planted(structure, dim, noise, equalize, seed, sigma=sigma)
+        self.n, self.n_test = n, n_test
+        self._samples: dict[str, PlantedSample] = {}
+
+    def prepare_rows(self) -> None:
+        """Draw the splits."""
+        held = self.n // 10
+        sizes = {"train": self.n - held, "val": held, "test": self.n_test}
+        for number, (name, size) in enumerate(sizes.items()):
+            self._samples[name] = self.planted.sample(size, seed=number)
+            self._splits[name] = torch.as_tensor(self._samples[name].x, dtype=torch.float32)
+            self._labels[name] = self._samples[name].labels
+
+    def sample(self, name: str) -> PlantedSample:
+        """The draws of a split with everything true about them; ``name`` is "train", "val" or "test"."""
+        self.setup()
+        return self._samples[name]

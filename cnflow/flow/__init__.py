@@ -1,0 +1,34 @@
+"""Continuous normalizing flows whose latent density is core × noise."""
+
+from cnflow.flow.base import NoiseMixture
+from cnflow.flow.core import Components, CoreDensity
+from cnflow.flow.divergence import Divergence
+from cnflow.flow.field import MLPField, VelocityField
+from cnflow.flow.frame import Frame
+from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
+from cnflow.flow.narrowing import Narrowed, NarrowingFlow, Transport
+from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
+from cnflow.flow.store import CheckpointError, load_flow, save_flow
+
+__all__ = [
+    "Adaptive",
+    "CheckpointError",
+    "Components",
+    "CoreDensity",
+    "Divergence",
+    "FixedGrid",
+    "Frame",
+    "MLPField",
+    "Narrowed",
+    "NarrowingFlow",
+    "NoiseCheck",
+    "NoiseMixture",
+    "Solver",
+    "StiffFieldError",
+    "Transport",
+    "VelocityField",
+    "check_noise",
+    "load_flow",
+    "noise_independence",
+    "save_flow",
+]

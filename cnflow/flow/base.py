@@ -1,0 +1,197 @@
+"""The base density: a mixture whose components deviate from one shared Gaussian."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+__all__ = ["NoiseMixture"]
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class NoiseMixture(nn.Module):
+    """p(z) = Σ_k π_k Π_d N(z_d; m_d + δ_kd, (s_d exp(η_kd))²).
+
+    Where column d of (δ, η) is zero, direction d is N(m_d, s_d²) and independent of everything else, exactly:
+    p(z) = p_core(h) · N(e; m, s²). The mask ``core`` makes those zeros hard; before pruning it is all true.
+
+    Args:
+        dim: number of directions D.
+        components: number of mixture components K.
+
+    Attributes:
+        core: bool mask, shape (D,); False for a direction that is noise.
+
+    Example:
+        >>> base = NoiseMixture(3, 2)
+        >>> _ = base.prune(torch.tensor([True, False, False]))
+        >>> z = torch.zeros(1, 3)
+        >>> bool(torch.isclose(base.log_prob(z), base.core_log_prob(z[:, :1]) + base.noise_log_prob(z[:, 1:])))
+        True
+    """
+
+    core: Tensor
+
+    def __init__(self, dim: int, components: int = 16) -> None:
+        super().__init__()
+        self.dim, self.components = dim, components
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mean = nn.Parameter(torch.zeros(dim))
+        self.log_std = nn.Parameter(torch.zeros(dim))
+        self.shift = nn.Parameter(torch.zeros(components, dim))
+        self.log_ratio = nn.Parameter(torch.zeros(components, dim))
+        self.register_buffer("core", torch.ones(dim, dtype=torch.bool))
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, seed: int = 0, regularisation: float = 1e-3, max_rows: int = 5_000) -> None:
+        """Initialise by expectation maximisation (scikit-learn's, diagonal covariances).
+
+        Args:
+            z: samples in the frame, shape (n, D).
+            seed: of the initialisation.
+            regularisation: variance added to every component and direction.
+            max_rows: rows used at most.
+
+        Raises:
+            ValueError: with fewer rows than two per component.
+        """
+        from sklearn.mixture import GaussianMixture
+
+        if len(z) < 2 * self.components:
+            raise ValueError(
+                f"a base with {self.components} components needs at least {2 * self.components} training rows; got {len(z)}. "
+                f"Set components to {max(1, len(z) // 20)} or fewer, or give more rows."
+            )
+        if len(z) > max_rows:
+            order = np.random.default_rng(seed).permutation(len(z))[:max_rows]
+            z = z[torch.as_tensor(order)]
+        rows = z.double().cpu().numpy()
+        mixture = GaussianMixture(
+            self.components, covariance_type="diag", random_state=seed, reg_covar=regularisation, max_iter=200, tol=1e-3
+        )
+        import warnings
+
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings():
+            # a start, not a result: the flow's own training goes on from here
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(rows)
+        weights, means = mixture.weights_, mixture.means_
+        log_stds = 0.5 * np.log(mixture.covariances_)
+        mean, log_std = weights @ means, weights @ log_stds
+        as_tensor = lambda a: torch.as_tensor(a, dtype=self.mean.dtype, device=self.mean.device)  # noqa: E731
+        self.logits.copy_(as_tensor(np.log(np.maximum(weights, 1e-12))))
+        self.mean.copy_(as_tensor(mean))
+        self.log_std.copy_(as_tensor(log_std))
+        self.shift.copy_(as_tensor(means - mean))
+        self.log_ratio.copy_(as_tensor(log_stds - log_std))
+
+    def columns(self) -> Tensor:
+        """Activation of every column, c_d = sqrt(Σ_k π_k [(δ_kd/s_d)² + η_kd²]), shape (D,)."""
+        weights = torch.softmax(self.logits, 0)[:, None]
+        square = (self.shift * torch.exp(-self.log_std)) ** 2 + self.log_ratio**2
+        total = torch.where(self.core, (weights * square).sum(0), torch.zeros_like(self.mean))
+        # the double where keeps the gradient of the square root finite at zero
+        positive = total > 0
+        return torch.where(positive, torch.sqrt(torch.where(positive, total, torch.ones_like(total))), total)
+
+    def _without(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the mixture in every direction, shapes (D,): the Gaussian a column becomes."""
+        weights = torch.softmax(self.logits, 0)[:, None]
+        means, variances = self.mean + self.shift, torch.exp(2 * (self.log_std + self.log_ratio))
+        mean = (weights * means).sum(0)
+        return mean, (weights * (variances + (means - mean) ** 2)).sum(0)
+
+    @torch.no_grad()
+    def gains(self, z: Tensor) -> Tensor:
+        """What every column is worth: the nats lost per row if it alone became Gaussian noise now, shape (D,).
+
+        Args:
+            z: latent states, shape (n, D).
+        """
+        mean, variance = self._without()
+        log_std = self.log_std + self.log_ratio
+        scaled = (z[:, None, :] - self.mean - self.shift) * torch.exp(-log_std)
+        each = -0.5 * scaled * scaled - log_std
+        joint = each.sum(2) + torch.log_softmax(self.logits, 0)
+        gaussian = -0.5 * (z - mean) ** 2 / variance - 0.5 * torch.log(variance)
+        without = torch.logsumexp(joint[:, :, None] - each, 1) + gaussian
+        gain = (torch.logsumexp(joint, 1)[:, None] - without).mean(0)
+        return torch.where(self.core, gain, torch.zeros_like(gain))
+
+    @torch.no_grad()
+    def prune(self, core: Tensor) -> NoiseMixture:
+        """Make every direction outside the bool mask ``core``, shape (D,), exact noise; returns self.
+
+        The shared Gaussian of a pruned direction takes the mean and variance the mixture had in it.
+        """
+        core = core.to(self.core.device) & self.core
+        dropped = self.core & ~core
+        mean, variance = self._without()
+        self.mean.copy_(torch.where(dropped, mean, self.mean))
+        self.log_std.copy_(torch.where(dropped, 0.5 * torch.log(variance), self.log_std))
+        self.shift[:, ~core] = 0
+        self.log_ratio[:, ~core] = 0
+        self.core.copy_(core)
+        return self
+
+    @property
+    def noise_mean(self) -> Tensor:
+        """m of the noise directions, shape (number of noise directions,)."""
+        return self.mean[~self.core]
+
+    @property
+    def noise_std(self) -> Tensor:
+        """s of the noise directions, shape (number of noise directions,)."""
+        return torch.exp(self.log_std[~self.core])
+
+    def core_distribution(self) -> MixtureSameFamily:
+        """The law of the core, event shape (number of core directions,), as a torch distribution."""
+        mean = (self.mean + self.shift)[:, self.core]
+        std = torch.exp(self.log_std + self.log_ratio)[:, self.core]
+        return MixtureSameFamily(Categorical(logits=self.logits), Independent(Normal(mean, std), 1))
+
+    def core_log_prob(self, h: Tensor) -> Tensor:
+        """Log-density in nats of the core h, shape (n, k); returns shape (n,)."""
+        if h.shape[1] == 0:
+            return h.sum(1)
+        mean = (self.mean + self.shift)[:, self.core]
+        log_std = (self.log_std + self.log_ratio)[:, self.core]
+        scaled = (h[:, None, :] - mean) * torch.exp(-log_std)
+        each = -0.5 * (scaled * scaled).sum(2) - (log_std.sum(1) - torch.log_softmax(self.logits, 0))
+        return torch.logsumexp(each, 1) - h.shape[1] * _HALF_LOG_2PI
+
+    def noise_log_prob(self, e: Tensor) -> Tensor:
+        """Log-density in nats of the noise e, shape (n, D - k); returns shape (n,)."""
+        scaled = (e - self.noise_mean) / self.noise_std
+        return -0.5 * (scaled * scaled).sum(1) - self.log_std[~self.core].sum() - e.shape[1] * _HALF_LOG_2PI
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density in nats of z, shape (n, D); returns shape (n,)."""
+        if bool(self.core.all()):
+            return self.core_log_prob(z)
+        return self.core_log_prob(z[:, self.core]) + self.noise_log_prob(z[:, ~self.core])
+
+    def join(self, core: Tensor, noise: Tensor) -> Tensor:
+        """Put core, shape (n, k), and noise, shape (n, D - k), back in their places; returns shape (n, D)."""
+        z = torch.empty(len(core), self.dim, dtype=core.dtype, device=core.device)
+        z[:, self.core] = core
+        z[:, ~self.core] = noise
+        return z
+
+    def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n samples, shape (n, D), differentiable in means and scales (not in the weights)."""
+        weights = torch.softmax(self.logits, 0)
+        k = torch.multinomial(weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + self.shift[k] + torch.exp(self.log_std + self.log_ratio[k]) * noise
+
+    def extra_repr(self) -> str:
+        """Width, components and the size of the core."""
+        return f"dim={self.dim}, components={self.components}, core={int(self.core.sum())}"

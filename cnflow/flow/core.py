@@ -1,0 +1,65 @@
+"""The core's own density, and the noise's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from cnflow.flow.base import NoiseMixture
+
+__all__ = ["Components", "core_density", "noise_density"]
+
+
+@dataclass(frozen=True)
+class Components:
+    """The mixture components of a core of k directions.
+
+    Attributes:
+        weights: shape (K,), summing to 1.
+        means: shape (K, k).
+        stds: shape (K, k).
+    """
+
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+    def __len__(self) -> int:
+        """Number of components."""
+        return len(self.weights)
+
+
+class CoreDensity(MixtureSameFamily):
+    """A torch distribution over the core, event shape (k,), that also tells its components."""
+
+    @property
+    def components(self) -> Components:
+        """Weights, means and standard deviations of the mixture."""
+        normal = self.component_distribution.base_dist
+        return Components(self.mixture_distribution.probs, normal.loc, normal.scale)
+
+
+def core_density(base: NoiseMixture) -> CoreDensity:
+    """The law of the core of a base: a mixture with event shape (k,).
+
+    Args:
+        base: the base density.
+
+    Raises:
+        ValueError: if no direction is core, so that there is nothing to describe.
+    """
+    if not bool(base.core.any()):
+        raise ValueError(
+            "this flow has no core: every direction was routed to noise. Lower the weight of the column penalty."
+        )
+    mean = (base.mean + base.shift)[:, base.core]
+    std = torch.exp(base.log_std + base.log_ratio)[:, base.core]
+    return CoreDensity(Categorical(logits=base.logits), Independent(Normal(mean, std), 1), validate_args=False)
+
+
+def noise_density(base: NoiseMixture) -> Independent:
+    """The law of the noise of a base: N(m, s²) with event shape (D - k,)."""
+    return Independent(Normal(base.noise_mean, base.noise_std), 1, validate_args=False)

@@ -1,0 +1,119 @@
+"""The divergence of a velocity field: in closed form, by autograd, or with one probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnflow.flow.field import VelocityField
+
+__all__ = ["Divergence"]
+
+METHODS = ("auto", "closed", "autograd", "hutchinson")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How div v is computed.
+
+    "auto" takes the closed form where the field has one and at most ``limit`` directions are active, and
+    a Hutchinson probe beyond. "closed" and "autograd" are exact; "autograd" works for any field, one direction at
+    a time, in ``chunk`` directions per batched backward pass, and is what evaluation uses for fields without a closed form.
+    "hutchinson" is unbiased, at the price of one Jacobian-vector product whatever the width; the probe is
+    given by the caller, ONE per solve, since redrawing it inside a solve would make the ODE random.
+
+    Args:
+        method: "auto", "closed", "autograd" or "hutchinson".
+        limit: most active directions for which "auto" stays exact. The two-hidden-layer trace costs the
+            same at every width, so the default is large; lower it for deep fields.
+        chunk: directions per batched backward pass of "autograd".
+
+    Raises:
+        ValueError: for an unknown method.
+
+    References:
+        Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud: FFJORD (2019), for the single probe.
+    """
+
+    method: str = "auto"
+    limit: int = 256
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the method's name."""
+        if self.method not in METHODS:
+            raise ValueError(f"divergence method must be one of {METHODS}; got {self.method!r}")
+
+    def resolve(self, field: VelocityField, width: int) -> str:
+        """Name of the method used for ``width`` active directions: "closed", "autograd" or "hutchinson"."""
+        if self.method != "auto":
+            return self.method
+        if width > self.limit:
+            return "hutchinson"
+        return "closed" if field.closed_form else "autograd"
+
+    @property
+    def exact(self) -> Divergence:
+        """The same, never with a probe."""
+        return self if self.method in ("closed", "autograd") else Divergence("auto", limit=2**31, chunk=self.chunk)
+
+    def __call__(self, field: VelocityField, t: Tensor, z: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Velocity, shape (n, k), and divergence, shape (n,), at scalar time t and states z, shape (n, k).
+
+        Args:
+            field: the velocity field.
+            t: scalar.
+            z: shape (n, k).
+            probe: shape (n, k), mean zero and unit covariance; read by "hutchinson" alone.
+
+        Raises:
+            ValueError: if a probe is needed and missing.
+        """
+        method = self.resolve(field, z.shape[1])
+        if method == "closed":
+            return field.trace(t, z)
+        if method == "autograd":
+            return self._autograd(field, t, z)
+        if probe is None:
+            raise ValueError("divergence method 'hutchinson' needs a probe, drawn once per solve; got None")
+        velocity, pushed = field.push(t, z, probe)
+        return velocity, (pushed * probe).sum(1)
+
+    def with_push(
+        self, field: VelocityField, t: Tensor, z: Tensor, probe: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity (n, k), divergence (n,) and J @ probe (n, k): what the Jacobian budget needs.
+
+        ‖J @ probe‖² is an unbiased estimate of ‖J‖²_F for a probe with unit covariance.
+
+        Raises:
+            ValueError: if the probe is missing.
+        """
+        if probe is None:
+            raise ValueError("the Jacobian budget needs a probe, drawn once per solve; got None")
+        method = self.resolve(field, z.shape[1])
+        if method == "closed":
+            return field.trace_and_push(t, z, probe)
+        velocity, pushed = field.push(t, z, probe)
+        if method == "hutchinson":
+            return velocity, (pushed * probe).sum(1), pushed
+        return velocity, self._autograd(field, t, z)[1], pushed
+
+    def _autograd(self, field: VelocityField, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            state = z if z.requires_grad else z.detach().requires_grad_(True)
+            velocity = field(t, state)
+            k = z.shape[1]
+            divergence = torch.zeros_like(velocity[:, 0])
+            for start in range(0, k, self.chunk):
+                index = torch.arange(start, min(start + self.chunk, k), device=z.device)
+                basis = torch.zeros(len(index), *z.shape, dtype=z.dtype, device=z.device)
+                basis[torch.arange(len(index)), :, index] = 1
+                (rows,) = torch.autograd.grad(
+                    velocity, state, basis, create_graph=keep, retain_graph=True, is_grads_batched=True
+                )
+                divergence = divergence + rows[torch.arange(len(index)), :, index].sum(0)
+        return (velocity, divergence) if keep else (velocity.detach(), divergence.detach())

@@ -1,0 +1,50 @@
+"""Where the frame starts: the rotation that a linear method finds in the data."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+__all__ = ["ROTATIONS", "frame_rotation"]
+
+ROTATIONS = ("pca", "ica", "identity")
+
+
+def frame_rotation(x: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarray:
+    """An orthogonal start for the frame.
+
+    "pca" takes the principal axes, by decreasing variance. "ica" takes the orthogonal matrix nearest to
+    FastICA's unmixing of the data, which sees a structure that has no variance of its own. "identity" leaves the
+    coordinates of the data alone.
+
+    Args:
+        x: centred samples, shape (n, d).
+        method: "pca", "ica" or "identity".
+        seed: of FastICA's start.
+
+    Returns:
+        Orthogonal matrix, shape (d, d); row i is direction i.
+
+    Raises:
+        ValueError: for an unknown method.
+
+    References:
+        Hyvärinen, Oja: Independent component analysis: algorithms and applications (2000).
+    """
+    d = x.shape[1]
+    if method == "identity":
+        return np.eye(d)
+    if method not in ROTATIONS:
+        raise ValueError(f"rotation must be one of {ROTATIONS}; got {method!r}")
+    if method == "pca":
+        return np.linalg.eigh(x.T @ x)[1].T[::-1].copy()
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # a start, not a result: an unconverged unmixing is still a rotation
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        unmixing = FastICA(whiten="unit-variance", random_state=seed, max_iter=500, tol=1e-3).fit(x).components_
+    left, _, right = np.linalg.svd(unmixing / np.linalg.norm(unmixing, axis=1, keepdims=True))
+    return left @ right

@@ -1,0 +1,146 @@
+"""Flows to and from files: a checkpoint tells how to rebuild the flow it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnflow.flow.divergence import Divergence
+from cnflow.flow.narrowing import NarrowingFlow
+
+__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "save_flow"]
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A file that is not a flow this version can read."""
+
+
+def _spec(part: Any) -> dict[str, Any]:
+    """Class path and arguments of a field or a solver, plain enough for JSON."""
+    if dataclasses.is_dataclass(part):
+        arguments = dataclasses.asdict(part)
+    else:
+        names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
+        arguments = {name: getattr(part, name) for name in names}
+    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}
+
+
+def _make(spec: dict[str, Any]) -> Any:
+    module, _, name = spec["class_path"].rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)(**spec["init_args"])
+    except (ImportError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"the checkpoint needs {spec['class_path']}({spec['init_args']}), which cannot be made here: {error}. "
+            "Make the module that defines it importable."
+        ) from error
+
+
+def describe(flow: NarrowingFlow) -> dict[str, Any]:
+    """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
+    from cnflow import __version__
+
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "flow": {
+            "dim": flow.dim,
+            "components": flow.base.components,
+            "stages": len(flow.stages),
+            "field": _spec(next(flow.fields())),
+            "divergence": dataclasses.asdict(flow.divergence),
+            "solver": _spec(flow.solver),
+            "evaluation": _spec(flow.evaluation),
+        },
+    }
+
+
+def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
+    """Write a flow, and nothing else, to a file.
+
+    Args:
+        flow: the flow.
+        path: of the file.
+
+    Returns:
+        The path.
+    """
+    state = {f"flow.{name}": value for name, value in flow.state_dict().items()}
+    torch.save({"cnflow": describe(flow), "state_dict": state}, path)
+    return Path(path)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a run directory, a directory of checkpoints, or a path to one, stands for.
+
+    Args:
+        path: of a directory or a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise FileNotFoundError(f"no run or checkpoint at {path}; {path.parent} holds {near or 'nothing'}")
+    for folder in (path, path / "checkpoints"):
+        for name in ("best.ckpt", "last.ckpt"):
+            if (folder / name).is_file():
+                return folder / name
+    found = sorted(path.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"{path} holds no checkpoint (*.ckpt): has its training written one yet?")
+    return found[-1]
+
+
+def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> NarrowingFlow:
+    """Load a trained flow from a run directory, a checkpoint, or a file written by :func:`save_flow`.
+
+    Args:
+        path: of a directory or a file.
+        map_location: device to load to.
+
+    Returns:
+        The flow, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        CheckpointError: if the file is truncated, was not written by cnflow, or by a newer format.
+    """
+    file = find_checkpoint(path)
+    try:
+        content = torch.load(file, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+        size = file.stat().st_size
+        raise CheckpointError(
+            f"{file} ({size:,} bytes) cannot be read as a checkpoint; it is truncated or of another kind "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). Copy it again, or use an earlier one."
+        ) from error
+    own = content.get("cnflow") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or "flow" not in own:
+        raise CheckpointError(f"{file} was not written by cnflow: it has no 'cnflow' entry")
+    if own.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has checkpoint format {own.get('format')} (cnflow {own.get('version')}); this version reads format "
+            f"{FORMAT}. Load it with the version that wrote it."
+        )
+    plan = own["flow"]
+    flow = NarrowingFlow(
+        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=plan["stages"],
+        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
+    )  # fmt: skip
+    state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
+    flow.to(state["base.mean"].dtype)
+    flow.load_state_dict(state)
+    return flow.to(map_location).eval()

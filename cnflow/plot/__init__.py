@@ -1,0 +1,12 @@
+"""One function per figure; each takes arrays or results, draws on `ax` (or `fig`) if given, and gives it
+back.
+
+Matplotlib is imported when a figure is drawn, and its global settings are left alone.
+"""
+
+from cnflow.plot.core import plot_core
+from cnflow.plot.noise import plot_noise
+from cnflow.plot.samples import plot_images, plot_samples
+from cnflow.plot.training import plot_columns, plot_losses
+
+__all__ = ["plot_columns", "plot_core", "plot_images", "plot_losses", "plot_noise", "plot_samples"]

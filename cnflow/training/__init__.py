@@ -1,0 +1,19 @@
+"""Training: one LightningModule, pluggable objectives and penalties, select → prune → refit."""
+
+from cnflow.training.module import NarrowingModule, NonFiniteLossError
+from cnflow.training.objectives import Likelihood, Objective
+from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty, TransportPenalty
+from cnflow.training.schedule import Schedule
+
+__all__ = [
+    "ColumnPenalty",
+    "JacobianPenalty",
+    "KineticPenalty",
+    "Likelihood",
+    "NarrowingModule",
+    "NonFiniteLossError",
+    "Objective",
+    "Penalty",
+    "Schedule",
+    "TransportPenalty",
+]

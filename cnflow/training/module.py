@@ -1,0 +1,235 @@
+"""The one LightningModule: any objective, any penalties, select → prune → refit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
+from cnflow.flow.store import describe
+from cnflow.training.objectives import Likelihood, Objective
+from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
+from cnflow.training.schedule import Schedule
+
+__all__ = ["NarrowingModule", "NonFiniteLossError"]
+
+
+PRUNING_ROWS = 8192
+"""Training rows that decide what a direction is worth when the selection ends."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message says which term."""
+
+
+class NarrowingModule(LightningModule):
+    """Trains a :class:`~cnflow.flow.NarrowingFlow` on a data module that has ``dim`` and ``split("train")``.
+
+    The flow is made in ``setup``, when the width of the data is known, and started from the training rows. All
+    randomness of a step is a function of the seed and the step, so that a run resumed from a checkpoint continues
+    exactly as it would have gone on.
+
+    Args:
+        field: velocity field; default ``MLPField()``.
+        components: mixture components of the base.
+        rotation: start of the frame, "pca", "ica" or "identity".
+        divergence: how div v is computed in training.
+        solver: training solver; default midpoint with 6 steps.
+        evaluation: solver for validation's final check and everything after training; default dopri5.
+        objective: default ``Likelihood()``.
+        penalties: default capped L1 over columns, kinetic and Jacobian budgets.
+        schedule: select → prune → refit.
+        weight_decay: of the field's weights, as in AdamW.
+        jitter: standard deviation, in units of the frame's scale, of Gaussian noise added to every training batch. With few
+            rows a flow fits them one by one; jitter bounds how narrow the density can get, and is the strongest cure.
+        stages: number of stages.
+        seed: of the start and of every step's randomness.
+    """
+
+    def __init__(
+        self,
+        field: VelocityField | None = None,
+        components: int = 16,
+        rotation: str = "pca",
+        divergence: Divergence = Divergence(),  # noqa: B008 (frozen)
+        solver: Solver | None = None,
+        evaluation: Solver | None = None,
+        objective: Objective | None = None,
+        penalties: list[Penalty] | None = None,
+        schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
+        weight_decay: float = 0.0,
+        jitter: float = 0.0,
+        stages: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.field_template = field or MLPField()
+        self.components, self.rotation, self.stages = components, rotation, stages
+        self.divergence, self.solver = divergence, solver or FixedGrid()
+        self.evaluation = evaluation or Adaptive()
+        self.objective = objective or Likelihood()
+        self.penalties = nn.ModuleList(
+            [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
+        )
+        self.schedule, self.weight_decay, self.jitter, self.seed = schedule, weight_decay, jitter, seed
+        self.pruned_at: int | None = None
+        self.flow: NarrowingFlow | None = None
+
+    # -- making the flow -------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Make the flow for the data module's width; start it from the training rows unless a checkpoint follows."""
+        if self.flow is not None:
+            return
+        data = self.trainer.datamodule
+        if data is None:
+            raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
+        self.build(data.dim)
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
+
+    def build(self, dim: int) -> NarrowingFlow:
+        """Make the flow for rows of width ``dim``; returns it."""
+        generator_state = torch.get_rng_state()
+        torch.manual_seed(self.seed)
+        self.flow = NarrowingFlow(
+            dim, field=self.field_template, components=self.components, divergence=self.divergence,
+            solver=self.solver, evaluation=self.evaluation, stages=self.stages,
+        )  # fmt: skip
+        torch.set_rng_state(generator_state)
+        return self.flow
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Raises:
+            ValueError: if the trainer has no ``max_steps``.
+        """
+        total = self.trainer.max_steps
+        if total is None or total < 1:
+            raise ValueError(
+                f"select → prune → refit needs a fixed number of steps: set trainer.max_steps; got {total}. "
+                "(max_epochs alone does not say when to prune.)"
+            )
+        return total
+
+    @property
+    def phase(self) -> str:
+        """ "select" or "refit"."""
+        return self.schedule.phase(self.global_step, self.total_steps)
+
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Jittered rows and a probe with entries ±1, both of the shape of x: functions of the seed and the step alone."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        probe = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+        if self.jitter:
+            x = x + self.jitter * self.flow.frame.scale * torch.randn(x.shape, generator=generator).to(x)
+        return x, probe
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Prune when the selection is over; set the learning rate of the step."""
+        step, total = self.global_step, self.total_steps
+        if step >= self.schedule.prune_step(total) and self.pruned_at is None:
+            self._prune(step)
+        for group in self.optimizers().param_groups:
+            group["lr"] = self.schedule.rate(step, total)
+
+    def _prune(self, step: int) -> None:
+        rows = self.trainer.datamodule.split("train")
+        x = torch.as_tensor(rows[: min(len(rows), PRUNING_ROWS)]).to(self.flow.base.mean)
+        with torch.no_grad():
+            z = self.flow.transport(x).z
+        keep = self.flow.base.core.clone()
+        for penalty in self.penalties:
+            keep &= penalty.keep(self.flow, z)
+        self.flow.prune(keep)
+        # the moments remember gradients of the penalty that is now off
+        self.optimizers().optimizer.state.clear()
+        self.pruned_at = step
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Objective plus penalties of one batch, shape (b, d)."""
+        x, probe = self.draw(batch.to(self.flow.base.mean))
+        way = self.flow.transport(x, probe=probe, costs=True)
+        ramp = self.schedule.ramp(self.global_step, self.total_steps)
+        progress = self.schedule.progress(self.global_step, self.total_steps)
+        terms = {self.objective.name: self.objective(self.flow, x, way)}
+        loss = terms[self.objective.name]
+        for penalty in self.penalties:
+            terms[penalty.name] = penalty(self.flow, way, progress)
+            loss = loss + penalty.weight * (ramp if penalty.selects else 1.0) * terms[penalty.name]
+        if not bool(torch.isfinite(loss)):
+            self._stop(terms)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=False)
+        return loss
+
+    def _stop(self, terms: dict[str, Tensor]) -> None:
+        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+        values = ", ".join(f"{name}={float(value):.4g}" for name, value in terms.items())
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {self.global_step} ({self.phase}): {', '.join(bad) or 'a weighted sum'} is "
+            f"({values}). The last checkpoint is intact: lower schedule.lr or schedule.clip, raise the weight of the "
+            "Jacobian penalty, or use more solver steps, then resume from it."
+        )
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Clip the norm of the gradient; stop if it is not finite."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.schedule.clip)
+        if not bool(torch.isfinite(norm)):
+            raise NonFiniteLossError(
+                f"the gradient is not finite at step {self.global_step} ({self.phase}) although the loss is. The last "
+                "checkpoint is intact: lower schedule.lr, or raise the weight of the Jacobian penalty, and resume from it."
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; weight decay on the field's matrices only. The rate is the schedule's."""
+        decayed = [p for field in self.flow.fields() for p in field.parameters() if p.ndim > 1]
+        chosen = {id(p) for p in decayed}
+        rest = [p for p in self.parameters() if id(p) not in chosen]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.schedule.lr, betas=(0.9, 0.99))
+
+    # -- looking at it ---------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Mean negative log-likelihood with the training solver, in nats."""
+        self._log_nll("val", batch, self.solver)
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Mean negative log-likelihood with the evaluation solver, in nats."""
+        self._log_nll("test", batch, self.evaluation)
+
+    def _log_nll(self, split: str, batch: Tensor, solver: Solver) -> None:
+        with torch.no_grad():
+            nll = -self.flow.log_prob(batch, solver=solver).mean()
+        self.log(f"{split}/nll", nll, batch_size=len(batch), on_epoch=True, prog_bar=False)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Narrowed:
+        """Core, noise and log-densities of one batch."""
+        return self.flow.encode(batch)
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what it takes to restore the flow alone, and where in the schedule it was."""
+        checkpoint["cnflow"] = describe(self.flow) | {"pruned_at": self.pruned_at}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the phase; the masks are part of the state."""
+        own = checkpoint.get("cnflow")
+        if own is None:
+            raise ValueError("this checkpoint was not written by cnflow: it has no 'cnflow' entry")
+        self.pruned_at = own["pruned_at"]
+        if self.flow is None:
+            self.build(own["flow"]["dim"])
+
+    def columns(self) -> Sequence[float]:
+        """Activation of every column of the base, D numbers."""
+        return self.flow.base.columns().detach().tolist()

@@ -1,0 +1,38 @@
+"""What a flow is trained to do."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cnflow.flow import NarrowingFlow, Transport
+
+__all__ = ["Likelihood", "Objective"]
+
+
+class Objective(nn.Module):
+    """A scalar to minimise, in nats per row. Subclass it and give ``forward``."""
+
+    name = "objective"
+
+    def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
+        """The objective of a batch.
+
+        Args:
+            flow: the flow.
+            x: rows, shape (n, d).
+            way: where the flow carried them.
+
+        Returns:
+            Scalar, in nats per row.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(flow, x, way)")
+
+
+class Likelihood(Objective):
+    """Mean negative log-likelihood."""
+
+    name = "nll"
+
+    def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
+        """Mean negative log-likelihood of the batch, scalar, in nats per row."""
+        return -(flow.base.log_prob(way.z) + way.log_det).mean()
