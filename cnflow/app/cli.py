@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -51,8 +51,20 @@ class Run:
     predictions: str | None = None
 
 
+class _Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors name what a misspelt class may have meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and its close matches; exit."""
+        hint = _close_matches(message)
+        super().error(f"{message}\n{hint}" if hint else message, ex)
+
+
 class NarrowingCLI(LightningCLI):
     """Lightning's CLI with a run directory, resumable runs, and a report at the end of fit."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, parser_class=_Parser, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group ``run`` and this package's defaults of the trainer."""
@@ -164,8 +176,7 @@ def _close_matches(message: str) -> str:
 
     known = {name for room in (cnflow.data, cnflow.flow, cnflow.training) for name in room.__all__}
     hints = []
-    for word in sorted(set(re.findall(r"[A-Za-z_][\w.]*", message))):
-        name = word.rpartition(".")[2]
+    for name in sorted({word.rpartition(".")[2] for word in re.findall(r"[A-Za-z_][\w.]*", message)}):
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
         if near and name not in known:
             hints.append(f"{name}: did you mean {' or '.join(near)}?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -90,19 +91,18 @@ def find_columns(x: Any, name: str = "data") -> Columns:
     width = x.shape[1]
     first = np.asarray(x[0])
     varies = np.zeros(width, dtype=bool)
-    # equal columns have equal projections; a random one tells all others apart, and is then confirmed
-    keys = [np.zeros(width), np.zeros(width)]
-    rng = np.random.default_rng(0)
+    keys = [hashlib.blake2b() for _ in range(width)]
     for start in range(0, len(x), _CHUNK):
-        part = np.asarray(x[start : start + _CHUNK], dtype=np.float64)
+        # adding zero makes -0.0 and 0.0 the same bytes
+        part = np.asarray(x[start : start + _CHUNK], dtype=np.float64) + 0.0
         varies |= (part != first).any(axis=0)
-        for key in keys:
-            key += rng.standard_normal(len(part)) @ part
+        for key, column in zip(keys, np.ascontiguousarray(part.T), strict=True):
+            key.update(column.data)
     constant = {int(c): float(first[c]) for c in np.flatnonzero(~varies)}
-    seen: dict[tuple[float, float], int] = {}
+    seen: dict[bytes, int] = {}
     duplicates: dict[int, int] = {}
     for c in np.flatnonzero(varies):
-        original = seen.setdefault((keys[0][c], keys[1][c]), int(c))
+        original = seen.setdefault(keys[c].digest(), int(c))
         if original != c:
             duplicates[int(c)] = original
     kept = np.array([c for c in np.flatnonzero(varies) if int(c) not in duplicates], dtype=int)

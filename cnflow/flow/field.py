@@ -82,7 +82,8 @@ class VelocityField(nn.Module):
 
     def push(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity and J @ probe, both shape (n, k)."""
-        velocity, pushed = torch.func.jvp(lambda state: self(t, state), (z,), (probe,))
+        keep = torch.is_grad_enabled()
+        velocity, pushed = torch.autograd.functional.jvp(lambda state: self(t, state), z, probe, create_graph=keep)
         return velocity, pushed
 
 

@@ -22,6 +22,9 @@ __all__ = ["Narrowed", "NarrowingFlow", "Transport"]
 
 Array = np.ndarray | Tensor
 
+START_ROWS = 200_000
+"""Most rows that the start of a flow looks at; a random choice when there are more."""
+
 
 @dataclass(frozen=True)
 class Transport:
@@ -163,6 +166,8 @@ class NarrowingFlow(nn.Module):
         Raises:
             ValueError: for too few rows, rows that are not finite, or the wrong width.
         """
+        if len(x) > START_ROWS:
+            x = x[np.sort(np.random.default_rng([seed, len(x)]).choice(len(x), START_ROWS, replace=False))]
         rows = self._rows(x).double()
         mean = rows.mean(0)
         centred = rows - mean
@@ -374,7 +379,7 @@ class NarrowingFlow(nn.Module):
     # -- input -----------------------------------------------------------------------------------------------------
 
     def _rows(self, x: Array) -> Tensor:
-        rows = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).to(self.base.mean)
+        rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean)
         if rows.ndim < 1 or rows.shape[-1] != self.dim or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(
                 f"x must have shape (n, {self.dim}), the width this flow was trained on; got {tuple(rows.shape)}. "

@@ -101,6 +101,8 @@ class NarrowingModule(LightningModule):
             solver=self.solver, evaluation=self.evaluation, stages=self.stages,
         )  # fmt: skip
         torch.set_rng_state(generator_state)
+        for penalty in self.penalties:
+            penalty.start(dim)
         return self.flow
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class NarrowingModule(LightningModule):
 
     def _stop(self, terms: dict[str, Tensor]) -> None:
         bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-        values = ", ".join(f"{name}={float(value):.4g}" for name, value in terms.items())
+        values = ", ".join(f"{name}={float(value.detach()):.4g}" for name, value in terms.items())
         raise NonFiniteLossError(
             f"the loss is not finite at step {self.global_step} ({self.phase}): {', '.join(bad) or 'a weighted sum'} is "
             f"({values}). The last checkpoint is intact: lower schedule.lr or schedule.clip, raise the weight of the "

@@ -34,6 +34,9 @@ class Penalty(nn.Module):
             raise ValueError(f"the weight of {type(self).__name__} must not be negative; got {weight}")
         self.weight = weight
 
+    def start(self, dim: int) -> None:
+        """Make room for what the penalty remembers of a flow of ``dim`` directions; nothing by default."""
+
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """The unweighted penalty of a batch, scalar, at a ``progress`` in [0, 1] through the selection."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(flow, way, progress)")
@@ -91,6 +94,11 @@ class ColumnPenalty(Penalty):
         self.register_buffer("worth", torch.zeros(0))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
+    def start(self, dim: int) -> None:
+        """Forget what columns were worth."""
+        self.worth = torch.zeros(dim)
+        self.calls.zero_()
+
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Capped sum of the column activations, scalar; ``progress`` through the selection is in [0, 1]."""
         columns = flow.base.columns()
@@ -103,7 +111,7 @@ class ColumnPenalty(Penalty):
         """Running mean of what every column is worth, in nats, shape (D,)."""
         if int(self.calls) % self.every == 0:
             now = flow.base.gains(way.z.detach())
-            self.worth = now if len(self.worth) != len(now) else 0.7 * self.worth + 0.3 * now
+            self.worth = 0.7 * self.worth + 0.3 * now if int(self.calls) else now
         self.calls += 1
         return self.worth
 

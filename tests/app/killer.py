@@ -1,0 +1,17 @@
+"""A callback that kills its own process, as a power cut would."""
+
+import os
+import signal
+
+from lightning.pytorch import Callback
+
+
+class KillAt(Callback):
+    """SIGKILL once ``step`` optimiser steps are done."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,184 @@
+"""The command line, as a user runs it, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cnflow
+from cnflow.app.cli import main
+from cnflow.app.predict import ShardWriter, read_shards
+from cnflow.data import DigitsDataModule, PlantedDataModule
+from cnflow.flow import Narrowed
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--config", str(ROOT / "configs/ring.yaml"), "--data.init_args.n=700", "--data.init_args.n_test=100",
+    "--data.init_args.batch_size=64", "--data.init_args.dim=4", "--model.field.init_args.hidden=8",
+    "--model.components=4", "--model.jitter=0.05", "--trainer.max_steps=40", "--trainer.val_check_interval=7",
+    "--run.checkpoint_every=6", "--run.log_every=3", "--run.figures=false",
+]  # fmt: skip
+
+
+def call(*arguments, expect=0):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never disturbed."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    output = call("fit", *SMALL, "--run.dir", folder, "--run.figures=true")
+    assert "step/s" in output and "width profile 4 →" in output
+    return folder
+
+
+def test_fit_leaves_what_it_says(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert {
+        "config.yaml",
+        "checkpoints",
+        "metrics.csv",
+        "columns.csv",
+        "summary.json",
+        "tensorboard",
+        "figures",
+    } <= names
+    assert list((finished / "tensorboard").glob("events*"))
+    assert {p.stem for p in (finished / "figures").glob("*.png")} == {"core", "noise", "columns", "losses", "samples"}
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["dim"] == 4 and summary["steps"] == 40 and summary["pruned_at"] == 24
+    assert summary["width_profile"] == [4, summary["core_dim"]] and summary["truth"]["core_dim"] == 2
+    assert {"auc", "distance_correlation"} <= set(summary["noise_check"])
+    assert summary["nll"]["test"]["rows"] == 100
+    metrics = pd.read_csv(finished / "metrics.csv")
+    assert metrics["step"].is_unique and metrics["step"].max() == 40
+    assert metrics["val/nll"].notna().sum() == 5
+
+
+@pytest.mark.parametrize("step", [9, 24, 25, 34], ids=["select", "before pruning", "after pruning", "refit"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, step):
+    """630 rows make 9 batches of 64 an epoch, so every kill but one falls inside an epoch."""
+    folder = tmp_path / "killed"
+    arguments = [*SMALL, "--run.dir", folder]
+    call(
+        "fit", *arguments, "--trainer.callbacks=killer.KillAt", f"--trainer.callbacks.step={step}",
+        expect=-signal.SIGKILL,
+    )  # fmt: skip
+    assert not (folder / "summary.json").exists()
+    call("fit", *arguments, "--run.resume=true")
+    whole, resumed = (
+        torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (finished, folder)
+    )
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    for file in ("metrics.csv", "columns.csv"):
+        a, b = (pd.read_csv(f / file).drop(columns="seconds", errors="ignore") for f in (finished, folder))
+        pd.testing.assert_frame_equal(a, b)
+
+
+def test_a_run_directory_is_not_overwritten_by_accident(finished):
+    output = call("fit", *SMALL, "--run.dir", finished, expect=1)
+    assert "already holds a run (config.yaml, checkpoints, summary.json)" in output
+    assert "--run.resume true" in output and "--run.overwrite true" in output
+
+
+def test_nothing_to_resume(tmp_path):
+    assert "nothing to resume" in call("fit", *SMALL, "--run.dir", tmp_path / "none", "--run.resume=true", expect=1)
+
+
+def test_validate_test_and_predict_read_the_run(finished, tmp_path):
+    assert "val/nll" in call("validate", *SMALL[:-1], "--run.dir", finished)
+    assert "test/nll" in call("test", *SMALL[:-1], "--run.dir", finished)
+    call("predict", *SMALL[:-1], "--run.dir", finished, "--run.predictions", tmp_path / "out")
+    flow = cnflow.load_flow(finished)
+    data = PlantedDataModule("ring", dim=4, n=700, n_test=100)
+    narrowed = flow.encode(data.all_rows())
+    for name in ("core", "noise", "log_prob", "core_log_prob"):
+        np.testing.assert_array_equal(read_shards(tmp_path / "out", name), getattr(narrowed, name).numpy())
+    again = call("predict", *SMALL[:-1], "--run.dir", finished, "--run.predictions", tmp_path / "out", expect=1)
+    assert "already holds predictions" in again
+
+
+def test_shards_are_no_larger_than_asked(tmp_path):
+    class Printer:
+        def print(self, text):
+            self.text = text
+
+    writer, printer = ShardWriter(tmp_path / "out", rows=10), Printer()
+    writer.on_predict_start(printer, None)
+    batches = torch.arange(28.0)[:, None].split(5)
+    for number, batch in enumerate(batches):
+        writer.on_predict_batch_end(printer, None, Narrowed(batch, batch, *[batch.flatten()] * 4), batch, number)
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 2
+    writer.on_predict_end(printer, None)
+    np.testing.assert_array_equal(read_shards(tmp_path / "out"), np.arange(28.0))
+    assert [p["rows"] for p in json.loads((tmp_path / "out/index.json").read_text())["parts"]] == [10, 10, 8]
+    with pytest.raises(FileNotFoundError, match=r"no index\.json: was the prediction finished"):
+        read_shards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--model.field.class_path=cnflow.flow.MLPFeild", "did you mean MLPField"),
+        ("--data.class_path=cnflow.data.DigitDataModule", "did you mean DigitsDataModule"),
+        ("--data.init_args.structure=rnig", "Did you mean ring"),
+    ],
+)
+def test_names_that_are_nearly_right(argument, hint, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "scripts/train.py", "fit", *SMALL, "--run.dir", str(tmp_path / "x"), argument],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert hint in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_any_field_can_be_printed_and_overridden():
+    output = call("fit", "--config", "configs/ring.yaml", "--model.solver.init_args.steps=9", "--print_config")
+    assert "steps: 9" in output and "class_path: cnflow.flow.FixedGrid" in output
+
+
+def test_a_run_can_be_named_in_three_ways(finished):
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    ways = [finished, finished / "checkpoints", finished / "checkpoints/last.ckpt"]
+    first, *others = [cnflow.load_flow(w).log_prob(x) for w in ways]
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import cnflow", ["torch", "lightning", "sklearn"]),
+        ("import cnflow.flow", ["lightning", "matplotlib", "sklearn"]),
+    ],
+)
+def test_imports_cost_nothing(statement, absent):
+    code = f"import sys; {statement}; print([m for m in {absent} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_every_shipped_config_parses_and_ships_with_its_data(capsys, monkeypatch):
+    configs = sorted((ROOT / "configs").glob("*.yaml"))
+    assert len(configs) >= 5
+    for config in configs:
+        monkeypatch.setattr(sys, "argv", ["cnflow", "fit", "--config", str(config), "--print_config"])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert "max_steps" in capsys.readouterr().out
+    assert DigitsDataModule(24).dim == 24

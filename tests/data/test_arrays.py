@@ -1,0 +1,201 @@
+"""Files, columns, batches and data modules."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cnflow.data import (
+    ArrayDataModule,
+    Batches,
+    DigitsDataModule,
+    PlantedDataModule,
+    check_rows,
+    find_columns,
+    read_array,
+)
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(0).normal(size=(57, 4))
+
+
+def write(rows, path):
+    names = [f"x{i}" for i in range(rows.shape[1])]
+    if path.suffix == ".npy":
+        np.save(path, rows)
+    elif path.suffix == ".npz":
+        np.savez(path, rows)
+    elif path.suffix == ".csv":
+        pd.DataFrame(rows, columns=names).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows, columns=names).to_parquet(path)
+    else:
+        torch.save(torch.as_tensor(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet", ".pt"])
+def test_every_format_comes_back_and_trains(rows, tmp_path, suffix):
+    path = write(rows, tmp_path / f"data{suffix}")
+    np.testing.assert_allclose(read_array(path), rows, atol=1e-12)
+    np.testing.assert_allclose(read_array(path, [2, 0]), rows[:, [2, 0]], atol=1e-12)
+    data = ArrayDataModule(str(path), batch_size=8)
+    assert data.dim == 4
+    assert [len(data.split(s)) for s in ("train", "val", "test")] == [46, 5, 6]
+    assert torch.cat(list(data.predict_dataloader())).numpy() == pytest.approx(rows, abs=1e-6)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.shape == (8, 4) and batch.dtype == torch.float32
+
+
+def test_names_of_columns_and_a_csv_without_a_header(rows, tmp_path):
+    path = write(rows, tmp_path / "data.csv")
+    np.testing.assert_allclose(read_array(path, ["x3", "x1"]), rows[:, [3, 1]])
+    with pytest.raises(ValueError, match=r"no column 'x33'\. Did you mean x3"):
+        read_array(path, ["x33"])
+    np.savetxt(tmp_path / "bare.csv", rows, delimiter=",")
+    np.testing.assert_allclose(read_array(tmp_path / "bare.csv"), rows)
+    with pytest.raises(ValueError, match="no column 9; it has 4"):
+        read_array(tmp_path / "bare.csv", [9])
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float16", "float32", "float64"])
+def test_every_number_type_trains(rows, kind):
+    data = ArrayDataModule(array=(10 * np.abs(rows)).astype(kind), batch_size=16)
+    assert next(iter(data.train_dataloader())).dtype == torch.float32
+
+
+def test_files_that_cannot_be_used(rows, tmp_path):
+    (tmp_path / "text.csv").write_text("a,b\n1,2\n3,oops\n5,6\n")
+    with pytest.raises(ValueError, match=r"text\.csv, line 3, column 'b': 'oops' is not a number \(1 such"):
+        read_array(tmp_path / "text.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.csv is empty \(0 bytes\)"):
+        read_array(tmp_path / "empty.csv")
+    (tmp_path / "head.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match=r"head\.csv is empty: it has shape \(0, 2\)"):
+        read_array(tmp_path / "head.csv")
+    (tmp_path / "data.xls").write_text("1")
+    with pytest.raises(ValueError, match=r"unknown suffix '\.xls'; known: \.npy, \.npz"):
+        read_array(tmp_path / "data.xls")
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        read_array(tmp_path / "none.npy")
+    np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"expected an array of shape \(n, d\); got shape \(2, 3, 4\)"):
+        read_array(tmp_path / "cube.npy")
+    np.savez(tmp_path / "two.npz", first=rows, second=rows)
+    with pytest.raises(ValueError, match=r"holds 2 arrays \(first, second\): name one with key="):
+        read_array(tmp_path / "two.npz")
+    with pytest.raises(ValueError, match="no array 'frist'; did you mean first"):
+        read_array(tmp_path / "two.npz", key="frist")
+    assert read_array(tmp_path / "two.npz", key="second").shape == rows.shape
+
+
+def test_bad_rows_are_counted_and_named(rows):
+    rows[3, 1], rows[9, 0], rows[9, 2] = np.nan, np.inf, np.nan
+    with pytest.raises(ValueError, match=r"array: 2 of 57 rows have NaN or infinite values \(first rows: \[3, 9\]\)"):
+        ArrayDataModule(array=rows).setup()
+    check_rows(np.delete(rows, [3, 9], axis=0))
+
+
+def test_constant_and_duplicate_columns_are_left_out_and_restored(rows):
+    wide = np.concatenate([rows, np.full((57, 1), 7.0), rows[:, [1]]], 1)
+    with pytest.warns(UserWarning, match=r"1 constant \(4\) and 1 duplicate \(5 = 1\).*of the 4 columns"):
+        columns = find_columns(wide)
+    assert columns.kept.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(columns.restore(columns.select(wide)), wide)
+    tensor = torch.as_tensor(wide)
+    assert torch.equal(columns.restore(columns.select(tensor)), tensor)
+    data = ArrayDataModule(array=wide)
+    with pytest.warns(UserWarning, match="columns left out"):
+        data.setup()
+    assert data.dim == 4 and data.columns.width == 6
+    with pytest.raises(ValueError, match="every one of its 2 columns is constant"), pytest.warns(UserWarning):
+        ArrayDataModule(array=np.ones((30, 2))).setup()
+
+
+def test_a_memory_map_stays_on_disk(rows, tmp_path):
+    data = ArrayDataModule(str(write(rows, tmp_path / "big.npy")), batch_size=8)
+    data.setup()
+    assert isinstance(data.split("train").array, np.memmap)
+    assert isinstance(data.all_rows().array, np.memmap)
+
+
+def test_labels_follow_their_rows(rows):
+    data = ArrayDataModule(array=rows, labels=np.arange(57))
+    data.setup()
+    for part in ("train", "val", "test"):
+        np.testing.assert_array_equal(np.asarray(data.split(part)), rows[data.labels(part)])
+    with pytest.raises(ValueError, match=r"one entry per row, shape \(57,\); got \(3,\)"):
+        ArrayDataModule(array=rows, labels=[1, 2, 3]).setup()
+    with pytest.raises(ValueError, match="three fractions"):
+        ArrayDataModule(array=rows, split=(0.5, 0.1, 0.1))
+    with pytest.raises(ValueError, match="either path= or array="):
+        ArrayDataModule()
+    with pytest.raises(KeyError, match="no split 'training'"):
+        data.split("training")
+
+
+def test_batches_cover_an_epoch_once_in_an_order_of_its_own():
+    x = torch.arange(23.0)[:, None]
+    batches = Batches(x, 5, shuffle=True, seed=3)
+    epochs = [torch.cat(list(batches)).flatten() for _ in range(3)]
+    for epoch in epochs:
+        assert torch.equal(epoch.sort().values, x.flatten())
+    assert not torch.equal(epochs[0], epochs[1])
+    again = Batches(x, 5, shuffle=True, seed=3)
+    assert torch.equal(torch.cat(list(again)).flatten(), epochs[0])
+    assert len(batches) == 5 and len(Batches(x, 5, drop_last=True)) == 4 and len(Batches(x, 50, drop_last=True)) == 1
+
+
+@pytest.mark.parametrize("done", [0, 3, 5, 7, 14])
+def test_batches_go_on_from_any_position(done):
+    def make():
+        jitter = lambda b, g: b + torch.rand(b.shape, generator=g)  # noqa: E731
+        return Batches(torch.arange(23.0)[:, None], 5, shuffle=True, seed=3, transform=jitter)
+
+    def stream(batches, epochs=4):
+        return [batch for _ in range(epochs) for batch in batches]
+
+    whole, late = make(), make()
+    late.at(done)
+    for a, b in zip(stream(whole)[done:], stream(late), strict=False):
+        assert torch.equal(a, b)
+
+
+def test_batches_that_make_no_sense():
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        Batches(torch.zeros(3, 1), 0)
+    with pytest.raises(ValueError, match="no rows"):
+        Batches(torch.zeros(0, 1), 2)
+
+
+def test_planted_module_has_fresh_test_rows_and_the_truth():
+    data = PlantedDataModule("ring", dim=4, n=100, n_test=30)
+    assert [len(data.split(s)) for s in ("train", "val", "test")] == [90, 10, 30]
+    assert data.planted.log_prob(data.sample("test").x).shape == (30,)
+
+
+@pytest.mark.parametrize(("components", "dim"), [(24, 24), (None, 61)])
+def test_digits(components, dim):
+    data = DigitsDataModule(components)
+    assert data.dim == dim
+    assert [len(data.split(s)) for s in ("train", "val", "test")] == [1250, 150, 397]
+    assert int(data.varying.sum()) == 61
+    train = torch.cat([data.split("train"), data.split("val")])
+    assert float(train.var(0, correction=0).mean()) == pytest.approx(1, abs=1e-5)
+    first, again = (torch.cat(list(DigitsDataModule(components).train_dataloader())) for _ in range(2))
+    assert torch.equal(first, again)
+    loader = data.train_dataloader()
+    one, two = (torch.cat(list(loader)) for _ in range(2))
+    assert not torch.allclose(one.sort(0).values, two.sort(0).values)
+    if components is None:
+        from sklearn.datasets import load_digits
+
+        images = load_digits().images[:9]
+        np.testing.assert_allclose(data.to_images(data.from_images(images)), images, atol=1e-4)
+    with pytest.raises(ValueError, match="between 1 and 61"):
+        DigitsDataModule(62)
+    with pytest.raises(ValueError, match=r"shape \(n, 8, 8\)"):
+        data.from_images(np.zeros((2, 7, 7)))

@@ -1,0 +1,169 @@
+"""Penalties against closed forms, the schedule, and what happens when a loss is not a number."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cnflow.data import ArrayDataModule
+from cnflow.flow import FixedGrid, NarrowingFlow, VelocityField, load_flow
+from cnflow.training import (
+    ColumnPenalty,
+    JacobianPenalty,
+    KineticPenalty,
+    Likelihood,
+    NarrowingModule,
+    NonFiniteLossError,
+    Schedule,
+    TransportPenalty,
+)
+
+
+class Affine(VelocityField):
+    """v = A z + b, every entry a parameter."""
+
+    def build(self, width):
+        self.matrix = torch.nn.Parameter(torch.zeros(width, width))
+        self.offset = torch.nn.Parameter(torch.zeros(width))
+
+    def forward(self, t, z):
+        return z @ self.matrix.T + self.offset
+
+
+def affine_flow(width=3, matrix=0.0, offset=0.0):
+    flow = NarrowingFlow(width, field=Affine(), components=2, solver=FixedGrid("rk4", 8)).double()
+    with torch.no_grad():
+        field = next(flow.fields())
+        field.matrix += torch.as_tensor(matrix)
+        field.offset += torch.as_tensor(offset)
+        flow.base.shift += torch.tensor([[0.5], [-0.5]])
+    return flow
+
+
+def way_of(flow, x):
+    return flow.transport(x, probe=torch.ones_like(x), costs=True)
+
+
+@pytest.fixture
+def x(rng):
+    return torch.randn(40, 3, generator=rng, dtype=torch.float64)
+
+
+def test_costs_of_a_constant_field(x):
+    offset = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    flow = affine_flow(offset=offset)
+    with torch.no_grad():
+        flow.base.log_std += torch.tensor([0.0, 1.0, -1.0])
+    way = way_of(flow, x)
+    torch.testing.assert_close(KineticPenalty()(flow, way), offset.square().sum())
+    torch.testing.assert_close(JacobianPenalty()(flow, way), torch.zeros((), dtype=torch.float64))
+    # path length over the shared scale, direction by direction
+    expected = (offset.abs() * torch.exp(-flow.base.log_std.detach())).sum()
+    torch.testing.assert_close(TransportPenalty()(flow, way).detach(), expected)
+
+
+def test_jacobian_budget_of_a_linear_field_over_all_probes(x, rng):
+    matrix = torch.randn(3, 3, generator=rng, dtype=torch.float64)
+    flow = affine_flow(matrix=matrix)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
+    values = [JacobianPenalty()(flow, flow.transport(x, probe=s.expand_as(x), costs=True)).detach() for s in signs]
+    torch.testing.assert_close(torch.stack(values).mean(), matrix.square().sum())
+
+
+def test_column_penalty_is_a_capped_l1_with_a_price(x):
+    flow = affine_flow()
+    base = flow.base
+    with torch.no_grad():
+        base.shift.copy_(torch.tensor([[0.5, 4.0, 1.5], [-0.5, -4.0, -1.5]]))
+    way = way_of(flow, flow.pull(base.rsample(4000, torch.Generator().manual_seed(0)).detach()))
+    gains = base.gains(way.z)
+    # activations .5, 4, 1.5; the third shares the second's cluster, so alone it is worth next to nothing
+    torch.testing.assert_close(base.columns().detach(), torch.tensor([0.5, 4.0, 1.5], dtype=torch.float64))
+    price = float((gains[1] + gains[2]) / 2)
+    assert gains[2] < price < gains[1]
+
+    def slopes(penalty, progress=1.0):
+        base.shift.grad = None
+        value = penalty(flow, way, progress)
+        value.backward()
+        return value.detach(), base.shift.grad[0] * 2
+
+    value, slope = slopes(ColumnPenalty(cap=0.9, price=price))
+    torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 1.5, dtype=torch.float64))
+    torch.testing.assert_close(slope, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))
+    # with no price yet, the cap alone exempts
+    value, slope = slopes(ColumnPenalty(cap=0.9, price=price), progress=0.0)
+    torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 0.9, dtype=torch.float64))
+    torch.testing.assert_close(slope, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    keep = ColumnPenalty(cap=0.9, price=price).keep(flow, way.z)
+    assert keep.tolist() == [False, True, False]
+    assert ColumnPenalty(price=0.0, floor=0.3).keep(flow, way.z).tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize("kind", [ColumnPenalty, TransportPenalty, KineticPenalty, JacobianPenalty])
+def test_every_penalty_keeps_the_contract(kind, x, rng):
+    matrix = torch.randn(3, 3, generator=rng, dtype=torch.float64)
+    flow = affine_flow(matrix=matrix, offset=0.3)
+    penalty = kind(0.5)
+    value = penalty(flow, way_of(flow, x), 0.5)
+    assert value.shape == () and torch.isfinite(value) and value > 0
+    value.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
+    assert penalty.keep(flow, x).shape == (3,) and penalty.name and isinstance(penalty.selects, bool)
+    with pytest.raises(ValueError, match=f"weight of {kind.__name__} must not be negative; got -1"):
+        kind(-1.0)
+
+
+def test_penalties_that_make_no_sense():
+    with pytest.raises(ValueError, match="cap must be positive"):
+        ColumnPenalty(cap=0)
+    with pytest.raises(ValueError, match="must not be negative; got price=-1"):
+        ColumnPenalty(price=-1.0)
+
+
+def test_schedule_is_a_function_of_the_step():
+    schedule = Schedule(select=0.5, lr=1.0, refit_lr=0.1, warmup=0.2)
+    assert [schedule.phase(s, 100) for s in (0, 49, 50, 99)] == ["select", "select", "refit", "refit"]
+    assert [schedule.ramp(s, 100) for s in (0, 5, 10, 49, 50)] == [0.0, 0.5, 1.0, 1.0, 0.0]
+    rates = [schedule.rate(s, 100) for s in range(100)]
+    assert max(rates[:50]) == pytest.approx(1.0) and max(rates[50:]) == pytest.approx(0.1)
+    assert min(rates) > 0 and rates[49] < 0.02 and rates[99] < 0.002
+    assert Schedule(select=1.0).phase(99, 100) == "select"
+    with pytest.raises(ValueError, match=r"schedule\.select is a fraction .* got 2"):
+        Schedule(select=2)
+    with pytest.raises(ValueError, match=r"schedule\.lr must be positive; got 0"):
+        Schedule(lr=0)
+
+
+class Spoiled(Likelihood):
+    """A likelihood that is NaN from a step on."""
+
+    name = "spoiled"
+    calls = 0
+
+    def forward(self, flow, x, way):
+        self.calls += 1
+        return super().forward(flow, x, way) * (float("nan") if self.calls > 12 else 1.0)
+
+
+def quiet(tmp_path, **arguments):
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(default_root_dir=tmp_path, **{**options, "num_sanity_val_steps": 0, **arguments})
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, rng):
+    data = ArrayDataModule(array=torch.randn(200, 3, generator=rng).numpy(), batch_size=32)
+    model = NarrowingModule(components=2, objective=Spoiled())
+    keeper = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=5, save_on_train_epoch_end=False)
+    trainer = quiet(tmp_path, max_steps=50, callbacks=[keeper], limit_val_batches=0)
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 12 \(select\): spoiled is .*intact: lower"):
+        trainer.fit(model, datamodule=data)
+    flow = load_flow(tmp_path)
+    assert torch.isfinite(flow.log_prob(torch.zeros(2, 3))).all()
+
+
+def test_a_run_without_an_end_is_refused(tmp_path, rng):
+    data = ArrayDataModule(array=torch.randn(200, 3, generator=rng).numpy(), batch_size=32)
+    trainer = quiet(tmp_path, max_epochs=1, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"set trainer\.max_steps; got -1"):
+        trainer.fit(NarrowingModule(components=2), datamodule=data)
