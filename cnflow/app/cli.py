@@ -59,6 +59,10 @@ class _Parser(LightningArgumentParser):
         hint = _close_matches(message)
         super().error(f"{message}\n{hint}" if hint else message, ex)
 
+    def print_usage(self, file: Any = None) -> None:
+        """One line: the full list of options is what ``--help`` is for, and would push the error off the screen."""
+        print(f"usage: {self.prog} --config FILE [--field VALUE ...]", file=file)
+
 
 class NarrowingCLI(LightningCLI):
     """Lightning's CLI with a run directory, resumable runs, and a report at the end of fit."""

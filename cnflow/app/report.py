@@ -199,6 +199,7 @@ def draw(
     if hasattr(data, "to_images"):
         save("directions", _core_walk(flow, data, x, leading, order))
         save("noise_only", _noise_only(flow, data, x, model.seed))
+        save("sample_images", _sample_images(data, x, samples))
     return files
 
 
@@ -220,6 +221,7 @@ def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, leading: list[int], or
         row_labels=[f"direction {d}" for d in leading[:8]],
         column_labels=[f"{q:.0%}" for q in stops.tolist()],
         title="Decoded while moving along one core direction (columns: its quantile)",
+        limits=getattr(data, "grey_limits", None),
     )
 
 
@@ -240,4 +242,16 @@ def _noise_only(flow: NarrowingFlow, data: Any, x: Tensor, seed: int) -> Any:
         row_labels=[f"test image {i}" for i in range(len(rows))],
         column_labels=["data", *("" for _ in range(8))],
         title="Same core, fresh noise: what the noise directions carry",
+        limits=getattr(data, "grey_limits", None),
     )
+
+
+def _sample_images(data: Any, x: Tensor, samples: Tensor, rows: int = 3, columns: int = 10) -> Any:
+    """Images of the data above images of samples."""
+    from cnflow.plot import plot_images
+
+    grids = [np.asarray(data.to_images(part[: rows * columns])) for part in (x, samples)]
+    shape = (rows, columns, *grids[0].shape[1:])
+    grid = np.concatenate([images.reshape(shape) for images in grids])
+    names = [name for name in ("data", "samples") for _ in range(rows)]
+    return plot_images(grid, names, title="Data and samples", limits=getattr(data, "grey_limits", None))

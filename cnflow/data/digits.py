@@ -31,11 +31,14 @@ class DigitsDataModule(VectorDataModule):
         seed: of the split, the dequantisation and the order of the batches.
 
     Attributes:
+        grey_limits: pixel values of white paper and of the darkest ink.
         log_scale: add ``components * log_scale`` nats to an NLL for that of the unscaled components.
 
     Raises:
         ValueError: for more components than pixels, or more training images than there are.
     """
+
+    grey_limits = (0.0, 16.0)
 
     def __init__(
         self,
@@ -84,6 +87,12 @@ class DigitsDataModule(VectorDataModule):
 
     def _dequantise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         return self._project(pixels + torch.rand(pixels.shape, generator=generator))
+
+    def dequantised_train(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
+        """Training rows ``draws`` times, each time dequantised anew, shape (draws · n, d); for what cannot redraw."""
+        self.setup()
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        return torch.cat([self._dequantise(self._pixels, generator) for _ in range(draws)])
 
     def train_dataloader(self) -> Any:
         """Shuffled batches with fresh dequantisation noise."""

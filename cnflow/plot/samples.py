@@ -99,6 +99,7 @@ def plot_images(
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
     title: str | None = None,
+    limits: tuple[float, float] | None = None,
     fig: Figure | None = None,
 ) -> Figure:
     """Draw a grid of grey images, for instance the decoding of steps along each core direction.
@@ -110,6 +111,7 @@ def plot_images(
         row_labels: one for each row, written at its left.
         column_labels: one for each column, written above it.
         title: of the figure.
+        limits: intensities drawn white and black; default the least and the largest of all images.
         fig: figure to draw on.
 
     Returns:
@@ -139,7 +141,7 @@ def plot_images(
     panels = fig.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     if fig.get_layout_engine() is not None:
         fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-    low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
+    low, high = (float(np.nanmin(grid)), float(np.nanmax(grid))) if limits is None else limits
     for r in range(rows):
         for c in range(columns):
             ax = panels[r, c]

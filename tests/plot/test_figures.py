@@ -235,6 +235,7 @@ def test_images_share_a_scale() -> None:
     images = np.arange(2 * 3 * 4).reshape(2, 3, 2, 2)
     fig = plot_images(images, ["a", "b"], ["x", "y", "z"], title="steps")
     assert {ax.images[0].get_clim() for ax in fig.axes} == {(0, 23)}
+    assert {ax.images[0].get_clim() for ax in plot_images(images, limits=(0, 16)).axes} == {(0, 16)}
     assert [ax.get_ylabel() for ax in fig.axes] == ["a", "", "", "b", "", ""]
     assert [ax.get_title() for ax in fig.axes] == ["x", "y", "z", "", "", ""]
     assert fig.get_suptitle() == "steps"
