@@ -204,3 +204,8 @@ def main(args: ArgsType = None) -> NarrowingCLI:
         auto_configure_optimizers=False,
         args=args,
     )
+
+
+def console() -> None:
+    """The console command ``cnflow``: the same, with nothing to return, since what is returned becomes the exit status."""
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -113,7 +114,8 @@ class Progress(Callback):
             self._bar.set_description(pl_module.schedule.phase(step - 1, trainer.max_steps), refresh=False)
             kept = sum(c > 0.1 for c in pl_module.columns())
             nll = float(trainer.callback_metrics.get("train/nll", float("nan")))
-            text = f"nll {nll:.3f}, val {self._val:.3f} nats, columns {kept}/{pl_module.flow.dim}"
+            val = "" if math.isnan(self._val) else f", val {self._val:.3f}"
+            text = f"nll {nll:.3f}{val} nats, columns {kept}/{pl_module.flow.dim}"
             self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(1)
 

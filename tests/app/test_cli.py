@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,10 @@ def test_every_shipped_config_parses_and_ships_with_its_data(capsys, monkeypatch
             main()
         assert "max_steps" in capsys.readouterr().out
     assert DigitsDataModule(24).dim == 24
+
+
+def test_the_console_command_succeeds(monkeypatch):
+    """What an entry point returns becomes the exit status, so it must return nothing."""
+    (entry,) = (e for e in entry_points(group="console_scripts") if e.name == "cnflow")
+    monkeypatch.setattr("cnflow.app.cli.main", lambda: object())
+    assert entry.load()() is None
