@@ -93,7 +93,7 @@ def rand_indices(flow: NarrowingFlow, data: DigitsDataModule) -> dict[str, float
         x = torch.cat([data.split(split) for split in splits])
         labels = np.concatenate([data.labels(split) for split in splits])
         narrowed = flow.encode(x.numpy())
-        latent = flow.base.join(narrowed.core, narrowed.noise)
+        latent = flow.state_at(x.numpy(), 1.0).detach()
         views = {"input": x, "core": narrowed.core, "latent": latent}
         out |= {f"ari_{view}_{name}": rand_index(z.numpy(), labels) for view, z in views.items()}
     return out

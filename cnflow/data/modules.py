@@ -213,7 +213,7 @@ class PlantedDataModule(VectorDataModule):
     Args:
         structure: name of the structure, see ``cnflow.data.STRUCTURES``.
         dim: D.
-        noise: "structure" or "independent".
+        noise: "structure", "independent" or "graded".
         equalize: whether variances are made equal.
         n: training and validation rows together; a tenth validates.
         n_test: test rows.

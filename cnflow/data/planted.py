@@ -13,7 +13,7 @@ from cnflow.data.structures import LOG_2PI, Structure, structure
 __all__ = ["Planted", "PlantedSample"]
 
 Floats = NDArray[np.float64]
-NOISES = ("structure", "independent")
+NOISES = ("structure", "independent", "graded")
 _STREAM = 7_150_301
 """Keeps the streams of this module apart from those that users seed with the same small numbers."""
 
@@ -49,14 +49,16 @@ class Planted:
     """x = Q (A s, e / r): structure s ⊗ noise e in D dimensions.
 
     With ``noise="structure"`` the noise depends on the structure, e ← e exp(.3 sin(sW)) + sin(1.5 sW), W standard
-    normal; with "independent" it does not. ``equalize`` makes A the inverse square root of the structure's covariance
+    normal; with "independent" it does not; with "graded" a third of the noise directions needs no transport to become
+    independent noise, a third a shear, e + .4 sw with w a column of W made a unit vector, and a third a nonlinear
+    warp, e exp(.5 sin(sw)) + 1.5 sin(2 sw). ``equalize`` makes A the inverse square root of the structure's covariance
     and r the standard deviation of each noise direction (both from a sample of 200 000 that belongs to the definition),
     so that variances say nothing; otherwise A = I and r = 1. Q is orthogonal, and random.
 
     Args:
         name: of the structure, see ``cnflow.data.STRUCTURES``.
         dim: D.
-        noise: "structure" or "independent".
+        noise: "structure", "independent" or "graded".
         equalize: whether variances are made equal.
         seed: of W, Q.
         **arguments: of the structure, such as ``sigma``.
@@ -65,6 +67,8 @@ class Planted:
         core_dim: k, the true number of core directions.
         core_plane: orthonormal basis of the plane that the structure is read from, shape (D, k): s depends on x
             through ``x @ core_plane`` alone.
+        noise_plane: orthonormal basis of the other directions, one per noise direction, shape (D, D - k).
+        grades: for "graded" noise, what every noise direction needs: 0 nothing, 1 a shear, 2 a warp; shape (D - k,).
         betti: (β0, β1, β2) of the structure.
 
     Raises:
@@ -97,6 +101,7 @@ class Planted:
         rng = np.random.default_rng([_STREAM, seed, dim])
         extra = dim - self.core_dim
         self.weights = rng.standard_normal((self.core_dim, extra))
+        self.grades = np.repeat(np.arange(3), [len(part) for part in np.array_split(np.arange(extra), 3)])
         rotation, triangle = np.linalg.qr(rng.standard_normal((dim, dim)))
         self.rotation = rotation * np.sign(np.diag(triangle))
         self.structure_map, self.noise_scale = np.eye(self.core_dim), np.ones(extra)
@@ -111,15 +116,29 @@ class Planted:
         """Orthonormal basis of the directions the structure is read from, shape (D, k)."""
         return self.rotation[:, : self.core_dim]
 
+    @property
+    def noise_plane(self) -> Floats:
+        """Orthonormal basis of the directions of the noise, in its order, shape (D, D - k)."""
+        return self.rotation[:, self.core_dim :]
+
     def _draw(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
         draws = self.shape.sample(n, rng)
         return draws.points, rng.standard_normal((n, self.dim - self.core_dim)), draws.parameters, draws.labels
 
-    def _couple(self, s: Floats, e: Floats) -> Floats:
-        if self.noise == "independent":
-            return e
+    def _dependence(self, s: Floats) -> tuple[Floats, Floats]:
+        """Shift and log-scale of the noise given the structure s, shape (n, k); each shape (n, D - k)."""
         angle = s @ self.weights
-        return e * np.exp(0.3 * np.sin(angle)) + np.sin(1.5 * angle)
+        if self.noise == "independent":
+            return np.zeros_like(angle), np.zeros_like(angle)
+        if self.noise == "structure":
+            return np.sin(1.5 * angle), 0.3 * np.sin(angle)
+        angle = angle / np.linalg.norm(self.weights, axis=0)
+        shift = np.select([self.grades == 1, self.grades == 2], [0.4 * angle, 1.5 * np.sin(2 * angle)])
+        return shift, np.where(self.grades == 2, 0.5 * np.sin(angle), 0.0)
+
+    def _couple(self, s: Floats, e: Floats) -> Floats:
+        shift, log_scale = self._dependence(s)
+        return e * np.exp(log_scale) + shift
 
     def sample(self, n: int, seed: int = 0) -> PlantedSample:
         """Draw n rows.
@@ -151,11 +170,8 @@ class Planted:
         s = y[:, : self.core_dim] @ np.linalg.inv(self.structure_map)
         e = y[:, self.core_dim :] / self.noise_scale
         log_det = np.linalg.slogdet(self.structure_map)[1] + np.log(self.noise_scale).sum()
-        log_scale = np.zeros_like(e)
-        if self.noise == "structure":
-            angle = s @ self.weights
-            log_scale = 0.3 * np.sin(angle)
-            e = (e - np.sin(1.5 * angle)) * np.exp(-log_scale)
+        shift, log_scale = self._dependence(s)
+        e = (e - shift) * np.exp(-log_scale)
         gaussian = -0.5 * (e**2).sum(1) - log_scale.sum(1) - 0.5 * e.shape[1] * LOG_2PI
         return self.shape.log_prob(s) + gaussian - log_det
 

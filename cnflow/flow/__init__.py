@@ -2,12 +2,15 @@
 
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import Components, CoreDensity
+from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
-from cnflow.flow.field import MLPField, VelocityField
+from cnflow.flow.field import VelocityField
 from cnflow.flow.frame import Frame
 from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
-from cnflow.flow.narrowing import Narrowed, NarrowingFlow, Transport
+from cnflow.flow.mlp import MLPField
+from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
+from cnflow.flow.stage import Transport
 from cnflow.flow.store import CheckpointError, load_flow, save_flow
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "CoreDensity",
     "Divergence",
     "FixedGrid",
+    "FlowCut",
     "Frame",
     "MLPField",
     "Narrowed",

@@ -167,23 +167,24 @@ class NoiseMixture(nn.Module):
         each = -0.5 * (scaled * scaled).sum(2) - (log_std.sum(1) - torch.log_softmax(self.logits, 0))
         return torch.logsumexp(each, 1) - h.shape[1] * _HALF_LOG_2PI
 
-    def noise_log_prob(self, e: Tensor) -> Tensor:
-        """Log-density in nats of the noise e, shape (n, D - k); returns shape (n,)."""
-        scaled = (e - self.noise_mean) / self.noise_std
-        return -0.5 * (scaled * scaled).sum(1) - self.log_std[~self.core].sum() - e.shape[1] * _HALF_LOG_2PI
+    def noise_log_prob(self, e: Tensor, which: Tensor | None = None) -> Tensor:
+        """Log-density in nats of the noise e, shape (n, D - k), or of the noise directions in the mask ``which``; (n,)."""
+        which = ~self.core if which is None else which
+        scaled = (e - self.mean[which]) * torch.exp(-self.log_std[which])
+        return -0.5 * (scaled * scaled).sum(1) - self.log_std[which].sum() - e.shape[1] * _HALF_LOG_2PI
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density in nats of z, shape (n, D); returns shape (n,)."""
-        if bool(self.core.all()):
+    def log_prob(self, z: Tensor, present: Tensor | None = None) -> Tensor:
+        """Log-density in nats of z, shape (n, D); returns shape (n,).
+
+        Args:
+            z: states, shape (n, D), or (n, p) with a mask.
+            present: bool, shape (D,): the directions that the columns of z are, all of the core and any of the noise.
+        """
+        core = self.core if present is None else self.core[present]
+        if bool(core.all()):
             return self.core_log_prob(z)
-        return self.core_log_prob(z[:, self.core]) + self.noise_log_prob(z[:, ~self.core])
-
-    def join(self, core: Tensor, noise: Tensor) -> Tensor:
-        """Put core, shape (n, k), and noise, shape (n, D - k), back in their places; returns shape (n, D)."""
-        z = torch.empty(len(core), self.dim, dtype=core.dtype, device=core.device)
-        z[:, self.core] = core
-        z[:, ~self.core] = noise
-        return z
+        noise = ~self.core if present is None else present & ~self.core
+        return self.core_log_prob(z[:, core]) + self.noise_log_prob(z[:, ~core], noise)
 
     def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n samples, shape (n, D), differentiable in means and scales (not in the weights)."""

@@ -21,7 +21,7 @@ class Divergence:
     "auto" takes the closed form where the field has one and at most ``limit`` directions are active, and
     a Hutchinson probe beyond. "closed" and "autograd" are exact; "autograd" works for any field, one direction at
     a time, in ``chunk`` directions per batched backward pass, and is what evaluation uses for fields without a closed form.
-    "hutchinson" is unbiased, at the price of one Jacobian-vector product whatever the width; the probe is
+    "hutchinson" is unbiased, at the price of one vector-Jacobian product whatever the width; the probe is
     given by the caller, ONE per solve, since redrawing it inside a solve would make the ODE random.
 
     Args:
@@ -78,15 +78,16 @@ class Divergence:
             return self._autograd(field, t, z)
         if probe is None:
             raise ValueError("divergence method 'hutchinson' needs a probe, drawn once per solve; got None")
-        velocity, pushed = field.push(t, z, probe)
-        return velocity, (pushed * probe).sum(1)
+        velocity, pulled = field.pull(t, z, probe)
+        return velocity, (pulled * probe).sum(1)
 
-    def with_push(
+    def with_pull(
         self, field: VelocityField, t: Tensor, z: Tensor, probe: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity (n, k), divergence (n,) and J @ probe (n, k): what the Jacobian budget needs.
+        """Velocity (n, k), divergence (n,) and Jᵀ @ probe (n, k): what budget and retirement need.
 
-        ‖J @ probe‖² is an unbiased estimate of ‖J‖²_F for a probe with unit covariance.
+        For a probe with unit covariance (Jᵀ @ probe)_d² is an unbiased estimate of Σ_i (∂v_i/∂z_d)², what is read of
+        direction d, and their sum one of ‖J‖²_F.
 
         Raises:
             ValueError: if the probe is missing.
@@ -95,11 +96,11 @@ class Divergence:
             raise ValueError("the Jacobian budget needs a probe, drawn once per solve; got None")
         method = self.resolve(field, z.shape[1])
         if method == "closed":
-            return field.trace_and_push(t, z, probe)
-        velocity, pushed = field.push(t, z, probe)
+            return field.trace_and_pull(t, z, probe)
+        velocity, pulled = field.pull(t, z, probe)
         if method == "hutchinson":
-            return velocity, (pushed * probe).sum(1), pushed
-        return velocity, self._autograd(field, t, z)[1], pushed
+            return velocity, (pulled * probe).sum(1), pulled
+        return velocity, self._autograd(field, t, z)[1], pulled
 
     def _autograd(self, field: VelocityField, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         keep = torch.is_grad_enabled()

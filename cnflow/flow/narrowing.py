@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,82 +11,21 @@ from torch import Tensor, nn
 
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import CoreDensity, core_density, noise_density
+from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
-from cnflow.flow.field import MLPField, VelocityField
+from cnflow.flow.field import VelocityField
 from cnflow.flow.frame import Frame
+from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver
+from cnflow.flow.stage import Stages, Transport
 from cnflow.flow.start import frame_rotation
 
-__all__ = ["Narrowed", "NarrowingFlow", "Transport"]
+__all__ = ["NarrowingFlow"]
 
 Array = np.ndarray | Tensor
 
 START_ROWS = 200_000
 """Most rows that the start of a flow looks at; a random choice when there are more."""
-
-
-@dataclass(frozen=True)
-class Transport:
-    """Where the flow carries a batch, and what the way costs.
-
-    Attributes:
-        z: latent state, shape (n, D).
-        log_det: log |det dz/dx| in nats, frame included, shape (n,).
-        kinetic: ∫|v|² dt, shape (n,); empty unless costs were asked for.
-        jacobian: ∫‖∂v/∂z‖²_F dt, shape (n,), unbiased with one probe; empty likewise.
-        path: ∫|v_d| dt, path length of every direction in every stage, shape (S, n, D); empty likewise.
-    """
-
-    z: Tensor
-    log_det: Tensor
-    kinetic: Tensor
-    jacobian: Tensor
-    path: Tensor
-
-
-@dataclass(frozen=True)
-class Narrowed:
-    """A batch split into core and noise: what ``encode`` returns and ``decode`` takes.
-
-    log_prob = core_log_prob + noise_log_prob + log_det, row by row.
-
-    Attributes:
-        core: the structured directions, shape (n, k).
-        noise: the directions routed to N(m, s²), shape (n, D - k).
-        log_prob: log-density of the data in nats, shape (n,).
-        core_log_prob: log-density of the core in nats, shape (n,).
-        noise_log_prob: log-density of the noise in nats, shape (n,).
-        log_det: log |det dz/dx| in nats, shape (n,).
-    """
-
-    core: Tensor
-    noise: Tensor
-    log_prob: Tensor
-    core_log_prob: Tensor
-    noise_log_prob: Tensor
-    log_det: Tensor
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.core)
-
-    def __repr__(self) -> str:
-        """Shapes and the mean negative log-likelihood."""
-        return (
-            f"Narrowed({len(self)} rows: core {self.core.shape[1]} of {self.core.shape[1] + self.noise.shape[1]} "
-            f"directions, NLL {-float(self.log_prob.mean()):.3f} nats)"
-        )
-
-
-class Stage(nn.Module):
-    """One stretch of depth: a field that reads and moves the ``active`` directions only."""
-
-    active: Tensor
-
-    def __init__(self, field: VelocityField, active: Tensor) -> None:
-        super().__init__()
-        self.field = field
-        self.register_buffer("active", active)
 
 
 class NarrowingFlow(nn.Module):
@@ -103,14 +41,17 @@ class NarrowingFlow(nn.Module):
         divergence: how div v is computed in training. Evaluation is always exact.
         solver: the solver that training uses.
         evaluation: the solver that everything else uses.
-        stages: number of stages.
+        stages: number of stages, equal stretches of depth; a direction can retire at every boundary between them.
 
     Raises:
-        ValueError: for a width below 1.
+        ValueError: for a width or a number of stages below 1.
 
     References:
         Chen, Rubanova, Bettencourt, Duvenaud: Neural ordinary differential equations (2018).
         Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the two budgets.
+
+    Attributes:
+        stages: the stages, in order of depth.
 
     Example:
         >>> flow = NarrowingFlow(3, components=2)
@@ -134,20 +75,15 @@ class NarrowingFlow(nn.Module):
         stages: int = 1,
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"a flow needs at least one direction; got dim={dim}")
+        if dim < 1 or stages < 1:
+            raise ValueError(f"a flow needs at least one direction and one stage; got dim={dim}, stages={stages}")
         self.dim = dim
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()
         self.frame = Frame(dim)
         self.base = NoiseMixture(dim, components)
-        template = field or MLPField()
-        self.stages = nn.ModuleList()
-        for _ in range(stages):
-            built = copy.deepcopy(template)
-            built.build(dim)
-            self.stages.append(Stage(built, torch.ones(dim, dtype=torch.bool)))
+        self.stages = Stages.build(field or MLPField(), dim, stages)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -168,80 +104,78 @@ class NarrowingFlow(nn.Module):
         """
         if len(x) > START_ROWS:
             x = x[np.sort(np.random.default_rng([seed, len(x)]).choice(len(x), START_ROWS, replace=False))]
-        rows = self._rows(x).double()
+        rows = self.checked(x).double()
         mean = rows.mean(0)
         centred = rows - mean
         scale = centred.square().mean().sqrt()
         axes = torch.as_tensor(frame_rotation(centred.cpu().numpy(), rotation, seed))
         self.frame.set(mean, scale, axes.to(mean))
-        self.base.fit(self.frame(self._rows(x)), seed)
+        self.base.fit(self.frame(self.checked(x)), seed)
         return self
 
     # -- the way through -------------------------------------------------------------------------------------------
 
     def transport(
-        self, x: Tensor, *, solver: Solver | None = None, probe: Tensor | None = None, costs: bool = False
+        self,
+        x: Tensor,
+        *,
+        solver: Solver | None = None,
+        probe: Tensor | None = None,
+        costs: bool = False,
+        end: float = 1.0,
     ) -> Transport:
-        """Carry x, shape (n, d), from depth 0 to depth 1.
+        """Carry x, shape (n, d), from the data to depth ``end``; log-determinant and costs are of the whole way.
 
         Args:
             x: rows in data space, shape (n, d).
             solver: default the training solver; with it the divergence may use the probe, otherwise it is exact.
-            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson and for the Jacobian budget.
-            costs: whether to integrate kinetic energy, Jacobian norm and path lengths along the way.
+            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson, the Jacobian budget and reading.
+            costs: whether to integrate kinetic energy, Jacobian norm, path lengths and reading along the way.
+            end: depth to stop at.
         """
         divergence = self.divergence if solver is None else self.divergence.exact
-        solver = solver or self.solver
-        z = self.frame(x)
-        log_det = self.frame.log_det.expand(len(z))
-        kinetic, jacobian = torch.zeros_like(z[:, 0]), torch.zeros_like(z[:, 0])
-        paths: list[Tensor] = []
-        for s, stage in enumerate(self.stages):
-            full = bool(stage.active.all())
-            state = z if full else z[:, stage.active]
-            local = probe if probe is None or full else probe[:, stage.active]
+        way = self.stages.carry(
+            self.frame(x), 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs
+        )
+        return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
 
-            def rates(t: Tensor, y: Tensor, field=stage.field, probe=local) -> tuple[Tensor, ...]:
-                if not costs:
-                    return divergence(field, t, y, probe)
-                velocity, div, pushed = divergence.with_push(field, t, y, probe)
-                return velocity, div, velocity.square().sum(1), pushed.square().sum(1), velocity.abs()
+    def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
+        """Carry states z, shape (n, D), from depth ``start`` back to data space; returns shape (n, d)."""
+        return self.frame.inverse(self.stages.carry(z, start, 0.0, solver or self.evaluation).z)
 
-            state, div, *cost = solver.integrate(
-                stage.field, rates, state, s / len(self.stages), (s + 1) / len(self.stages),
-                module=stage.field, where=f"stage {s + 1} of {len(self.stages)}",
-            )  # fmt: skip
-            log_det = log_det + div
-            if costs:
-                kinetic, jacobian = kinetic + cost[0], jacobian + cost[1]
-                paths.append(cost[2] if full else self._spread(cost[2], stage.active))
-            z = state if full else self._replace(z, state, stage.active)
-        empty = z.new_empty(0)
-        return Transport(z, log_det, *((kinetic, jacobian, torch.stack(paths)) if costs else (empty, empty, empty)))
+    def state_at(self, x: Array, depth: float, *, solver: Solver | None = None) -> Tensor:
+        """State of data rows x, shape (n, d), at a depth in [0, 1]; returns shape (n, D).
 
-    @staticmethod
-    def _replace(z: Tensor, state: Tensor, active: Tensor) -> Tensor:
-        return z.masked_scatter(active.expand_as(z), state)
+        Raises:
+            ValueError: for a depth outside [0, 1], the wrong width or rows that are not finite.
+        """
+        z = self.frame(self.checked(x))
+        return self.stages.carry(z, 0.0, _depth(depth), solver or self.evaluation).z
 
-    @staticmethod
-    def _spread(values: Tensor, active: Tensor) -> Tensor:
-        out = values.new_zeros(len(values), len(active))
-        return out.masked_scatter(active.expand_as(out), values)
+    def log_prob_at(self, z: Tensor, depth: float, *, solver: Solver | None = None) -> Tensor:
+        """Exact log-density in nats of states z, shape (n, D), at a depth in [0, 1]; returns shape (n,).
 
-    def pull(self, z: Tensor, *, solver: Solver | None = None) -> Tensor:
-        """Carry latent states z, shape (n, D), back to data space; returns shape (n, d)."""
-        solver = solver or self.evaluation
+        At depth 1 this is the base, at depth 0 the density in the frame. Differentiable in z.
+
+        Raises:
+            ValueError: for a depth outside [0, 1].
+        """
+        way = self.stages.carry(z, _depth(depth), 1.0, solver or self.evaluation, divergence=self.divergence.exact)
+        return self.base.log_prob(way.z) + way.log_det
+
+    def at(self, stage: int) -> FlowCut:
+        """The flow cut at a stage boundary: the exact density of the directions still active there.
+
+        Args:
+            stage: boundary, 0 (in the frame) … S (depth 1, where what is active is the core); negative from the end.
+
+        Raises:
+            ValueError: for a boundary the flow does not have.
+        """
         count = len(self.stages)
-        for s in reversed(range(count)):
-            stage = self.stages[s]
-            full = bool(stage.active.all())
-            state = z if full else z[:, stage.active]
-            (state,) = solver.integrate(
-                stage.field, lambda t, y, field=stage.field: (field(t, y),), state, (s + 1) / count, s / count,
-                module=stage.field, where=f"stage {s + 1} of {count}, backwards",
-            )  # fmt: skip
-            z = state if full else self._replace(z, state, stage.active)
-        return self.frame.inverse(z)
+        if not -count - 1 <= stage <= count:
+            raise ValueError(f"this flow has stage boundaries 0 … {count} ({count} stages); got {stage}")
+        return FlowCut(self, stage % (count + 1))
 
     # -- what a user asks ------------------------------------------------------------------------------------------
 
@@ -255,7 +189,7 @@ class NarrowingFlow(nn.Module):
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
-        rows = self._rows(x)
+        rows = self.checked(x)
         if isinstance(x, Tensor):
             return self._log_prob(rows.reshape(-1, self.dim), solver).reshape(rows.shape[:-1])
         with torch.no_grad():
@@ -265,51 +199,15 @@ class NarrowingFlow(nn.Module):
         way = self.transport(rows, solver=solver or self.evaluation)
         return self.base.log_prob(way.z) + way.log_det
 
-    @torch.no_grad()
     def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
-        """Split rows x, shape (n, d), into core and noise.
+        """Split rows x, shape (n, d), into core and noise; see :meth:`FlowCut.encode`."""
+        return self.at(-1).encode(x, solver=solver, chunk=chunk)
 
-        Raises:
-            ValueError: for the wrong width or rows that are not finite.
-            StiffFieldError: if the adaptive solver gives up.
-        """
-        parts = [self._encode(part, solver) for part in self._rows(x).reshape(-1, self.dim).split(chunk)]
-        return Narrowed(*(torch.cat(each) for each in zip(*parts, strict=True)))
-
-    def _encode(self, rows: Tensor, solver: Solver | None) -> Sequence[Tensor]:
-        way = self.transport(rows, solver=solver or self.evaluation)
-        core, noise = way.z[:, self.base.core], way.z[:, ~self.base.core]
-        core_log_prob, noise_log_prob = self.base.core_log_prob(core), self.base.noise_log_prob(noise)
-        return core, noise, core_log_prob + noise_log_prob + way.log_det, core_log_prob, noise_log_prob, way.log_det
-
-    @torch.no_grad()
     def decode(
         self, core: Narrowed | Array, noise: Array | None = None, *, solver: Solver | None = None, chunk: int = 4096
     ) -> Tensor:
-        """Carry core and noise back to data space; the inverse of ``encode``.
-
-        Args:
-            core: what ``encode`` returned, or a core, shape (n, k).
-            noise: shape (n, D - k); default the noise of ``core``, or its mean when ``core`` is an array.
-            solver: default the evaluation solver.
-            chunk: rows per solve.
-
-        Returns:
-            Rows in data space, shape (n, d).
-
-        Raises:
-            ValueError: for widths that are not the flow's.
-        """
-        if isinstance(core, Narrowed):
-            core, noise = core.core, core.noise if noise is None else noise
-        core = torch.as_tensor(core).to(self.base.mean)
-        noise = self.noise_mean.expand(len(core), -1) if noise is None else torch.as_tensor(noise).to(core)
-        if core.shape[1] != self.core_dim or noise.shape != (len(core), self.dim - self.core_dim):
-            raise ValueError(
-                f"decode expects a core of shape (n, {self.core_dim}) and noise of shape (n, {self.dim - self.core_dim}); "
-                f"got {tuple(core.shape)} and {tuple(noise.shape)}. Are they from another flow?"
-            )
-        return torch.cat([self.pull(z, solver=solver) for z in self.base.join(core, noise).split(chunk)])
+        """Carry core, shape (n, k), and noise, shape (n, D - k), back to data space; see :meth:`FlowCut.decode`."""
+        return self.at(-1).decode(core, noise, solver=solver, chunk=chunk)
 
     def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d)."""
@@ -363,9 +261,44 @@ class NarrowingFlow(nn.Module):
         """s, shape (D - k,)."""
         return self.base.noise_std.detach()
 
-    def prune(self, core: Tensor) -> NarrowingFlow:
-        """Keep the directions of the bool mask ``core``, shape (D,), and make the others exact noise."""
+    @torch.no_grad()
+    def prune(self, core: Tensor, active: Tensor | None = None, x: Tensor | None = None) -> NarrowingFlow:
+        """Make every direction outside the core exact noise, and retire directions from stages.
+
+        A retired direction is neither read nor moved, in that stage and after it, and the fields become physically
+        smaller. The others read it as its mean from then on, so retire what is noise already, and refit.
+
+        Args:
+            core: bool, shape (D,): the directions that stay in the core.
+            active: bool, shape (S, D): the directions that stay active in every stage; default all. The core stays active,
+                and what has retired does not come back, whatever it says.
+            x: rows the fields are fitted to when they shrink, shape (n, d); without them only their first and last
+                layers shrink.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: for masks of the wrong shape.
+        """
+        shape = (len(self.stages), self.dim)
+        if core.shape != shape[1:] or (active is not None and active.shape != shape):
+            raise ValueError(
+                f"core must have shape ({self.dim},) and active {shape}; got {tuple(core.shape)} and "
+                f"{None if active is None else tuple(active.shape)}"
+            )
         self.base.prune(core)
+        if active is None:
+            return self
+        rows = self.base.mean.new_empty(0, self.dim) if x is None else self.checked(x)
+        still = torch.ones_like(self.base.core)
+        for s, stage in enumerate(self.stages):
+            still = still & (active[s].to(still.device) | self.base.core)
+            # three looks at the states of a stage, before anything in it changes
+            depths = [self.stages.depth(s) + share / len(self.stages) for share in (0.0, 0.5, 1.0)]
+            states = [self.state_at(rows, depth, solver=self.solver) for depth in depths] if len(rows) else [rows]
+            times = torch.tensor(depths[: len(states)]).repeat_interleave(len(rows)).to(rows)
+            stage.narrow(still, self.base.mean, times, torch.cat(states))
         return self
 
     def fields(self) -> Iterator[VelocityField]:
@@ -378,18 +311,30 @@ class NarrowingFlow(nn.Module):
 
     # -- input -----------------------------------------------------------------------------------------------------
 
-    def _rows(self, x: Array) -> Tensor:
+    def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
+        """x as a tensor of this flow's dtype and device, shape (…, d), or (…, width) if given.
+
+        Raises:
+            ValueError: for another width, or rows that are not finite; ``what`` is its name in the message.
+        """
+        width = self.dim if width is None else width
         rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean)
-        if rows.ndim < 1 or rows.shape[-1] != self.dim or (not isinstance(x, Tensor) and rows.ndim != 2):
+        if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(
-                f"x must have shape (n, {self.dim}), the width this flow was trained on; got {tuple(rows.shape)}. "
+                f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "
                 "Select the same columns as in training."
             )
-        finite = torch.isfinite(rows.detach()).reshape(-1, self.dim).all(1)
+        finite = torch.isfinite(rows.detach()).all(-1).flatten()
         if not bool(finite.all()):
             bad = torch.nonzero(~finite).flatten().tolist()
             raise ValueError(
-                f"x has {len(bad)} rows with NaN or infinite values of {len(finite)} (first: {bad[:5]}). "
+                f"{what} has {len(bad)} rows with NaN or infinite values of {len(finite)} (first: {bad[:5]}). "
                 "Drop or impute them first."
             )
         return rows
+
+
+def _depth(depth: float) -> float:
+    if not 0 <= depth <= 1:
+        raise ValueError(f"depth must lie in [0, 1], data at 0 and latent at 1; got {depth}")
+    return float(depth)

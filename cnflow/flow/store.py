@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -13,11 +14,13 @@ from typing import Any
 import torch
 
 from cnflow.flow.divergence import Divergence
+from cnflow.flow.field import EmbeddedField, VelocityField
 from cnflow.flow.narrowing import NarrowingFlow
+from cnflow.flow.stage import Stage
 
-__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "save_flow"]
+__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "reshape_stages", "save_flow"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(RuntimeError):
@@ -45,6 +48,28 @@ def _make(spec: dict[str, Any]) -> Any:
         ) from error
 
 
+def _innermost(field: VelocityField) -> VelocityField:
+    return field.inner if isinstance(field, EmbeddedField) else field
+
+
+def _layout(stage: Stage) -> dict[str, Any]:
+    """The shape of a stage: how wide it is, how its field was built, and on how many directions if it is embedded."""
+    embedded = len(stage.field.keep) if isinstance(stage.field, EmbeddedField) else None
+    return {"active": int(stage.active.sum()), "build": stage.field.built(), "embedded": embedded}
+
+
+def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
+    """Give the stages of a freshly made flow the shapes that its checkpoint describes; the weights come after."""
+    for stage, layout in zip(flow.stages, layouts, strict=True):
+        active, outer = layout["active"], layout["embedded"]
+        if active < flow.dim:
+            stage.field = copy.deepcopy(stage.field)
+            stage.field.build(outer or active, **layout["build"])
+        if outer:
+            stage.field = EmbeddedField(stage.field, torch.arange(outer) < active, torch.zeros(outer))
+        stage.to(flow.base.mean)
+
+
 def describe(flow: NarrowingFlow) -> dict[str, Any]:
     """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
     from cnflow import __version__
@@ -55,8 +80,8 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
         "flow": {
             "dim": flow.dim,
             "components": flow.base.components,
-            "stages": len(flow.stages),
-            "field": _spec(next(flow.fields())),
+            "field": _spec(_innermost(flow.stages[0].field)),
+            "stages": [_layout(stage) for stage in flow.stages],
             "divergence": dataclasses.asdict(flow.divergence),
             "solver": _spec(flow.solver),
             "evaluation": _spec(flow.evaluation),
@@ -137,10 +162,11 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
         )
     plan = own["flow"]
     flow = NarrowingFlow(
-        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=plan["stages"],
+        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
         divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
     )  # fmt: skip
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
+    reshape_stages(flow, plan["stages"])
     flow.to(state["base.mean"].dtype)
     flow.load_state_dict(state)
     return flow.to(map_location).eval()

@@ -2,7 +2,14 @@
 
 from cnflow.training.module import NarrowingModule, NonFiniteLossError
 from cnflow.training.objectives import Likelihood, Objective
-from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty, TransportPenalty
+from cnflow.training.penalties import (
+    ColumnPenalty,
+    JacobianPenalty,
+    KineticPenalty,
+    Penalty,
+    RetirementPenalty,
+    TransportPenalty,
+)
 from cnflow.training.schedule import Schedule
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Penalty",
+    "RetirementPenalty",
     "Schedule",
     "TransportPenalty",
 ]

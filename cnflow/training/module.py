@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
-from cnflow.flow.store import describe
+from cnflow.flow.store import describe, reshape_stages
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
 from cnflow.training.schedule import Schedule
@@ -147,13 +147,17 @@ class NarrowingModule(LightningModule):
         rows = self.trainer.datamodule.split("train")
         x = torch.as_tensor(rows[: min(len(rows), PRUNING_ROWS)]).to(self.flow.base.mean)
         with torch.no_grad():
-            z = self.flow.transport(x).z
+            way = self.flow.transport(x, probe=self.draw(x)[1], costs=True)
         keep = self.flow.base.core.clone()
+        active = torch.ones(len(self.flow.stages), self.flow.dim, dtype=torch.bool, device=keep.device)
         for penalty in self.penalties:
-            keep &= penalty.keep(self.flow, z)
-        self.flow.prune(keep)
-        # the moments remember gradients of the penalty that is now off
-        self.optimizers().optimizer.state.clear()
+            keep &= penalty.keep(self.flow, way.z)
+            active &= penalty.active(self.flow, way)
+        self.flow.prune(keep, active, x)
+        # the fields have new, smaller weights, and the moments remember gradients of the penalty that is now off
+        optimizer = self.optimizers().optimizer
+        optimizer.param_groups = self.configure_optimizers().param_groups
+        optimizer.state.clear()
         self.pruned_at = step
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -231,6 +235,7 @@ class NarrowingModule(LightningModule):
         self.pruned_at = own["pruned_at"]
         if self.flow is None:
             self.build(own["flow"]["dim"])
+        reshape_stages(self.flow, own["flow"]["stages"])
 
     def columns(self) -> Sequence[float]:
         """Activation of every column of the base, D numbers."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cnflow.flow import NarrowingFlow, Transport
 
-__all__ = ["ColumnPenalty", "JacobianPenalty", "KineticPenalty", "Penalty", "TransportPenalty"]
+__all__ = ["ColumnPenalty", "JacobianPenalty", "KineticPenalty", "Penalty", "RetirementPenalty", "TransportPenalty"]
 
 
 class Penalty(nn.Module):
@@ -49,6 +49,15 @@ class Penalty(nn.Module):
             z: latent states of training rows, shape (n, D).
         """
         return torch.ones_like(flow.base.core)
+
+    def active(self, flow: NarrowingFlow, way: Transport) -> Tensor:
+        """Directions that may stay active in every stage as far as this penalty is concerned, bool, shape (S, D).
+
+        Args:
+            flow: the flow.
+            way: where it carries training rows, with costs.
+        """
+        return torch.ones(len(flow.stages), flow.dim, dtype=torch.bool, device=flow.base.core.device)
 
     def extra_repr(self) -> str:
         """The weight."""
@@ -124,6 +133,28 @@ class ColumnPenalty(Penalty):
         return f"weight={self.weight:g}, cap={self.cap:g}, price={self.price:g}"
 
 
+def _root(square: Tensor) -> Tensor:
+    """Square root whose gradient is finite at zero: the double where keeps it so."""
+    positive = square > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, square, torch.ones_like(square))), square)
+
+
+def activations(flow: NarrowingFlow, way: Transport) -> tuple[Tensor, Tensor]:
+    """How much every stage moves and reads every direction.
+
+    Args:
+        flow: the flow.
+        way: where it carries a batch, with costs.
+
+    Returns:
+        (u, r), each shape (S, D). u is the root-mean-square path length over the shared scale s_d. r is what one
+        standard deviation s_d of the direction changes in the way of the others, and in its own, in units of the frame:
+        s_d sqrt(Δt ∫E Σ_i (∂v_i/∂z_d)² dt), an upper bound of the mean of s_d |∫∂v/∂z_d dt|.
+    """
+    spread = torch.exp(flow.base.log_std)
+    return _root(way.path.square().mean(1)) / spread, _root(way.read.mean(1) / len(flow.stages)) * spread
+
+
 class TransportPenalty(Penalty):
     """L1 across directions and stages of u_sd, the root-mean-square path length over the shared scale s_d."""
 
@@ -132,11 +163,61 @@ class TransportPenalty(Penalty):
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Σ_s Σ_d u_sd, scalar, in units of the shared scales."""
-        square = way.path.square().mean(1)
-        positive = square > 0
-        # the double where keeps the gradient of the square root finite for a direction that does not move
-        rms = torch.where(positive, torch.sqrt(torch.where(positive, square, torch.ones_like(square))), square)
-        return (rms * torch.exp(-flow.base.log_std)).sum()
+        return activations(flow, way)[0].sum()
+
+
+class RetirementPenalty(Penalty):
+    """Nested groups over depth: Σ_s w_s Σ_d ‖(c_d, u_sd, r_sd, u_{s+1,d}, r_{s+1,d}, …)‖₂, with w_s = s/S.
+
+    u_sd and r_sd say how much stage s moves direction d and reads it, c_d how much structure the base has in it. The group of a
+    stage holds every later one, so that when it is zero the direction has retired: from that stage on it is neither moved nor
+    read, and is noise. c_d takes no gradient from here (shrinking columns is what :class:`ColumnPenalty` does); it only keeps
+    the directions of the core, for which moving is then almost free, from being retired. How early a direction retires is
+    decided against the kinetic budget: κ∫|v|² makes it cheap to move slowly, through all stages, and this penalty makes it
+    cheap to be done early; a longer way is worth more stages.
+
+    Args:
+        weight: nats per unit of activation in the last stage.
+        floor: activation of a group below which the direction retires.
+
+    Raises:
+        ValueError: for a negative weight or floor.
+
+    References:
+        Yuan, Lin: Model selection and estimation in regression with grouped variables (2006).
+        Zhao, Rocha, Yu: The composite absolute penalties family (2009), for nested groups.
+    """
+
+    name = "retirement"
+    selects = True
+
+    def __init__(self, weight: float = 0.03, floor: float = 0.1) -> None:
+        super().__init__(weight)
+        if floor < 0:
+            raise ValueError(f"floor must not be negative; got {floor}")
+        self.floor = floor
+
+    @staticmethod
+    def _groups(flow: NarrowingFlow, way: Transport) -> Tensor:
+        """Σ over stages s, s + 1, … of u² + r², shape (S, D)."""
+        moved, read = activations(flow, way)
+        return (moved.square() + read.square()).flip(0).cumsum(0).flip(0)
+
+    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+        """Weighted sum of the norms of the groups, scalar."""
+        count = len(flow.stages)
+        groups = _root(self._groups(flow, way) + flow.base.columns().detach().square())
+        weights = torch.arange(1, count + 1).to(groups) / count
+        return (weights[:, None] * groups).sum()
+
+    @torch.no_grad()
+    def active(self, flow: NarrowingFlow, way: Transport) -> Tensor:
+        """Directions whose group is above the floor, bool, shape (S, D)."""
+        return _root(self._groups(flow, way)) >= self.floor
+
+    def extra_repr(self) -> str:
+        """Weight and floor."""
+        return f"weight={self.weight:g}, floor={self.floor:g}"
 
 
 class KineticPenalty(Penalty):

@@ -58,10 +58,10 @@ def test_names_that_are_nearly_right():
 
 
 @pytest.mark.parametrize("equalize", [False, True])
-@pytest.mark.parametrize("noise", ["structure", "independent"])
+@pytest.mark.parametrize("noise", ["structure", "independent", "graded"])
 def test_planted_density_is_the_change_of_variables(noise, equalize):
     """log p(x) = log p(s) + log N(e) - log |det d x / d (s, e)|, the determinant by central differences."""
-    planted = Planted("trefoil", dim=5, noise=noise, equalize=equalize, seed=2)
+    planted = Planted("trefoil", dim=6, noise=noise, equalize=equalize, seed=2)
     sample = planted.sample(20, seed=1)
 
     def push(y):
@@ -72,8 +72,8 @@ def test_planted_density_is_the_change_of_variables(noise, equalize):
     y = np.concatenate([sample.structure, sample.noise], 1)
     np.testing.assert_allclose(push(y), sample.x, atol=1e-12)
     step = 1e-5
-    jacobian = np.stack([(push(y + step * d) - push(y - step * d)) / (2 * step) for d in np.eye(5)], 2)
-    gaussian = -0.5 * (sample.noise**2).sum(1) - np.log(2 * np.pi)
+    jacobian = np.stack([(push(y + step * d) - push(y - step * d)) / (2 * step) for d in np.eye(6)], 2)
+    gaussian = -0.5 * (sample.noise**2).sum(1) - 1.5 * np.log(2 * np.pi)
     expected = planted.shape.log_prob(sample.structure) + gaussian - np.linalg.slogdet(jacobian)[1]
     np.testing.assert_allclose(planted.log_prob(sample.x), expected, atol=1e-7)
 
@@ -93,6 +93,22 @@ def test_planted_sets_are_functions_of_their_seeds():
     assert not np.allclose(one.rotation, other.rotation)
     mean, error = one.entropy(4000)
     assert 0 < error < 0.1 and np.isfinite(mean)
+
+
+def test_graded_noise_needs_nothing_then_a_shear_then_a_warp():
+    planted = Planted("ring", dim=8, noise="graded", seed=3)
+    sample = planted.sample(20_000)
+    assert planted.grades.tolist() == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_allclose(planted.noise_plane.T @ planted.core_plane, 0, atol=1e-12)
+    moved = sample.x @ planted.noise_plane - sample.noise
+    assert np.abs(moved[:, :2]).max() < 1e-12
+    # a shear is linear in the structure, to the last digit, and a warp is nearly all nonlinear
+    design = np.c_[sample.structure, np.ones(len(sample))]
+    left = moved - design @ np.linalg.lstsq(design, moved, rcond=None)[0]
+    assert np.abs(left[:, 2:4]).max() < 1e-10
+    path = np.sqrt((moved**2).mean(0))
+    assert path[2:4].min() > 0.4 and path[4:].min() > 1.5 * path[2:4].max()
+    assert (left[:, 4:].std(0) > 0.7 * path[4:]).all()
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_inactive_directions_are_neither_moved_nor_read(rng):
         stage = flow.stages[1]
         moved = state[:, stage.active]
         moved, *_ = TIGHT.integrate(stage.field, lambda t, y: (stage.field(t, y),), moved, 0.5, 1.0)
-        return flow._replace(state, moved, stage.active)
+        return state.masked_scatter(stage.active.expand_as(state), moved)
 
     assert torch.equal(second(z)[:, [0, 2]], second(z + probe)[:, [0, 2]])
     assert torch.equal(second(z)[:, [1, 3]], z[:, [1, 3]])

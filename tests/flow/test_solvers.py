@@ -64,11 +64,11 @@ def test_every_field_keeps_the_contract(name, dtype, device, tmp_path):
     estimates, norms = [], []
     for signs in itertools.product((-1.0, 1.0), repeat=width):
         probe = torch.tensor(signs, dtype=dtype, device=device).expand_as(z)
-        _, estimate, pushed = Divergence("hutchinson").with_push(field, t, z, probe)
-        torch.testing.assert_close(pushed, torch.einsum("nij,nj->ni", jacobian, probe), **tolerance)
+        _, estimate, pulled = Divergence("hutchinson").with_pull(field, t, z, probe)
+        torch.testing.assert_close(pulled, torch.einsum("nij,ni->nj", jacobian, probe), **tolerance)
         torch.testing.assert_close(Divergence("hutchinson")(field, t, z, probe)[1], estimate, **tolerance)
         estimates.append(estimate)
-        norms.append(pushed.square().sum(1))
+        norms.append(pulled.square().sum(1))
     torch.testing.assert_close(torch.stack(estimates).mean(0), trace, **tolerance)
     torch.testing.assert_close(torch.stack(norms).mean(0), jacobian.square().sum((1, 2)), **tolerance)
     flow = stir(NarrowingFlow(width, field=FIELDS[name](), components=2).to(device, dtype), 0.1)
@@ -194,7 +194,7 @@ def test_a_field_that_is_not_finite_says_for_how_many_rows():
         (lambda: Divergence("exactly"), "divergence method must be one of"),
         (lambda: MLPField(activation="relu"), "activation must be one of .*tanh.* got 'relu'"),
         (lambda: MLPField(depth=0), "at least 1; got depth=0"),
-        (lambda: NarrowingFlow(0), "at least one direction; got dim=0"),
+        (lambda: NarrowingFlow(0), "at least one direction and one stage; got dim=0"),
     ],
 )
 def test_arguments_that_make_no_sense(make, message):
@@ -250,7 +250,7 @@ def test_files_that_are_not_flows(tmp_path):
     content = torch.load(path, weights_only=True)
     content["cnflow"]["format"] = 99
     torch.save(content, tmp_path / "newer.pt")
-    with pytest.raises(CheckpointError, match=r"format 99 .* this version reads format 1"):
+    with pytest.raises(CheckpointError, match=r"format 99 .* this version reads format 2"):
         load_flow(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match=r"no run or checkpoint at .*flow\.ptt"):
         load_flow(tmp_path / "flow.ptt")

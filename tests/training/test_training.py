@@ -14,9 +14,11 @@ from cnflow.training import (
     Likelihood,
     NarrowingModule,
     NonFiniteLossError,
+    RetirementPenalty,
     Schedule,
     TransportPenalty,
 )
+from cnflow.training.penalties import activations
 
 
 class Affine(VelocityField):
@@ -70,6 +72,39 @@ def test_jacobian_budget_of_a_linear_field_over_all_probes(x, rng):
     torch.testing.assert_close(torch.stack(values).mean(), matrix.square().sum())
 
 
+def test_retirement_groups_are_nested_over_depth(x):
+    """Two stages of linear fields: u and r in closed form, each group with every later one, the column as a shield."""
+    flow = NarrowingFlow(3, field=Affine(), components=2, solver=FixedGrid("rk4", 8), stages=2).double()
+    offsets = torch.tensor([[1.0, 0.6, 0.0], [0.5, 0.0, 0.0]], dtype=torch.float64)
+    matrix = torch.zeros(3, 3, dtype=torch.float64)
+    matrix[0, 1] = 0.4  # the first direction reads the second, in the second stage
+    spread = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        for stage, offset in zip(flow.stages, offsets, strict=True):
+            stage.field.offset += offset
+        flow.stages[1].field.matrix += matrix
+        flow.base.log_std += torch.log(spread)
+        flow.base.shift[:, 2] += torch.tensor([2.0, -2.0])
+    still = torch.zeros(64, 3, dtype=torch.float64) + flow.frame.mean
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
+    way = flow.transport(still, probe=signs.repeat(8, 1), costs=True)
+    moved, read = activations(flow, way)
+    # the second direction stands at .3 when the second stage starts
+    expected = torch.tensor([[0.5, 0.3, 0.0], [0.25 + 0.5 * 0.4 * 0.3, 0.0, 0.0]], dtype=torch.float64) / spread
+    torch.testing.assert_close(moved.detach(), expected)
+    torch.testing.assert_close(read.detach(), torch.tensor([[0, 0, 0], [0, 0.5 * 0.4, 0]]).double() * spread)
+    late = (moved[1].square() + read[1].square()).detach()
+    early = late + (moved[0].square() + read[0].square()).detach()
+    column = flow.base.columns().detach().square()
+    value = 0.5 * torch.sqrt(early + column).sum() + torch.sqrt(late + column).sum()
+    torch.testing.assert_close(RetirementPenalty()(flow, way).detach(), value)
+    keep = RetirementPenalty(floor=0.2).active(flow, way)
+    assert keep.tolist() == [[True, True, False], [True, True, False]]
+    assert RetirementPenalty(floor=0.5).active(flow, way).tolist() == [[True, False, False], [False, False, False]]
+    with pytest.raises(ValueError, match="floor must not be negative; got -1"):
+        RetirementPenalty(floor=-1.0)
+
+
 def test_column_penalty_is_a_capped_l1_with_a_price(x):
     flow = affine_flow()
     base = flow.base
@@ -100,7 +135,7 @@ def test_column_penalty_is_a_capped_l1_with_a_price(x):
     assert ColumnPenalty(price=0.0, floor=0.3).keep(flow, way.z).tolist() == [True, True, True]
 
 
-@pytest.mark.parametrize("kind", [ColumnPenalty, TransportPenalty, KineticPenalty, JacobianPenalty])
+@pytest.mark.parametrize("kind", [ColumnPenalty, TransportPenalty, RetirementPenalty, KineticPenalty, JacobianPenalty])
 def test_every_penalty_keeps_the_contract(kind, x, rng):
     matrix = torch.randn(3, 3, generator=rng, dtype=torch.float64)
     flow = affine_flow(matrix=matrix, offset=0.3)
@@ -109,6 +144,7 @@ def test_every_penalty_keeps_the_contract(kind, x, rng):
     assert value.shape == () and torch.isfinite(value) and value > 0
     value.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
+    assert penalty.active(flow, way_of(flow, x)).shape == (1, 3)
     assert penalty.keep(flow, x).shape == (3,) and penalty.name and isinstance(penalty.selects, bool)
     with pytest.raises(ValueError, match=f"weight of {kind.__name__} must not be negative; got -1"):
         kind(-1.0)
