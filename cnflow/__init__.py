@@ -5,15 +5,21 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FlowCut": "cnflow.flow",
     "Narrowed": "cnflow.flow",
     "NarrowingFlow": "cnflow.flow",
+    "NarrowingPath": "cnflow.app.path",
     "NoiseCheck": "cnflow.flow",
+    "Spectrum": "cnflow.flow",
+    "SpectrumPath": "cnflow.flow",
     "check_noise": "cnflow.flow",
     "load_flow": "cnflow.flow",
+    "narrowing_path": "cnflow.app.path",
     "save_flow": "cnflow.flow",
+    "spectrum": "cnflow.flow",
 }
 
-__all__ = ["Narrowed", "NarrowingFlow", "NoiseCheck", "__version__", "check_noise", "load_flow", "save_flow"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

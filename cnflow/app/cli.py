@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test and predict from one config."""
+"""The command line: fit, validate, test, predict and path from one config."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnflow.app.history import History, Progress
+from cnflow.app.path import GRID, NarrowingPath, narrowing_path
 from cnflow.app.predict import ShardWriter
 from cnflow.app.report import write_report
 from cnflow.flow.store import find_checkpoint
@@ -49,6 +50,31 @@ class Run:
     log_every: int = 25
     figures: bool = True
     predictions: str | None = None
+
+
+class NarrowingTrainer(Trainer):
+    """Lightning's trainer, which can also train a path over the penalty."""
+
+    def path(
+        self,
+        model: NarrowingModule,
+        datamodule: LightningDataModule,
+        grid: list[float] = list(GRID),  # noqa: B006 (read, never changed)
+        warm: float = 0.6,
+    ) -> NarrowingPath:
+        """Train a flow for every penalty of a grid: width profile, held-out NLL, budget and noise check against λ.
+
+        Args:
+            model: the module; its own penalties are λ = 1.
+            datamodule: the data.
+            grid: factors λ on weight and price of the selecting penalties.
+            warm: steps at every λ but the first, as a fraction of trainer.max_steps.
+        """
+        path = narrowing_path(
+            model, datamodule, grid, folder=Path(self.default_root_dir) / "path", max_steps=self.max_steps, warm=warm
+        )
+        print(f"{path}\n{path.folder}: table path.md, figure path.png", flush=True)
+        return path
 
 
 class _Parser(LightningArgumentParser):
@@ -87,6 +113,11 @@ class NarrowingCLI(LightningCLI):
             }
         )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, and ``path``."""
+        return LightningCLI.subcommands() | {"path": {"model", "datamodule"}}
+
     @property
     def run(self) -> Run:
         """The group ``run`` of the config."""
@@ -99,6 +130,8 @@ class NarrowingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse a run directory that is taken, before anything costs time."""
+        if self.subcommand == "path" and self.run.overwrite:
+            shutil.rmtree(self.folder / "path", ignore_errors=True)
         if self.subcommand != "fit":
             return
         own = self.config["fit"]
@@ -136,7 +169,7 @@ class NarrowingCLI(LightningCLI):
                 kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
         else:
             kwargs["logger"] = False
-            kwargs["enable_progress_bar"] = True
+            kwargs["enable_progress_bar"] = self.subcommand != "path"
         if self.subcommand == "predict":
             callbacks.append(ShardWriter(run.predictions or folder / "predictions"))
         kwargs["callbacks"] = callbacks
@@ -148,7 +181,7 @@ class NarrowingCLI(LightningCLI):
         if subcommand == "predict":
             # predictions go to shards as they come; returning them as well would hold all of them in memory
             options["return_predictions"] = False
-        if subcommand != "fit":
+        if subcommand not in ("fit", "path"):
             # checkpoints hold histories, which weights_only loading admits: plain numbers and strings
             options["ckpt_path"] = options.get("ckpt_path") or str(find_checkpoint(self.folder))
         super()._run_subcommand(subcommand)
@@ -199,6 +232,7 @@ def main(args: ArgsType = None) -> NarrowingCLI:
         NarrowingModule,
         LightningDataModule,
         subclass_mode_data=True,
+        trainer_class=NarrowingTrainer,
         save_config_callback=_ConfigToRunDirectory,
         save_config_kwargs={"save_to_log_dir": False},
         auto_configure_optimizers=False,

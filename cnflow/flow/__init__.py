@@ -5,6 +5,7 @@ from cnflow.flow.core import Components, CoreDensity
 from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import VelocityField
+from cnflow.flow.fisher import Spectrum, SpectrumPath, spectrum
 from cnflow.flow.frame import Frame
 from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
 from cnflow.flow.mlp import MLPField
@@ -28,6 +29,8 @@ __all__ = [
     "NoiseCheck",
     "NoiseMixture",
     "Solver",
+    "Spectrum",
+    "SpectrumPath",
     "StiffFieldError",
     "Transport",
     "VelocityField",
@@ -35,4 +38,5 @@ __all__ = [
     "load_flow",
     "noise_independence",
     "save_flow",
+    "spectrum",
 ]

@@ -101,8 +101,8 @@ class NoiseMixture(nn.Module):
         positive = total > 0
         return torch.where(positive, torch.sqrt(torch.where(positive, total, torch.ones_like(total))), total)
 
-    def _without(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the mixture in every direction, shapes (D,): the Gaussian a column becomes."""
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every direction, shapes (D,): of the Gaussian that a column becomes when it is pruned."""
         weights = torch.softmax(self.logits, 0)[:, None]
         means, variances = self.mean + self.shift, torch.exp(2 * (self.log_std + self.log_ratio))
         mean = (weights * means).sum(0)
@@ -115,7 +115,7 @@ class NoiseMixture(nn.Module):
         Args:
             z: latent states, shape (n, D).
         """
-        mean, variance = self._without()
+        mean, variance = self.moments()
         log_std = self.log_std + self.log_ratio
         scaled = (z[:, None, :] - self.mean - self.shift) * torch.exp(-log_std)
         each = -0.5 * scaled * scaled - log_std
@@ -133,7 +133,7 @@ class NoiseMixture(nn.Module):
         """
         core = core.to(self.core.device) & self.core
         dropped = self.core & ~core
-        mean, variance = self._without()
+        mean, variance = self.moments()
         self.mean.copy_(torch.where(dropped, mean, self.mean))
         self.log_std.copy_(torch.where(dropped, 0.5 * torch.log(variance), self.log_std))
         self.shift[:, ~core] = 0

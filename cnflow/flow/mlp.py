@@ -181,7 +181,7 @@ class MLPField(VelocityField):
 
     @torch.no_grad()
     def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> MLPField:
-        """A smaller perceptron on the directions ``keep``, with hidden layers in proportion to the width.
+        """A smaller perceptron on the directions ``keep``, its hidden layers smaller by the root of the share that is kept.
 
         Which hidden units stay is decided by an interpolative decomposition of their activations at (t, z): a pivoted QR
         picks the units, and the layer after is fitted again, by least squares, to what it received before. With every
@@ -196,7 +196,7 @@ class MLPField(VelocityField):
         References:
             Chee, Renz, Damle, De Sa: Model preserving compression for neural networks (2022).
         """
-        share = int(keep.sum()) / max(1, len(keep))
+        share = math.sqrt(int(keep.sum()) / max(1, len(keep)))
         units = min(self.units, max(LEAST_UNITS, math.ceil(self.units * share)))
         small = copy.deepcopy(self)
         small.width, small.units = int(keep.sum()), units

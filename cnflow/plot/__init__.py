@@ -6,7 +6,18 @@ Matplotlib is imported when a figure is drawn, and its global settings are left 
 
 from cnflow.plot.core import plot_core
 from cnflow.plot.noise import plot_noise
+from cnflow.plot.path import plot_path
 from cnflow.plot.samples import plot_images, plot_samples
+from cnflow.plot.spectrum import plot_spectrum
 from cnflow.plot.training import plot_columns, plot_losses
 
-__all__ = ["plot_columns", "plot_core", "plot_images", "plot_losses", "plot_noise", "plot_samples"]
+__all__ = [
+    "plot_columns",
+    "plot_core",
+    "plot_images",
+    "plot_losses",
+    "plot_noise",
+    "plot_path",
+    "plot_samples",
+    "plot_spectrum",
+]

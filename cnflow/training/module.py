@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
-from cnflow.flow.store import describe, reshape_stages
+from cnflow.flow.store import describe, load_flow, reshape_stages
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
 from cnflow.training.schedule import Schedule
@@ -47,6 +48,7 @@ class NarrowingModule(LightningModule):
         jitter: standard deviation, in units of the frame's scale, of Gaussian noise added to every training batch. With few
             rows a flow fits them one by one; jitter bounds how narrow the density can get, and is the strongest cure.
         stages: number of stages.
+        start: path of a run or a flow to start from, instead of the data: unpruned, and of the same shape.
         seed: of the start and of every step's randomness.
     """
 
@@ -64,6 +66,7 @@ class NarrowingModule(LightningModule):
         weight_decay: float = 0.0,
         jitter: float = 0.0,
         stages: int = 1,
+        start: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -75,7 +78,8 @@ class NarrowingModule(LightningModule):
         self.penalties = nn.ModuleList(
             [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
         )
-        self.schedule, self.weight_decay, self.jitter, self.seed = schedule, weight_decay, jitter, seed
+        self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
+        self.start, self.seed = start, seed
         self.pruned_at: int | None = None
         self.flow: NarrowingFlow | None = None
 
@@ -90,7 +94,22 @@ class NarrowingModule(LightningModule):
             raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
         self.build(data.dim)
         if stage == "fit" and self.trainer.ckpt_path is None:
-            self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
+            if self.start is None:
+                self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
+            else:
+                self._start_from(load_flow(self.start))
+
+    def _start_from(self, other: NarrowingFlow) -> None:
+        own, given = (
+            {name: tuple(value.shape) for name, value in flow.state_dict().items()} for flow in (self.flow, other)
+        )
+        if own != given:
+            raise ValueError(
+                f"cannot start from {self.start}: it holds {other.extra_repr()} with {other.base.components} components, and "
+                f"this model is {self.flow.extra_repr()} with {self.flow.base.components}. Start from an unpruned flow of the "
+                "same data, components, stages and field."
+            )
+        self.flow.load_state_dict(other.state_dict())
 
     def build(self, dim: int) -> NarrowingFlow:
         """Make the flow for rows of width ``dim``; returns it."""
@@ -104,6 +123,35 @@ class NarrowingModule(LightningModule):
         for penalty in self.penalties:
             penalty.start(dim)
         return self.flow
+
+    def settings(self) -> dict[str, Any]:
+        """Everything the training depends on beside the data, as plain strings and numbers."""
+        names = ("components", "rotation", "stages", "weight_decay", "jitter", "seed")
+        parts = ("divergence", "solver", "evaluation", "objective", "schedule")
+        return (
+            {name: getattr(self, name) for name in names}
+            | {name: repr(getattr(self, name)) for name in parts}
+            | {
+                "field": f"{type(self.field_template).__name__}({self.field_template.extra_repr()})",
+                "penalties": [repr(penalty) for penalty in self.penalties],
+            }
+        )
+
+    def variant(self, factor: float, start: str | None = None) -> NarrowingModule:
+        """An untrained copy whose selecting penalties are ``factor`` times these.
+
+        Args:
+            factor: scalar, not negative.
+            start: path of the flow to start from; default the data.
+        """
+        return NarrowingModule(
+            field=copy.deepcopy(self.field_template), components=self.components, rotation=self.rotation,
+            divergence=self.divergence, solver=self.solver, evaluation=self.evaluation,
+            objective=copy.deepcopy(self.objective),
+            penalties=[p.scaled(factor) if p.selects else copy.deepcopy(p) for p in self.penalties],
+            schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages, start=start,
+            seed=self.seed,
+        )  # fmt: skip
 
     # -- one step --------------------------------------------------------------------------------------------------
 

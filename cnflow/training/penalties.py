@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,12 @@ class Penalty(nn.Module):
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """The unweighted penalty of a batch, scalar, at a ``progress`` in [0, 1] through the selection."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(flow, way, progress)")
+
+    def scaled(self, factor: float) -> Penalty:
+        """A fresh copy whose weight, and every price, is ``factor`` times this one's: what a path over the penalty varies."""
+        copied = copy.deepcopy(self)
+        copied.weight = factor * self.weight
+        return copied
 
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
         """Directions that pruning may keep as far as this penalty is concerned, bool, shape (D,).
@@ -115,6 +123,12 @@ class ColumnPenalty(Penalty):
         if self.price:
             exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / 0.3))
         return torch.where(exempt, torch.full_like(columns, self.cap), columns).sum()
+
+    def scaled(self, factor: float) -> ColumnPenalty:
+        """A fresh copy with ``factor`` times the weight and the price."""
+        copied = super().scaled(factor)
+        copied.price = factor * self.price
+        return copied
 
     def _worth(self, flow: NarrowingFlow, way: Transport) -> Tensor:
         """Running mean of what every column is worth, in nats, shape (D,)."""

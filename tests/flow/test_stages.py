@@ -6,12 +6,17 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from cnflow.data import PlantedDataModule
+from cnflow.data import ArrayDataModule, PlantedDataModule
 from cnflow.flow import Adaptive, FixedGrid, FlowCut, MLPField, NarrowingFlow, load_flow, save_flow
 from cnflow.flow.field import EmbeddedField
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty, Schedule
 
 from .fields import TIGHT, WavyField, stir, wild_flow
+
+QUIET = {
+    "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+    "enable_checkpointing": False, "limit_val_batches": 0, "num_sanity_val_steps": 0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +31,7 @@ def trained():
         schedule=Schedule(select=0.7, lr=1e-2),
         stages=3,
     )
-    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    options |= {"enable_checkpointing": False, "limit_val_batches": 0, "num_sanity_val_steps": 0}
-    Trainer(max_steps=450, **options).fit(model, datamodule=data)
+    Trainer(max_steps=450, **QUIET).fit(model, datamodule=data)
     flow = model.flow.double().eval()
     flow.evaluation = TIGHT
     left, _, right = torch.linalg.svd(flow.frame.start)
@@ -214,3 +217,35 @@ def test_narrowing_a_float32_flow_without_rows_keeps_its_hidden_layers():
     flow = NarrowingFlow(4, stages=2, field=MLPField(hidden=40))
     flow.prune(torch.tensor([True, False, False, False]), torch.zeros(2, 4, dtype=torch.bool))
     assert flow.width_profile == (1, 1, 1) and [s.field.units for s in flow.stages] == [40, 40]
+
+
+def test_keeping_directions_of_a_gaussian_is_as_good_as_its_principal_axes():
+    """Variances 1, .1, .01, rotated: .11/3, .01/3 and 0 squared error per coordinate, the target of nested dropout."""
+    generator = torch.Generator().manual_seed(5)
+    axes = torch.linalg.qr(torch.randn(3, 3, generator=generator))[0]
+    x = torch.randn(6000, 3, generator=generator) * torch.tensor([1.0, 0.1, 0.01]).sqrt() @ axes.T
+    data = ArrayDataModule(array=x.numpy(), split=(0.8, 0.1, 0.1))
+    model = NarrowingModule(
+        field=MLPField(hidden=16, activation="tanh"), components=4, stages=2,
+        penalties=[ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01), RetirementPenalty(0.1)],
+    )  # fmt: skip
+    Trainer(max_steps=150, **QUIET).fit(model, datamodule=data)
+    flow = model.flow.eval()
+    assert flow.core_dim == 0
+    test = torch.as_tensor(data.split("test")[:])
+    for keep, expected in ((1, 0.11 / 3), (2, 0.01 / 3), (3, 0.0)):
+        square = (flow.reconstruct(test, keep) - test).square().mean(1)
+        error = float(square.std()) / len(test) ** 0.5
+        # the flow's own mean and axes are estimates: two per cent of room beside the sampling error
+        assert abs(float(square.mean()) - expected) < 4 * error + 0.02 * expected + 1e-6
+    with pytest.raises(ValueError, match="keep is a number of directions, 0 … 3; got 4"):
+        flow.reconstruct(test, 4)
+
+
+def test_the_order_of_directions_is_core_then_late_then_wide():
+    flow = NarrowingFlow(5, components=2, stages=2)
+    active = torch.tensor([[1, 1, 1, 1, 0], [1, 0, 0, 1, 0]]).bool()
+    with torch.no_grad():
+        flow.base.log_std.copy_(torch.log(torch.tensor([0.1, 1.0, 2.0, 0.5, 9.0])))
+    flow.prune(torch.tensor([True, False, False, False, False]), active)
+    assert flow.order.tolist() == [0, 3, 2, 1, 4]
