@@ -101,7 +101,7 @@ def measure(name: str, noise: str, dim: int, stages: int, seed: int, folder: Pat
     if stages > 1:
         depths = [flow.stages.depth(s) for s in range(stages + 1)]
         flow.evaluation = FixedGrid("rk4", 12)  # within 1e-3 nats of the adaptive solver, row by row, and faster
-        found = spectrum(flow, depth=depths, n_bootstrap=0, n=4096, seed=seed)
+        found = spectrum(flow, depth=depths, n_bootstrap=0, n=20_000, seed=seed)
         row["above_null"] = [int(n) for n in found.n_above]
     return row
 

@@ -63,9 +63,6 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
     # λ = 0 has no place on a log axis, and a grid has few values: equal distances, and the value written below
     at, line = np.arange(len(path)), {"markersize": 4, "linewidth": 1.3}
     chosen = int(np.flatnonzero(path["chosen"].to_numpy(dtype=bool))[0])
-    for ax in (width, likelihood, budget, noise):
-        ax.axvspan(chosen - 0.35, chosen + 0.35, color=GREY, alpha=0.18, linewidth=0)
-
     profiles = np.array([list(profile) for profile in path["profile"]])
     stages = profiles.shape[1] - 1
     for boundary in range(stages + 1):
@@ -76,9 +73,9 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
             at, profiles[:, boundary], marker="o", markersize=4 if not last else 5.5, color=BLUE, alpha=0.3 + 0.7 * share,
             linewidth=1.0 + 1.2 * share, label=label,
         )  # fmt: skip
+    for value in np.unique(profiles[chosen]):
         width.annotate(
-            str(profiles[chosen, boundary]), (chosen, profiles[chosen, boundary]), xytext=(7, 2),
-            textcoords="offset points", fontsize=8, color=DARK,
+            str(value), (chosen, value), xytext=(7, 2), textcoords="offset points", fontsize=8, color=DARK
         )  # fmt: skip
     width.set_ylim(0, 1.08 * profiles.max())
     width.set(
@@ -115,6 +112,7 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
     both = [*budget.get_lines(), *twin.get_lines()]
     budget.legend(both, [str(each.get_label()) for each in both], bbox_to_anchor=(1.2, 1.0), **beside)
     for ax in (width, likelihood, budget, noise):
+        ax.axvspan(chosen - 0.35, chosen + 0.35, color=GREY, alpha=0.18, linewidth=0, zorder=0)
         tidy(ax)
     fig.align_ylabels([width, likelihood, budget, noise])
     return fig

@@ -35,7 +35,9 @@ def test_a_path_has_a_run_a_row_and_a_figure_for_every_penalty(finished, capsys)
     path, folder = finished
     assert [p.penalty for p in path.points] == [0.0, 2.0]
     assert path.points[0].profile == (3, 3, 3) and path.points[1].core_dim < 3
-    assert {"path.csv", "path.json", "path.md", "path.png", "lambda_0", "lambda_2"} <= {p.name for p in folder.iterdir()}
+    assert {"path.csv", "path.json", "path.md", "path.png", "lambda_0", "lambda_2"} <= {
+        p.name for p in folder.iterdir()
+    }
     frame = path.to_frame()
     assert frame["chosen"].sum() == 1 and frame["core_dim"].tolist() == [p.core_dim for p in path.points]
     assert path.flow(2.0).width_profile == path.points[1].profile
@@ -58,7 +60,7 @@ def test_the_second_penalty_starts_where_the_selection_of_the_first_ended(finish
     assert all(torch.equal(value, start[name]) for name, value in module.flow.state_dict().items())
     other = NarrowingModule(components=5, start=module.start)
     other.build(3)
-    with pytest.raises(ValueError, match="with 4 components, and this model is .* with 5"):
+    with pytest.raises(ValueError, match=r"with 4 components, and this model is .* with 5"):
         other._start_from(load_flow(other.start))
 
 

@@ -1,0 +1,40 @@
+"""The figure of a path over the penalty."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from cnflow.plot import plot_path
+
+
+def table(auc=0.5, test=2.0):
+    common = {"nll_se": 0.1, "test_nll_se": 0.1, "kinetic": 1.0, "jacobian": 3.0, "auc": auc, "auc_se": 0.02}
+    rows = [
+        {"penalty": 0.0, "profile": (4, 4, 4), "nll": 1.0, "test_nll": test, "chosen": False, **common},
+        {"penalty": 1.0, "profile": (4, 3, 1), "nll": 1.05, "test_nll": test, "chosen": True, **common},
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_figure_says_which_penalty_was_chosen_and_how_wide_it_is():
+    figure = plot_path(table(), fig=Figure(figsize=(6.4, 7.6), layout="constrained"))
+    width, likelihood, budget, noise, twin = figure.axes
+    assert width.get_title() == "Width 4 → 3 → 1 at the chosen λ = 1"
+    assert [line.get_label() for line in width.get_lines()] == ["stage 1", "stage 2", "core"]
+    assert [line.get_ydata().tolist() for line in width.get_lines()] == [[4, 4], [4, 3], [4, 1]]
+    assert [label.get_text() for label in noise.get_xticklabels()] == ["0", "1"]
+    assert likelihood.get_ylabel() == "NLL (nats)" and budget.get_ylim()[0] == twin.get_ylim()[0] == 0
+    figure.canvas.draw()
+
+
+def test_a_path_without_noise_or_test_rows_is_drawn_all_the_same():
+    figure = plot_path(table(auc=np.nan, test=np.nan))
+    assert len(figure.axes[1].containers) == 1
+
+
+def test_a_table_that_is_no_path():
+    with pytest.raises(
+        ValueError, match=r"path has 2 rows and lacks columns \['profile', 'chosen'\]; pass NarrowingPath"
+    ):
+        plot_path(table().drop(columns=["profile", "chosen"]))
