@@ -93,7 +93,7 @@ class NarrowingFlow(nn.Module):
 
         Args:
             x: training rows, shape (n, d).
-            rotation: "pca", "ica" or "identity".
+            rotation: "pca", "ica", "ngca" or "identity".
             seed: of the mixture's and the rotation's start.
 
         Returns:

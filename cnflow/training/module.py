@@ -37,7 +37,7 @@ class NarrowingModule(LightningModule):
     Args:
         field: velocity field; default ``MLPField()``.
         components: mixture components of the base.
-        rotation: start of the frame, "pca", "ica" or "identity".
+        rotation: start of the frame, "pca", "ica", "ngca" or "identity".
         divergence: how div v is computed in training.
         solver: training solver; default midpoint with 6 steps.
         evaluation: solver for validation's final check and everything after training; default dopri5.
