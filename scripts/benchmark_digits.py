@@ -10,31 +10,23 @@ where it stopped.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import sys
-import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from benchmark_rows import ROOT, complete, train
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
-from tqdm import tqdm
 
 from cnflow.data import DigitsDataModule
 from cnflow.flow import NarrowingFlow, load_flow
 
-ROOT = Path(__file__).resolve().parent.parent
 VIEWS = {"24 components": ("digits", 24), "61 pixels": ("digits_pixels", None)}
 MIXTURES = (1, 5, 10, 15, 20, 30, 40)
 REGULARISATIONS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -57,20 +49,6 @@ def best_mixture(data: DigitsDataModule) -> dict[str, Any]:
                 nll = {"val": -mixture.score(val), "test": -mixture.score(test)}
                 tried.append(nll | {"k": k, "regularisation": regularisation, "draws": draws})
     return {name: float(value) for name, value in min(tried, key=lambda row: row["val"]).items()}
-
-
-def train(config: str, seed: int, folder: Path, extra: list[str]) -> float:
-    """Train one run through the command line on one thread; returns seconds of the whole process."""
-    command = [
-        sys.executable, str(ROOT / "scripts/train.py"), "fit", "--config", str(ROOT / f"configs/{config}.yaml"),
-        f"--run.dir={folder}", "--run.overwrite=true", f"--seed_everything={seed}", f"--model.seed={seed}",
-        f"--data.init_args.seed={seed}", *extra,
-    ]  # fmt: skip
-    start = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{config}, seed {seed} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - start
 
 
 def never_pruned(config: str) -> list[str]:
@@ -105,8 +83,8 @@ def measure(view: str, seed: int, runs: Path) -> dict[str, Any]:
     data = DigitsDataModule(components, seed=seed)
     data.setup()
     folder, unpruned = runs / f"{config}-{seed}", runs / f"{config}-{seed}-unpruned"
-    seconds = train(config, seed, folder, [])
-    train(config, seed, unpruned, never_pruned(config))
+    seconds = train([config], seed, folder)
+    train([config], seed, unpruned, never_pruned(config))
     summary = json.loads((folder / "summary.json").read_text())
     check = summary["noise_check"]
     return {
@@ -160,20 +138,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark/digits.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
-    have = {(r["view"], r["seed"]) for r in rows}
-    todo = [(view, seed) for seed in options.seeds for view in options.views if (view, seed) not in have]
-    packages = ("torch", "lightning", "scikit-learn", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, {options.jobs} at a time"
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.jobs) as pool, tqdm(total=len(todo), unit="run") as bar:
-        for row in pool.map(lambda task: measure(*task, options.runs), todo):
-            rows.append(row)
-            rows.sort(key=lambda r: (list(VIEWS).index(r["view"]), r["seed"]))
-            options.json.write_text(json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1))
-            bar.update()
-    print(f"{table(rows)}\n\n{machine}; {versions}.")
+    rows, footer = complete(
+        options.json,
+        [(view, seed) for view in options.views for seed in options.seeds],
+        ("view", "seed"),
+        lambda view, seed: measure(view, seed, options.runs),
+        lambda row: (
+            f"{row['view']}, seed {row['seed']}: core {row['core']}, NLL {row['nll']:.2f}, {row['seconds']:.0f} s"
+        ),
+        jobs=options.jobs,
+    )
+    print(f"{table(rows)}\n\n{footer}")
 
 
 if __name__ == "__main__":

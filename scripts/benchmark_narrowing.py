@@ -9,19 +9,12 @@ under docs/benchmarks. Rows are written as they come; run again to go on where i
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from benchmark_rows import complete, train
 from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
@@ -29,7 +22,6 @@ from sklearn.neighbors import KNeighborsRegressor
 from cnflow.data import PlantedDataModule
 from cnflow.flow import FixedGrid, NarrowingFlow, check_noise, load_flow
 
-ROOT = Path(__file__).resolve().parent.parent
 SETS = {"ring": 2, "clusters": 2, "linked_rings": 3, "trefoil": 3}
 NLL_ROOM = {"ring": 0.10, "clusters": 0.10, "linked_rings": 0.20, "trefoil": 0.20}
 SETTINGS = {
@@ -51,23 +43,9 @@ def core_angle(flow: NarrowingFlow, x: torch.Tensor, plane: np.ndarray) -> float
     return float(1 - (np.linalg.norm(found.T @ plane) ** 2) / max(core.shape[1], plane.shape[1]))
 
 
-def train(name: str, setting: str, seed: int, folder: Path) -> float:
-    """Train one run through the command line on one thread; returns seconds of the whole process."""
-    command = [
-        sys.executable, str(ROOT / "scripts/train.py"), "fit", "--config", str(ROOT / f"configs/{name}.yaml"),
-        f"--run.dir={folder}", "--run.overwrite=true", f"--seed_everything={seed}", f"--model.seed={seed}",
-        f"--data.init_args.seed={seed}", *SETTINGS[setting],
-    ]  # fmt: skip
-    start = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}, {setting}, seed {seed} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - start
-
-
 def measure(name: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
     """One row of the table."""
-    seconds = train(name, setting, seed, folder)
+    seconds = train([name], seed, folder, SETTINGS[setting])
     flow = load_flow(folder)
     overrides = {"noise": "independent", "equalize": True} if setting == "independent" else {}
     data = PlantedDataModule(name, seed=seed, **overrides)
@@ -123,37 +101,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark/narrowing.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
-    have = {(r["set"], r["noise"], r["seed"]) for r in rows}
-    todo = [
-        (name, setting, seed) for setting in options.settings for seed in options.seeds for name in options.sets
-        if (name, setting, seed) not in have
-    ]  # fmt: skip
-    packages = ("torch", "lightning", "scikit-learn", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, {options.jobs} at a time"
-    start = time.perf_counter()
-
-    def one(task: tuple[str, str, int]) -> None:
-        name, setting, seed = task
-        row = measure(name, setting, seed, options.runs / f"{name}-{setting}-{seed}")
-        rows.append(row)
-        rows.sort(key=lambda r: (list(SETS).index(r["set"]), r["noise"] != "structure", r["seed"]))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1))
-        done = len(rows) - len(have)
-        left = (time.perf_counter() - start) / done * (len(todo) - done)
-        print(
-            f"[{done}/{len(todo)}, {left / 60:.0f} min left] {name:12} {setting:11} seed {seed}: core {row['core']} "
-            f"(true {row['true_core']}), gap {row['gap']:.3f}, AUC {row['auc']:.3f}, R² {row['r2']:.3f}, "
-            f"sin² {row['sin2']:.4f}, {row['seconds']:.0f} s",
-            flush=True,
-        )
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for _ in pool.map(one, todo):
-            pass
-    print(f"\n{table(rows)}\n\nMedian over seeds (worst in brackets). {machine}; {versions}.")
+    rows, footer = complete(
+        options.json,
+        # by seed, so that a benchmark that is stopped has every set
+        [(n, setting, s) for setting in options.settings for s in options.seeds for n in options.sets],
+        ("set", "noise", "seed"),
+        lambda name, setting, seed: measure(name, setting, seed, options.runs / f"{name}-{setting}-{seed}"),
+        lambda row: (
+            f"{row['set']:12} {row['noise']:11} seed {row['seed']}: core {row['core']} (true {row['true_core']}), gap "
+            f"{row['gap']:.3f}, AUC {row['auc']:.3f}, R² {row['r2']:.3f}, sin² {row['sin2']:.4f}, {row['seconds']:.0f} s"
+        ),
+        jobs=options.jobs,
+    )
+    print(f"\n{table(rows)}\n\nMedian over seeds (worst in brackets). {footer}")
 
 
 if __name__ == "__main__":

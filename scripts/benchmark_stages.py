@@ -1,7 +1,8 @@
 """Stages on planted sets: does the width fall to the truth, in the right order, and at what price?
 
-Trains every set with its shipped config and configs/stages.yaml (in 32 dimensions stages_32d.yaml), each run on one thread, and prints the
-tables that are committed under docs/benchmarks. Rows are written as they come; run again to go on where it stopped.
+Trains every set with its shipped config and configs/stages.yaml (in 32 dimensions stages_32d.yaml), each run on one
+thread, and prints the tables that are committed under docs/benchmarks. Rows are written as they come; run again to go
+on where it stopped.
 
     python scripts/benchmark_stages.py --jobs 2 --json docs/benchmarks/stages.json
 """
@@ -9,25 +10,19 @@ tables that are committed under docs/benchmarks. Rows are written as they come; 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmark_narrowing import ROOT, SETS, core_angle
+from benchmark_narrowing import SETS, core_angle
+from benchmark_rows import ROOT, complete, train
 
 from cnflow.data import PlantedDataModule
 from cnflow.flow import FixedGrid, NarrowingFlow, check_noise, load_flow, spectrum
 
-OVERLAYS = {8: "stages.yaml", 32: "stages_32d.yaml"}
+OVERLAYS = {8: "stages", 32: "stages_32d"}
 WIDE = [
     "--data.init_args.dim=32", "--model.field.init_args.hidden=128", "--model.weight_decay=0.3", "--trainer.max_steps=1500",
 ]  # fmt: skip
@@ -54,22 +49,6 @@ def one_stage_rows() -> list[dict[str, Any]]:
     ]
 
 
-def train(name: str, noise: str, dim: int, stages: int, seed: int, folder: Path) -> float:
-    """Train one run through the command line on one thread; returns seconds of the whole process."""
-    command = [
-        sys.executable, str(ROOT / "scripts/train.py"), "fit", "--config", str(ROOT / f"configs/{name}.yaml"),
-        *(["--config", str(ROOT / "configs" / OVERLAYS[dim])] if stages > 1 else []),
-        f"--run.dir={folder}", "--run.overwrite=true", "--run.figures=false", f"--seed_everything={seed}",
-        f"--model.seed={seed}", f"--data.init_args.seed={seed}", f"--data.init_args.noise={noise}",
-        *(WIDE if (dim, stages) == (32, 1) else []),
-    ]  # fmt: skip
-    start = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name}, {noise}, D = {dim}, {stages} stages, seed {seed} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - start
-
-
 def retirement_order(flow: NarrowingFlow, grades: np.ndarray, noise_plane: np.ndarray) -> list[float]:
     """Mean stage boundary at which noise of each grade is first retired: 0 never active, S active to the end.
 
@@ -84,7 +63,8 @@ def retirement_order(flow: NarrowingFlow, grades: np.ndarray, noise_plane: np.nd
 
 def measure(name: str, noise: str, dim: int, stages: int, seed: int, folder: Path) -> dict[str, Any]:
     """One row of the table."""
-    seconds = train(name, noise, dim, stages, seed, folder)
+    overrides = ["--run.figures=false", f"--data.init_args.noise={noise}", *(WIDE if (dim, stages) == (32, 1) else [])]
+    seconds = train([name, *([OVERLAYS[dim]] if stages > 1 else [])], seed, folder, overrides)
     flow = load_flow(folder)
     data = PlantedDataModule(name, dim=dim, noise=noise, seed=seed)
     x = data.split("test")
@@ -169,35 +149,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark_stages/stages.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
-    key = ("set", "noise", "dim", "stages", "seed")
-    have = {tuple(r[k] for k in key) for r in rows}
-    todo = [task for task in tasks(options.seeds, options.sets, options.dims) if task not in have]
-    packages = ("torch", "lightning", "scikit-learn", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread per run, {options.jobs} at a time"
-    start = time.perf_counter()
-
-    def one(task: tuple[str, str, int, int, int]) -> None:
-        name, noise, dim, stages, seed = task
-        row = measure(*task, options.runs / f"{name}-{noise}-{dim}-{stages}-{seed}")
-        rows.append(row)
-        rows.sort(key=lambda r: (r["noise"], r["dim"], list(SETS).index(r["set"]), -r["stages"], r["seed"]))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1))
-        done = len(rows) - len(have)
-        left = (time.perf_counter() - start) / done * (len(todo) - done)
-        print(
-            f"[{done}/{len(todo)}, {left / 60:.0f} min left] {name:12} {noise:9} D = {dim}, {stages} stages, seed {seed}: "
-            f"{row['profile']} (core {row['true_core']}), gap {row['gap']:.3f}, AUC {row['auc']:.3f}, "
-            f"above null {row.get('above_null')}, {row['seconds']:.0f} s",
-            flush=True,
-        )
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for _ in pool.map(one, todo):
-            pass
-    print(f"\n{table([*rows, *one_stage_rows()])}\n\nMedian over seeds (worst in brackets). {machine}; {versions}.")
+    rows, footer = complete(
+        options.json,
+        tasks(options.seeds, options.sets, options.dims),
+        ("set", "noise", "dim", "stages", "seed"),
+        lambda *task: measure(*task, options.runs / "-".join(map(str, task))),
+        lambda row: (
+            f"{row['set']:12} {row['noise']:9} D = {row['dim']}, {row['stages']} stages, seed {row['seed']}: {row['profile']} "
+            f"(core {row['true_core']}), gap {row['gap']:.3f}, AUC {row['auc']:.3f}, above null {row.get('above_null')}, "
+            f"{row['seconds']:.0f} s"
+        ),
+        jobs=options.jobs,
+    )
+    print(f"\n{table([*rows, *one_stage_rows()])}\n\nMedian over seeds (worst in brackets). {footer}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cnflow.data import ArrayDataModule, PlantedDataModule
-from cnflow.flow import Adaptive, FixedGrid, FlowCut, MLPField, NarrowingFlow, load_flow, save_flow
+from cnflow.flow import Adaptive, FixedGrid, FlowCut, MLPField, NarrowingFlow, check_noise, load_flow, save_flow
 from cnflow.flow.field import EmbeddedField
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty, Schedule
 
@@ -121,6 +121,8 @@ def test_every_boundary_tells_the_same_density_and_goes_there_and_back(trained):
         noise = torch.distributions.Normal(cut.noise_mean, cut.noise_std).log_prob(z[:, ~cut.active]).sum(1)
         split = cut.log_prob(z[:, cut.active]) + noise
         torch.testing.assert_close(split.detach(), flow.log_prob_at(z, cut.depth).detach(), atol=1e-9, rtol=0)
+    check = check_noise(flow.at(1), x[:100], n_permutations=1)
+    assert (check.n_core, check.n_noise) == (flow.at(1).width, 4 - flow.at(1).width)
     assert "FlowCut(stage boundary 3, depth 1: 2 of 4 directions)" in repr(flow.at(-1))
 
 
