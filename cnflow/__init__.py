@@ -5,6 +5,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "NGCA": "cnflow.flow",
     "FlowCut": "cnflow.flow",
     "Narrowed": "cnflow.flow",
     "NarrowingFlow": "cnflow.flow",
@@ -14,6 +15,7 @@ _HOMES = {
     "SpectrumPath": "cnflow.flow",
     "check_noise": "cnflow.flow",
     "load_flow": "cnflow.flow",
+    "ngca": "cnflow.flow",
     "narrowing_path": "cnflow.app.path",
     "save_flow": "cnflow.flow",
     "spectrum": "cnflow.flow",

@@ -10,11 +10,13 @@ from cnflow.flow.frame import Frame
 from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
+from cnflow.flow.nongaussian import NGCA, ngca
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
 from cnflow.flow.stage import Transport
 from cnflow.flow.store import CheckpointError, load_flow, save_flow
 
 __all__ = [
+    "NGCA",
     "Adaptive",
     "CheckpointError",
     "Components",
@@ -36,6 +38,7 @@ __all__ = [
     "VelocityField",
     "check_noise",
     "load_flow",
+    "ngca",
     "noise_independence",
     "save_flow",
     "spectrum",
