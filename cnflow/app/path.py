@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -27,6 +28,10 @@ __all__ = ["GRID", "NarrowingPath", "PathMismatchError", "PathPoint", "narrowing
 
 GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Factors λ on the penalties of the model, when none are given."""
+
+
+NLL_FILE = "validation_nll.npy"
+"""In every run: NLL of each validation row, nats, shape (n,)."""
 
 
 class PathMismatchError(ValueError):
@@ -80,21 +85,32 @@ class NarrowingPath:
     points: tuple[PathPoint, ...]
     folder: Path
 
-    def choose(self, standard_errors: float = 1.0) -> PathPoint:
+    def choose(self, standard_errors: float = 1.0, *, paired: bool = False) -> PathPoint:
         """The narrowest flow whose validation NLL is within so many standard errors of the best.
 
         Narrowest: fewest core directions, then fewest directions over all stages. The standard error is that of the best
-        flow's mean.
+        flow's mean, which is the usual rule, and lenient where rows differ much from each other; or, paired, that of the mean
+        difference to the best flow, row by row, which is the sharper question.
 
         Args:
             standard_errors: 1 for the usual rule, 0 for the best flow.
+            paired: bool, whether differences are taken row by row.
 
         References:
             Breiman, Friedman, Olshen, Stone: Classification and regression trees (1984), for the one-standard-error rule.
         """
         best = min(self.points, key=lambda point: point.nll)
-        near = [point for point in self.points if point.nll <= best.nll + standard_errors * best.nll_se]
+        near = [point for point in self.points if self._loss(point, best, paired) <= standard_errors]
         return min(near, key=lambda point: (point.core_dim, sum(point.profile), point.nll))
+
+    def _loss(self, point: PathPoint, best: PathPoint, paired: bool) -> float:
+        """How much worse than the best a point is, in standard errors."""
+        if point is best:
+            return 0.0
+        if not paired:
+            return (point.nll - best.nll) / best.nll_se
+        own, other = (np.load(self.folder / each.folder / NLL_FILE) for each in (point, best))
+        return float((own - other).mean() / ((own - other).std(ddof=1) / len(own) ** 0.5))
 
     def flow(self, penalty: float | None = None) -> NarrowingFlow:
         """The flow at λ = ``penalty``, default the chosen one.
@@ -278,6 +294,8 @@ def _train(module: NarrowingModule, data: LightningDataModule, run: Path, steps:
     last = run / "checkpoints" / "last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
     trainer.save_checkpoint(last)
+    rows = np.asarray(data.split("val"))
+    np.save(run / NLL_FILE, -module.flow.eval().log_prob(rows).double().cpu().numpy())
     write_report(run, module, data, history, figures=figures)
 
 

@@ -73,7 +73,9 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
             at, profiles[:, boundary], marker="o", markersize=4 if not last else 5.5, color=BLUE, alpha=0.3 + 0.7 * share,
             linewidth=1.0 + 1.2 * share, label=label,
         )  # fmt: skip
-    for value in np.unique(profiles[chosen]):
+    values = np.unique(profiles[chosen])
+    # one number where several would lie on each other
+    for value in values[np.diff(values, append=np.inf) > 0.06 * profiles.max()]:
         width.annotate(
             str(value), (chosen, value), xytext=(7, 2), textcoords="offset points", fontsize=8, color=DARK
         )  # fmt: skip

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cnflow.app.history import Progress
-from cnflow.app.path import NarrowingPath, PathMismatchError, PathPoint, narrowing_path
+from cnflow.app.path import NLL_FILE, NarrowingPath, PathMismatchError, PathPoint, narrowing_path
 from cnflow.data import ArrayDataModule, PlantedDataModule
 from cnflow.flow import MLPField, load_flow, save_flow
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty
@@ -109,6 +110,28 @@ def test_the_rule_takes_the_narrowest_within_a_standard_error_of_the_best():
     path = NarrowingPath(points, Path("nowhere"))
     assert path.choose().penalty == 2
     assert path.choose(0.5).penalty == 0 and path.choose(0.7).penalty == 1 and path.choose(3.0).penalty == 4
+
+
+def test_paired_differences_are_a_sharper_rule(tmp_path):
+    """Rows that differ by nats, flows that differ by hundredths: only row by row can they be told apart."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(scale=3.0, size=400)
+    points = []
+    for penalty, profile, loss in ((0, (4, 4, 4), 0.0), (1, (4, 3, 2), 0.002), (2, (4, 2, 1), 0.05)):
+        own = rows + loss + rng.normal(scale=0.1, size=400)
+        points.append(point(penalty, profile, float(own.mean()), float(own.std() / 20)))
+        (tmp_path / points[-1].folder).mkdir()
+        np.save(tmp_path / points[-1].folder / NLL_FILE, own)
+    path = NarrowingPath(tuple(points), tmp_path)
+    assert path.choose().penalty == 2
+    assert path.choose(2.0, paired=True).penalty == 1
+
+
+def test_every_run_of_a_path_keeps_the_nll_of_its_rows(finished):
+    path, folder = finished
+    for each in path.points:
+        assert np.load(folder / each.folder / NLL_FILE).mean() == pytest.approx(each.nll, abs=1e-5)
+    assert path.choose(paired=True) in path.points
 
 
 @pytest.mark.parametrize(
