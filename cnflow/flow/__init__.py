@@ -1,5 +1,7 @@
 """Continuous normalizing flows whose latent density is core × noise."""
 
+from typing import Any
+
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import Components, CoreDensity
 from cnflow.flow.cut import FlowCut, Narrowed
@@ -10,7 +12,6 @@ from cnflow.flow.frame import Frame
 from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
-from cnflow.flow.nongaussian import NGCA, ngca
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
 from cnflow.flow.stage import Transport
 from cnflow.flow.store import CheckpointError, load_flow, save_flow
@@ -43,3 +44,12 @@ __all__ = [
     "save_flow",
     "spectrum",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # an estimator is built on scikit-learn, which is imported when it is needed
+    if name in ("NGCA", "ngca"):
+        from cnflow.flow import nongaussian
+
+        return getattr(nongaussian, name)
+    raise AttributeError(f"module 'cnflow.flow' has no attribute {name!r}")
