@@ -9,16 +9,13 @@ stopped. One thread: set OMP_NUM_THREADS=1 to compare seconds.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_rows import complete
 from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 
@@ -129,33 +126,22 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark/ngca.json"))
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
-    have = {(r["set"], r["setting"], r["seed"]) for r in rows}
-    todo = [
-        (name, setting, seed) for setting in options.settings for seed in options.seeds for name in options.sets
-        if (name, setting, seed) not in have
-    ]  # fmt: skip
-    packages = ("scikit-learn", "scipy", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}
-    threads = os.environ.get("OMP_NUM_THREADS", "as many as there are")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores shared with other work, threads: {threads}"
-    start = time.perf_counter()
-    for done, (name, setting, seed) in enumerate(todo, 1):
-        row = measure(name, setting, seed)
-        rows.append(row)
-        rows.sort(key=lambda r: (list(SETTINGS).index(r["setting"]), SETS.index(r["set"]), r["seed"]))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"versions": versions, "machine": machine, "rows": rows}, indent=1))
-        left = (time.perf_counter() - start) / done * (len(todo) - done)
-        angles = ", ".join(f"{label} {row[label]['sin2']:.5f}" for label in ("pca", "ica", *VARIANTS))
-        print(
-            f"[{done}/{len(todo)}, {left / 60:.0f} min left] {name:12} {setting}, seed {seed}: sin² {angles}; "
-            f"k {row['score']['chosen']} (true {row['true_core']}), gap {row['score']['gap']:.0f}, "
-            f"{row['score']['seconds']:.1f} s",
-            flush=True,
-        )
+    rows, footer = complete(
+        options.json,
+        # by seed, so that a benchmark that is stopped has every set
+        [(n, setting, s) for setting in options.settings for s in options.seeds for n in options.sets],
+        ("set", "setting", "seed"),
+        measure,
+        lambda row: (
+            f"{row['set']:12} {row['setting']}, seed {row['seed']}: sin² "
+            + ", ".join(f"{label} {row[label]['sin2']:.5f}" for label in ("pca", "ica", *VARIANTS))
+            + f"; k {row['score']['chosen']} (true {row['true_core']}), gap {row['score']['gap']:.0f}, "
+            f"{row['score']['seconds']:.1f} s"
+        ),
+        packages=("scikit-learn", "scipy", "numpy"),
+    )
     seeds = sorted({r["seed"] for r in rows})
-    print(f"\n{table(rows)}\n\nMedian over seeds {seeds} (worst in brackets). {machine}; {versions}.")
+    print(f"\n{table(rows)}\n\nMedian over seeds {seeds} (worst in brackets). {footer}")
 
 
 if __name__ == "__main__":
