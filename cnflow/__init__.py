@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "NGCA": "cnflow.flow",
     "FlowCut": "cnflow.flow",
+    "LevelSets": "cnflow.topology",
     "Narrowed": "cnflow.flow",
     "NarrowingFlow": "cnflow.flow",
     "NarrowingPath": "cnflow.app.path",
@@ -14,6 +15,7 @@ _HOMES = {
     "Spectrum": "cnflow.flow",
     "SpectrumPath": "cnflow.flow",
     "check_noise": "cnflow.flow",
+    "level_sets": "cnflow.topology",
     "load_flow": "cnflow.flow",
     "ngca": "cnflow.flow",
     "narrowing_path": "cnflow.app.path",

@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict and path from one config."""
+"""The command line: fit, validate, test, predict and path from one config; topology from a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import difflib
 import logging
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -19,6 +21,7 @@ from cnflow.app.history import History, Progress
 from cnflow.app.path import GRID, NarrowingPath, narrowing_path
 from cnflow.app.predict import ShardWriter
 from cnflow.app.report import write_report
+from cnflow.app.topology import topology, write_topology
 from cnflow.flow.store import find_checkpoint
 from cnflow.training import NarrowingModule
 
@@ -40,6 +43,7 @@ class Run:
         checkpoint_every: steps between checkpoints.
         log_every: steps between rows of the metrics.
         figures: whether to draw figures at the end of fit.
+        topology: whether to describe the level sets of the core at the end of fit.
         predictions: folder for the shards of predict; default ``dir/predictions``.
     """
 
@@ -49,6 +53,7 @@ class Run:
     checkpoint_every: int = 250
     log_every: int = 25
     figures: bool = True
+    topology: bool = True
     predictions: str | None = None
 
 
@@ -139,7 +144,7 @@ class NarrowingCLI(LightningCLI):
         if self.run.resume:
             own["ckpt_path"] = str(self._last())
         elif self.run.overwrite:
-            for name in (*held, "figures", "tensorboard", "metrics.csv", "columns.csv"):
+            for name in (*held, "figures", "topology", "tensorboard", "metrics.csv", "columns.csv"):
                 target = self.folder / name
                 shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         elif held and own.get("ckpt_path") is None:
@@ -191,6 +196,8 @@ class NarrowingCLI(LightningCLI):
         last = self.folder / "checkpoints" / "last.ckpt"
         self.trainer.save_checkpoint(last)
         write_report(self.folder, self.model, self.datamodule, self.history, figures=self.run.figures)
+        if self.run.topology:
+            write_topology(self.folder / "topology", self.model.flow.eval(), self.datamodule, figures=self.run.figures)
 
 
 class _ConfigToRunDirectory(SaveConfigCallback):
@@ -220,12 +227,16 @@ def _close_matches(message: str) -> str:
     return "\n".join(hints)
 
 
-def main(args: ArgsType = None) -> NarrowingCLI:
+def main(args: ArgsType = None) -> NarrowingCLI | None:
     """Run the command line.
 
     Args:
         args: list of arguments as strings; default those of the process.
     """
+    given = sys.argv[1:] if args is None else args
+    if isinstance(given, list) and given[:1] == ["topology"]:
+        # what reads a finished run needs its directory and no trainer
+        return auto_cli(topology, args=given[1:], prog="cnflow topology")
     # what the trainer says of the machine is not what a user asked; warnings still come through
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return NarrowingCLI(

@@ -9,15 +9,20 @@ from cnflow.plot.noise import plot_noise
 from cnflow.plot.path import plot_path
 from cnflow.plot.samples import plot_images, plot_samples
 from cnflow.plot.spectrum import plot_spectrum
+from cnflow.plot.topology import plot_barcode, plot_level_sets, plot_topology, plot_tree
 from cnflow.plot.training import plot_columns, plot_losses
 
 __all__ = [
+    "plot_barcode",
     "plot_columns",
     "plot_core",
     "plot_images",
+    "plot_level_sets",
     "plot_losses",
     "plot_noise",
     "plot_path",
     "plot_samples",
     "plot_spectrum",
+    "plot_topology",
+    "plot_tree",
 ]

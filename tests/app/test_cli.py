@@ -25,7 +25,8 @@ SMALL = [
     "--data.init_args.n=700", "--data.init_args.n_test=100",
     "--data.init_args.batch_size=64", "--data.init_args.dim=4", "--model.field.init_args.hidden=24",
     "--model.components=4", "--model.jitter=0.05", "--trainer.max_steps=40", "--trainer.val_check_interval=7",
-    "--run.checkpoint_every=6", "--run.log_every=3", "--run.figures=false",
+    "--run.checkpoint_every=6", "--run.log_every=3", "--run.topology=false",
+    "--run.figures=false",
 ]  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def call(*arguments, expect=0):
 def finished(tmp_path_factory):
     """A run that was never disturbed."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    output = call("fit", *SMALL, "--run.dir", folder, "--run.figures=true")
+    output = call("fit", *SMALL, "--run.dir", folder, "--run.figures=true", "--run.topology=true")
     assert "step/s" in output and "width profile" in output
     return folder
 
@@ -89,6 +90,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, ste
     for file in ("metrics.csv", "columns.csv"):
         a, b = (pd.read_csv(f / file).drop(columns="seconds", errors="ignore") for f in (finished, folder))
         pd.testing.assert_frame_equal(a, b)
+
+
+def test_topology_of_a_run_is_written_at_the_end_and_on_demand(finished, tmp_path):
+    summary = json.loads((finished / "summary.json").read_text())
+    if summary["core_dim"] == 0:
+        pytest.skip("so short a run kept no core")
+    main(["topology", str(finished), "--out", str(tmp_path / "again"), "--refits", "3", "--figures", "false"])
+    for folder in (finished / "topology", tmp_path / "again"):
+        names = {p.name for p in folder.iterdir()}
+        assert {"structures.csv", "betti.csv", "level_sets.json", "members.npz", "data_space.npz"} <= names
+        told = json.loads((folder / "level_sets.json").read_text())
+        assert told["space"] == "core" and told["rows"] == 800 and told["dim"] == summary["core_dim"]
+        members = np.load(folder / "members.npz")
+        assert members["leaf"].shape == (800,)
+        assert np.load(folder / "data_space.npz")["peaks"].shape[1] == 4
+    assert (finished / "topology" / "topology.png").is_file()
 
 
 def test_a_run_directory_is_not_overwritten_by_accident(finished):

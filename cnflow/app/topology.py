@@ -1,0 +1,169 @@
+"""The level sets of a trained run: analysed, written down, and carried back to data space."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+
+from cnflow.flow import NarrowingFlow, load_flow
+
+if TYPE_CHECKING:
+    from cnflow.topology import LevelSets
+
+__all__ = ["run_data", "topology", "write_topology"]
+
+MOST_ROWS = 100_000
+"""Rows analysed; a random choice when there are more."""
+
+
+def topology(
+    run: str,
+    space: str = "core",
+    masses: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
+    refits: int = 20,
+    prominence: float | None = None,
+    mass: float = 0.01,
+    rows: int = MOST_ROWS,
+    out: str | None = None,
+    figures: bool = True,
+    seed: int = 0,
+) -> None:
+    """Level sets of a trained run: structures, how they merge, loops and voids, by mass.
+
+    Args:
+        run: the run directory.
+        space: core, joint or data.
+        masses: of the tables.
+        refits: refits of the core's density for the band; 0 for none.
+        prominence: least depth of a valley, in nats, that divides two structures.
+        mass: least share of the rows that a structure must hold.
+        rows: how many rows to analyse at most.
+        out: folder to write to; default topology in the run directory.
+        figures: whether to draw.
+        seed: of all draws.
+    """
+    folder = Path(run)
+    flow, data = load_flow(folder), run_data(folder)
+    write_topology(
+        Path(out) if out else folder / "topology", flow, data, space=space, masses=masses, refits=refits, prominence=prominence,
+        mass=mass, most=rows, figures=figures, seed=seed,
+    )  # fmt: skip
+
+
+def run_data(folder: str | Path) -> Any:
+    """The data module of a run, from the config in its directory.
+
+    Raises:
+        FileNotFoundError: if the directory has no config.
+    """
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: give the directory of a run made by `cnflow fit`")
+    data = yaml.safe_load(file.read_text())["data"]
+    module, _, name = data["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**(data.get("init_args") or {}))
+
+
+def write_topology(
+    folder: Path,
+    flow: NarrowingFlow,
+    data: Any,
+    *,
+    most: int = MOST_ROWS,
+    figures: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> LevelSets | None:
+    """Analyse a flow on the rows of its data, and write tables, arrays and figures.
+
+    Args:
+        folder: path to write to.
+        flow: the flow.
+        data: its data module; its test rows calibrate the masses.
+        most: rows to analyse; a random choice of them when there are more.
+        figures: whether to draw.
+        seed: of all draws.
+        **options: of ``level_sets``.
+
+    Returns:
+        The level sets; None if the flow has no core.
+    """
+    from cnflow.topology import level_sets
+
+    if flow.core_dim == 0 and options.get("space", "core") == "core":
+        print(f"{folder}: every direction was routed to noise, so that there is no core to describe")
+        return None
+    everything = data.all_rows()
+    number = np.arange(len(everything))
+    if len(number) > most:
+        number = np.sort(np.random.default_rng(seed).choice(len(number), most, replace=False))
+    x = _array(everything, number)
+    test = data.split("test")
+    held_out = _array(test, np.arange(min(len(test), 20_000))) if len(test) else None
+    t = level_sets(flow, x, held_out=held_out, seed=seed, **options)
+    t.save(folder)
+    typical = [s.members[np.argsort(np.linalg.norm(t.rows[s.members] - s.peak, axis=1))[:8]] for s in t.tree.leaves]
+    arrays = {"number": number, "peaks": t.decode(np.stack([s.peak for s in t.tree.leaves]))}
+    arrays |= {f"typical_{i}": number[rows] for i, rows in enumerate(typical)}
+    arrays |= {f"loop_{i}": t.decode(loop.points) for i, loop in enumerate(t.loops)}
+    np.savez_compressed(folder / "data_space.npz", **arrays)
+    print(
+        f"\n{t}\n{folder}: structures.csv, betti.csv, classes.csv, level_sets.json, members.npz, data_space.npz",
+        flush=True,
+    )
+    if figures:
+        draw(folder, t, data, x, typical)
+    return t
+
+
+def draw(folder: Path, t: LevelSets, data: Any, x: np.ndarray, typical: list[np.ndarray]) -> None:
+    """Draw the level sets, and for images the typical members of every structure and a walk around every loop.
+
+    Args:
+        folder: path of the figures.
+        t: the level sets.
+        data: the data module.
+        x: rows in data space, shape (n, d).
+        typical: for every leaf, the rows nearest to its peak.
+    """
+    t.figure().savefig(folder / "topology.png", dpi=130)
+    if not hasattr(data, "to_images"):
+        return
+    from cnflow.plot import plot_images
+
+    def images(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(data.to_images(torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.float32)))
+
+    grid = [
+        np.concatenate([images(t.decode(leaf.peak[None])), images(x[np.resize(rows, 8)])])
+        for leaf, rows in zip(t.tree.leaves, typical, strict=True)
+    ]
+    limits = getattr(data, "grey_limits", None)
+    names = [f"structure {s.number}, mass {s.basin_mass:.2f}" for s in t.tree.leaves]
+    figure = plot_images(
+        np.stack(grid),
+        names,
+        ["its peak", *[""] * 8],
+        title="Each structure: its peak decoded, and members nearest to it",
+        limits=limits,
+    )
+    figure.savefig(folder / "structures.png", dpi=130)
+    walks = [
+        images(t.decode(loop.points[np.linspace(0, len(loop.points), 12, endpoint=False).astype(int)]))
+        for loop in t.loops
+    ]
+    if walks:
+        names = [f"loop {i} of structure {loop.structure}" for i, loop in enumerate(t.loops)]
+        plot_images(np.stack(walks), names, title="Once around each loop, decoded", limits=limits).savefig(
+            folder / "loops.png", dpi=130
+        )
+
+
+def _array(rows: Any, number: np.ndarray) -> np.ndarray:
+    part = rows[torch.as_tensor(number)] if isinstance(rows, torch.Tensor) else rows[number]
+    return np.asarray(part, dtype=np.float64)

@@ -1,0 +1,41 @@
+"""Level sets by mass: components and how they merge, loops, voids, in any density."""
+
+from typing import Any
+
+_HOMES = {
+    "Band": "confidence",
+    "Calibration": "calibration",
+    "CircularCoordinates": "circular",
+    "Density": "density",
+    "DensityError": "density",
+    "GridHomology": "grid",
+    "Homology": "homology",
+    "HomologyClass": "homology",
+    "LevelSet": "analysis",
+    "LevelSetTree": "tree",
+    "LevelSets": "analysis",
+    "Loop": "loops",
+    "MassAxis": "mass",
+    "MixtureDensity": "mixture",
+    "Rips": "diagrams",
+    "Structure": "tree",
+    "as_density": "sources",
+    "calibrate": "calibration",
+    "circular_coordinates": "circular",
+    "grid_homology": "grid",
+    "knot_report": "knots",
+    "level_sets": "analysis",
+    "linking_number": "knots",
+    "rips": "diagrams",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # each room is imported when it is used
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"cnflow.topology.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'cnflow.topology' has no attribute {name!r}")

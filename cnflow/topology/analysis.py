@@ -1,0 +1,367 @@
+"""Level sets by mass: the one call, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cnflow.topology.build import Landscape, survey
+from cnflow.topology.calibration import Calibration, calibrate
+from cnflow.topology.confidence import Band, density_band, refits_of
+from cnflow.topology.density import Density, DensityError, rows_of
+from cnflow.topology.homology import Homology, decorate, homology_of
+from cnflow.topology.loops import Loop, find_loops
+from cnflow.topology.mass import MassAxis
+from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.sources import SPACES, Source, as_density, read
+from cnflow.topology.tree import LevelSetTree, Structure, grow_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["MASSES", "LevelSet", "LevelSets", "level_sets"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MASSES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+"""The masses at which level sets are described unless others are asked for."""
+
+
+@dataclass(frozen=True, repr=False)
+class LevelSet:
+    """The smallest set that holds a mass: {log p >= threshold}.
+
+    Attributes:
+        mass: α, in (0, 1).
+        threshold: level, nats.
+        threshold_error: its standard error, nats.
+        components: the structures that it is made of.
+        membership: structure of every row, -1 outside, shape (n,).
+        betti: (β0, β1, β2) as far as they were computed.
+        density: the density.
+    """
+
+    mass: float
+    threshold: float
+    threshold_error: float
+    components: tuple[Structure, ...]
+    membership: Ints
+    betti: tuple[int, ...]
+    density: Density
+    rows: Floats
+
+    def sample(self, n: int, seed: int = 0) -> Floats:
+        """Draw n points of the density restricted to the level set, shape (n, k).
+
+        Drawn by rejection from the density, which keeps a share of about ``mass``; if it cannot be drawn from, rows are.
+
+        Raises:
+            DensityError: if next to nothing is accepted, so that samples and log_prob do not belong together.
+        """
+        if not self.density.samples:
+            inside = np.flatnonzero(self.membership >= 0)
+            return self.rows[np.random.default_rng(seed).choice(inside, n)]
+        parts: list[Floats] = []
+        have = 0
+        for attempt in range(200):
+            draws = self.density.sample(max(256, int(1.2 * (n - have) / self.mass)), seed + 7919 * attempt)
+            parts.append(draws[self.density.log_prob(draws) >= self.threshold])
+            have += len(parts[-1])
+            if have >= n:
+                return np.concatenate(parts)[:n]
+        raise DensityError(
+            f"{have} of {n} draws fell into the level set of mass {self.mass}: sample and log_prob of {self.density!r} "
+            "do not belong together"
+        )
+
+    def __repr__(self) -> str:
+        """Threshold, components, Betti numbers."""
+        return (
+            f"LevelSet(mass {self.mass:g}: log p >= {self.threshold:.3f} ± {self.threshold_error:.3f} nats, {len(self.components)} "
+            f"components, Betti {self.betti}, {int((self.membership >= 0).sum())} rows)"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class LevelSets:
+    """The level sets of a density by the mass they hold.
+
+    Attributes:
+        source: the density, and the rows in its space.
+        log_prob: of the rows, nats, shape (n,).
+        axis: masses and levels.
+        tree: the decorated merge tree.
+        band: how far the density is known; None if it was given exactly or cannot be refitted.
+        calibration: whether masses are what they say; None if there is nothing to compare.
+        homology: loops and voids; None if they were not asked for.
+        landscape: all peaks and passes, before pruning.
+        masses: of the tables.
+    """
+
+    source: Source
+    log_prob: Floats
+    axis: MassAxis
+    tree: LevelSetTree
+    band: Band | None
+    calibration: Calibration | None
+    homology: Homology | None
+    landscape: Landscape
+    masses: tuple[float, ...] = MASSES
+    seed: int = 0
+
+    @property
+    def rows(self) -> Floats:
+        """Rows in the space of the density, shape (n, k)."""
+        return self.source.rows
+
+    @property
+    def askable_masses(self) -> tuple[float, ...]:
+        """Those of ``masses`` that the mass axis can tell."""
+        low, high = self.axis.askable()
+        return tuple(mass for mass in self.masses if low <= mass <= high)
+
+    def at(self, mass: float) -> LevelSet:
+        """The level set of a mass.
+
+        Raises:
+            ValueError: for a mass outside (0, 1), or one that so few rows cannot tell.
+        """
+        threshold, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
+        parts = self.tree.at(threshold)
+        betti = (len(parts), *(self.homology.betti(threshold)[1:] if self.homology else ()))
+        return LevelSet(
+            float(mass), threshold, error, parts, self.tree.component(threshold), betti, self.source.density, self.rows
+        )
+
+    def betti(self, masses: Sequence[float] | None = None) -> pd.DataFrame:
+        """Betti numbers by mass, with the lowest and highest they may be within the band.
+
+        Args:
+            masses: default those of ``masses`` that the mass axis can tell.
+        """
+        import pandas as pd
+
+        rows = []
+        for mass in self.askable_masses if masses is None else masses:
+            level, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
+            low, high = self.band.interval(level) if self.band else (level - 2 * error, level + 2 * error)
+            row: dict[str, Any] = {"mass": float(mass), "level": level, "level_error": error}
+            counts = {0: self._components_between(float(low), float(high), level)}
+            if self.homology:
+                counts |= self.homology.bounds(float(low), level, float(high))
+            for dim, (here, lowest, highest) in counts.items():
+                row |= {f"b{dim}": here, f"b{dim}_low": lowest, f"b{dim}_high": highest}
+            rows.append(row)
+        return pd.DataFrame(rows).set_index("mass")
+
+    def _components_between(self, low: float, high: float, level: float) -> tuple[int, int, int]:
+        levels = [s.birth for s in self.tree] + [s.merge for s in self.tree if np.isfinite(s.merge)]
+        looks = [level, low, high, *(v for v in levels if low <= v <= high)]
+        counts = [len(self.tree.at(v)) for v in looks if np.isfinite(v)]
+        return counts[0], min(counts), max(counts)
+
+    @cached_property
+    def loops(self) -> tuple[Loop, ...]:
+        """Loops with their rows in order and the circular coordinate of every row of their structure."""
+        return find_loops(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The tree, one row per structure."""
+        return self.tree.to_frame()
+
+    def decode(self, points: ArrayLike) -> Floats:
+        """Points of the density's space in data space, shape (n, d); noise at its mean."""
+        points = np.asarray(points, dtype=np.float64)
+        return points if self.source.decode is None else self.source.decode(points)
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Rows coloured by structure, with the level sets of the masses."""
+        from cnflow.plot import plot_level_sets
+
+        return plot_level_sets(self, ax, **options)
+
+    def plot_tree(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """The merge tree over mass."""
+        from cnflow.plot import plot_tree
+
+        return plot_tree(self, ax, **options)
+
+    def plot_barcode(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Components, loops and voids over mass."""
+        from cnflow.plot import plot_barcode
+
+        return plot_barcode(self, ax, **options)
+
+    def figure(self) -> Figure:
+        """Level sets, tree and barcode beside each other."""
+        from cnflow.plot import plot_topology
+
+        return plot_topology(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write tables and everything needed to read them: tree.csv, betti.csv, classes.csv, level_sets.json, members.npz.
+
+        Args:
+            folder: made if it is not there.
+        """
+        from cnflow.topology.store import save_level_sets
+
+        return save_level_sets(self, Path(folder))
+
+    def __iter__(self) -> Iterator[LevelSet]:
+        """The level sets of the masses that these rows can tell."""
+        return (self.at(mass) for mass in self.askable_masses)
+
+    def __repr__(self) -> str:
+        """Source, tree, band, calibration."""
+        lines = [
+            f"LevelSets of {self.source.density!r}, {len(self.rows)} rows, space={self.source.space!r}",
+            repr(self.tree),
+        ]
+        lines += [repr(part) for part in (self.homology, self.band, self.calibration) if part is not None]
+        return "\n".join(lines)
+
+
+def level_sets(
+    source: Any,
+    x: ArrayLike | None = None,
+    *,
+    space: str = "core",
+    held_out: ArrayLike | None = None,
+    ensemble: Sequence[Any] = (),
+    refits: int = 20,
+    confidence: float = 0.95,
+    scale: str = "sqrt",
+    prominence: float | None = None,
+    mass: float = 0.01,
+    masses: Sequence[float] = MASSES,
+    homology: bool = True,
+    fields: Sequence[int] = (2,),
+    n: int = 20_000,
+    seed: int = 0,
+) -> LevelSets:
+    """Components of the level sets and how they merge, loops and voids, by mass, with error bars.
+
+    Args:
+        source: a flow, its ``core``, a flow cut at a stage, a torch distribution, scikit-learn's KernelDensity or
+            GaussianMixture, any object with ``log_prob``, a function of rows, or log-densities of the rows of x, shape (n,).
+        x: rows, shape (n, d): data for a flow, else points of the density. Drawn if not given.
+        space: for a flow. "core": mass is counted in p_core (the default: noise holds no structure, but thins out mass).
+            "joint": core and noise together. "data": the density of x itself, whose level sets are other sets.
+        held_out: rows to calibrate the masses with; default x, where masses come from draws of the density.
+        ensemble: further densities of the same thing, such as refits from other seeds; default refits of a mixture or a
+            bootstrap of a kernel density.
+        refits: how many to make; 0 for none.
+        confidence: of the band.
+        scale: of the band: "sqrt", "density" or "log".
+        prominence: least depth of a valley, in nats, that divides two structures; default .1, and always what the band asks.
+        mass: least share of the rows that a structure must hold.
+        masses: of the tables and figures.
+        homology: whether to look for loops and voids.
+        fields: primes of the coefficients for a core of more than 3 directions; (2, 3) shows torsion.
+        n: rows to draw if x is not given.
+        seed: of everything that is drawn.
+
+    Returns:
+        ``LevelSets``.
+
+    Raises:
+        DensityError: if the source or the rows cannot be read.
+        ValueError: for masses outside (0, 1), or log-densities that cannot be ordered.
+
+    Example:
+        >>> from cnflow.topology.mixture import MixtureDensity
+        >>> two = MixtureDensity([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0])
+        >>> t = level_sets(two, two.sample(2000), refits=0, homology=False)
+        >>> [round(leaf.prominence, 5) for leaf in t.tree.leaves][1]
+        1.30719
+    """
+    wrong = [m for m in masses if not 0 < m < 1]
+    if wrong:
+        raise ValueError(f"masses must be in (0, 1), such as 0.9 for the set that holds 90 %; got {wrong}")
+    given = read(source, x, space, n, seed)
+    density, rows = given.density, given.rows
+    log_prob = density.log_prob(rows)
+    axis = _axis(density, log_prob, seed)
+    land = survey(
+        density, rows, log_prob, least_prominence=min(0.01, prominence or 0.01), least_mass=0.5 * mass, seed=seed
+    )
+    band = _band(density, rows, land, ensemble, refits, confidence, scale, seed)
+    tree = grow_tree(
+        land, log_prob, axis.mass, prominence=0.1 if prominence is None else prominence, mass=mass,
+        significant=band.significant(land) if band else None,
+    )  # fmt: skip
+    if band:
+        tree = _with_confidence(tree, land, band)
+    found = None
+    if homology:
+        found = homology_of(
+            density, rows, log_prob, axis, tree, land, masses=masses, band=band, fields=fields, seed=seed
+        )
+        tree = decorate(tree, found)
+    calibration = _calibration(given, space, source, axis, log_prob, held_out)
+    return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses), seed)
+
+
+def _axis(density: Density, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:
+    """Mass under the density itself where drawing is cheap, else under the rows."""
+    if isinstance(density, MixtureDensity):
+        count = int(np.clip(4e8 / len(density.weights), 2e4, draws))
+        return MassAxis.fit(density.log_prob(density.sample(count, seed + 1)))
+    return MassAxis.fit(log_prob)
+
+
+def _band(
+    density: Density,
+    rows: Floats,
+    land: Landscape,
+    ensemble: Sequence[Any],
+    refits: int,
+    confidence: float,
+    scale: str,
+    seed: int,
+) -> Band | None:
+    centre, source = None, "ensemble"
+    made: list[Density] = [as_density(one, density.dim) for one in ensemble]
+    if not made:
+        if refits < 2:
+            return None
+        made, centre, source = refits_of(density, rows, refits, seed)
+        if not made:
+            return None
+    some = rows[np.random.default_rng(seed).permutation(len(rows))[:2000]]
+    at = np.concatenate([some, land.peaks, land.passes.points])
+    return density_band(density, made, at, centre=centre, scale=scale, confidence=confidence, source=source)
+
+
+def _with_confidence(tree: LevelSetTree, land: Landscape, band: Band) -> LevelSetTree:
+    present = band.present(tree, land)
+    structures = []
+    for s in tree:
+        birth, merge = band.interval(s.birth), band.interval(s.merge) if np.isfinite(s.merge) else (-np.inf, -np.inf)
+        extras = {
+            "birth_low": float(birth[0]), "birth_high": float(birth[1]), "merge_low": float(merge[0]),
+            "merge_high": float(merge[1]),
+            "p_value": band.p_value(s.top, s.merge), "present": present[s.number], "refits": len(band.refits),
+        }  # fmt: skip
+        structures.append(replace(s, extras=s.extras | extras))
+    return replace(tree, structures=tuple(structures))
+
+
+def _calibration(
+    given: Source, space: str, source: Any, axis: MassAxis, log_prob: Floats, held_out: ArrayLike | None
+) -> Calibration | None:
+    drawn = isinstance(given.density, MixtureDensity)
+    if held_out is not None:
+        rows = read(source, held_out, space).rows if given.space in SPACES else rows_of(held_out, given.density.dim)
+        return calibrate(axis, given.density.log_prob(rows))
+    return calibrate(axis, log_prob) if drawn else None

@@ -1,0 +1,200 @@
+"""How far the density itself is known: a band from refits, and which structures outlive it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnflow.topology.build import Landscape
+from cnflow.topology.density import Density, DensityError
+from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.presence import found_again
+from cnflow.topology.tree import LevelSetTree
+
+__all__ = ["SCALES", "Band", "density_band", "refits_of"]
+
+Floats = NDArray[np.float64]
+
+SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "density": (np.exp, lambda value: np.log(np.maximum(value, 0.0))),
+    "sqrt": (lambda log_prob: np.exp(0.5 * log_prob), lambda value: 2 * np.log(np.maximum(value, 0.0))),
+    "log": (lambda log_prob: log_prob, lambda value: value),
+}
+"""Maps from nats to the scale on which a band has one width everywhere, and back. The square root of a kernel density has
+the same variance at every height, which p itself and log p have not."""
+
+
+@dataclass(frozen=True, repr=False)
+class Band:
+    """A simultaneous band around a density: with the stated confidence f(p) is nowhere off by more than ``size``.
+
+    A level set tree moves no further than the density does (in the sup norm), so the band bounds every birth and merge; a
+    structure whose prominence on this scale exceeds twice the size is not an accident of the sample.
+
+    Attributes:
+        size: half width, on the scale.
+        scale: "sqrt", "density" or "log".
+        confidence: such as .95.
+        distances: sup norm of each refit, shape (B,).
+        refits: the refitted densities.
+        source: how they were made.
+    """
+
+    size: float
+    scale: str
+    confidence: float
+    distances: Floats
+    refits: tuple[Density, ...]
+    source: str
+
+    def interval(self, log_prob: float | Floats) -> tuple[Any, Any]:
+        """Lowest and highest level, nats, that a level may truly have; -inf where the band reaches zero density."""
+        forth, back = SCALES[self.scale]
+        with np.errstate(divide="ignore"):
+            value = forth(np.asarray(log_prob, dtype=np.float64))
+            return back(value - self.size), back(value + self.size)
+
+    def prominence(self, top: float | Floats, merge: float | Floats) -> Any:
+        """Prominence of a structure on the scale of the band."""
+        forth, _ = SCALES[self.scale]
+        return forth(np.asarray(top)) - forth(np.asarray(merge, dtype=np.float64))
+
+    def p_value(self, top: float, merge: float) -> float:
+        """Share of refits that move the density by half the prominence or more, counting the sample itself as one."""
+        if not np.isfinite(merge) and self.scale == "log":
+            return 1 / (len(self.distances) + 1)
+        reached = int((2 * self.distances >= self.prominence(top, merge)).sum())
+        return (1 + reached) / (len(self.distances) + 1)
+
+    def significant(self, land: Landscape) -> NDArray[np.bool_]:
+        """Peaks whose prominence exceeds twice the size, shape (m,); the highest always."""
+        births = land.births
+        merging = land.merging
+        ends = np.full(len(births), -np.inf)
+        for merge in merging.merges:
+            ends[merge.younger] = merge.level
+        keep = self.prominence(births, ends) > 2 * self.size
+        keep[0] = True
+        return keep
+
+    def present(self, tree: LevelSetTree, land: Landscape) -> dict[int, int]:
+        """In how many refits each structure is there again, by its number.
+
+        Peaks and strings start where they were, so that a refit costs little. A structure is there again when its leaves
+        have peaks of their own and form a component at some level.
+        """
+        counts = dict.fromkeys(range(len(tree)), 0)
+        for refit in self.refits:
+            for number in found_again(tree, land, refit):
+                counts[number] += 1
+        return counts
+
+    def __repr__(self) -> str:
+        """Width, confidence, source."""
+        made = f"{len(self.distances)} refits: {self.source}"
+        return f"Band(±{self.size:.4g} on the {self.scale} scale, {self.confidence:.0%}, {made})"
+
+
+def density_band(
+    density: Density, refits: Sequence[Density], at: Floats, *, centre: Density | None = None, scale: str = "sqrt",
+    confidence: float = 0.95, source: str = "ensemble",
+) -> Band:  # fmt: skip
+    """Sup norms of refits, and their quantile.
+
+    Args:
+        density: the density analysed.
+        refits: of the same kind, each from another sample.
+        at: places at which densities are compared, shape (m, k): rows, and all critical points.
+        centre: what refits are compared with; default the density.
+        scale: see ``SCALES``.
+        confidence: of the band.
+        source: how the refits were made.
+
+    Raises:
+        DensityError: for fewer than two refits, or an unknown scale.
+
+    References:
+        Confidence sets for persistence diagrams; Fasy, Lecci, Rinaldo, Wasserman, Balakrishnan, Singh 2014.
+    """
+    if scale not in SCALES:
+        raise DensityError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
+    if len(refits) < 2:
+        raise DensityError(f"a band needs at least two refits; got {len(refits)}")
+    forth, _ = SCALES[scale]
+    middle = forth((centre or density).log_prob(at))
+    distances = np.array([np.abs(forth(refit.log_prob(at)) - middle).max() for refit in refits])
+    # the quantile that counts the sample itself as one more draw
+    size = float(np.quantile(distances, min(1.0, confidence * (1 + 1 / len(distances))), method="higher"))
+    return Band(size, scale, confidence, distances, tuple(refits), source)
+
+
+def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tuple[list[Density], Density | None, str]:
+    """Refit a density to resampled rows.
+
+    A kernel density is its rows, so that they are resampled; a mixture is fitted anew by EM from where it is, to every
+    resample and to the rows themselves.
+
+    Args:
+        density: a mixture or kernel density.
+        x: the rows that it was fitted to, shape (n, k).
+        count: of refits.
+        seed: of the resampling.
+
+    Returns:
+        (refits; what to compare them with, None for the density itself; how they were made). No refits if the density
+        cannot be refitted.
+    """
+    rng = np.random.default_rng(seed)
+    if not isinstance(density, MixtureDensity):
+        return [], None, "this density cannot be refitted here: give an ensemble"
+    if _is_kernel(density):
+        n = len(density.weights)
+        refits = []
+        for _ in range(count):
+            drawn = np.bincount(rng.choice(n, n, p=density.weights / density.weights.sum()), minlength=n)
+            use = drawn > 0
+            refits.append(MixtureDensity(drawn[use] / n, density.means[use], density.covariances[use]))
+        return refits, None, "bootstrap of the kernel density's rows"
+    if len(x) < 10 * len(density.weights):
+        return [], None, f"{len(x)} rows are too few to refit {len(density.weights)} components"
+    centre = _em(density, x)
+    return (
+        [_em(density, x[rng.integers(0, len(x), len(x))]) for _ in range(count)],
+        centre,
+        "EM on resampled rows, from the mixture as it is",
+    )
+
+
+def _is_kernel(density: MixtureDensity) -> bool:
+    return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100
+
+
+def _em(density: MixtureDensity, x: Floats, most: int = 20_000) -> MixtureDensity:
+    """A few steps of EM from a mixture; components that hold next to nothing stay as they are."""
+    x = x[:most]
+    weights, means, covariances = density.weights, density.means, density.covariances
+    now = density
+    for _ in range(30):
+        share = now._responsible(x - now._middle)[1]
+        count = share.sum(0)
+        held = count > 2 * (x.shape[1] + 1)
+        new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
+        new_means = np.where(held[:, None], (share.T @ x) / np.maximum(count, 1e-12)[:, None], means)
+        if density.diagonal:
+            spread = (share.T @ x**2) / np.maximum(count, 1e-12)[:, None] - new_means**2
+            new_covariances = np.where(held[:, None], np.maximum(spread, 1e-3 * covariances), covariances)
+        else:
+            second = np.einsum("nk,ni,nj->kij", share, x, x) / np.maximum(count, 1e-12)[:, None, None]
+            spread = second - new_means[:, :, None] * new_means[:, None, :]
+            spread += 1e-9 * np.eye(x.shape[1]) * np.trace(spread, axis1=1, axis2=2)[:, None, None]
+            new_covariances = np.where(held[:, None, None], spread, covariances)
+        moved = np.abs(new_means - means).max()
+        weights, means, covariances = new_weights, new_means, new_covariances
+        now = MixtureDensity(weights, means, covariances)
+        if moved < 1e-4 * np.sqrt(x.var(0).sum()):
+            break
+    return now

@@ -1,0 +1,133 @@
+"""Loops and voids where no grid can go: landmarks of the level set of every mass, followed from one to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnflow.topology.circular import circular_coordinates
+from cnflow.topology.diagrams import FEWEST, rips
+from cnflow.topology.homology import Homology, HomologyClass
+from cnflow.topology.mass import MassAxis
+from cnflow.topology.tree import LevelSetTree
+
+__all__ = ["by_landmarks"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SAME = 0.5
+"""Two loops at neighbouring masses are one if their angles, on the rows they share, agree to this mean resultant length."""
+
+
+@dataclass
+class _Seen:
+    """A class at the masses at which it was seen so far."""
+
+    dim: int
+    structure: int
+    masses: list[float]
+    rows: Ints
+    angles: Floats | None
+    p_value: float
+    point: Floats
+
+
+def by_landmarks(
+    rows: Floats, log_prob: Floats, axis: MassAxis, tree: LevelSetTree, *, masses: Sequence[float], fields: Sequence[int],
+    landmarks: int = 200, seed: int = 0,
+) -> Homology:  # fmt: skip
+    """Loops and voids at a ladder of masses.
+
+    Births and deaths are known to lie between two rungs only: a class is born at the mass at which it was first seen, and dies at
+    the first at which it was not.
+
+    Args:
+        rows: shape (n, k).
+        log_prob: shape (n,).
+        axis: masses and levels.
+        tree: its components are looked at one by one.
+        masses: the ladder.
+        fields: primes.
+        landmarks: of every component.
+        seed: not used; landmarks are chosen without chance.
+    """
+    low, high = axis.askable()
+    rungs = sorted(m for m in masses if low <= m <= high)
+    dims = (1, 2) if rows.shape[1] > 2 else (1,)
+    out: dict[int, list[_Seen]] = {}
+    for prime in fields:
+        done: list[_Seen] = []
+        alive: list[_Seen] = []
+        for mass in rungs:
+            found = _at(rows, float(axis.level(mass)), mass, tree, prime, dims, landmarks)
+            alive, ended = _followed(alive, found)
+            done += ended
+        out[int(prime)] = done + alive
+    first, *others = fields
+    after = {a: b for a, b in zip(rungs, [*rungs[1:], 1.0], strict=True)}
+    classes = {prime: tuple(_as_class(s, axis, after, prime) for s in seen) for prime, seen in out.items()}
+    return Homology(classes[int(first)], "landmarks", dims, {int(p): classes[int(p)] for p in others})
+
+
+def _at(
+    rows: Floats, level: float, mass: float, tree: LevelSetTree, prime: int, dims: tuple[int, ...], landmarks: int
+) -> list[_Seen]:
+    label = tree.component(level)
+    seen = []
+    for part in tree.at(level):
+        mine = np.flatnonzero(label == part.number)
+        if len(mine) < FEWEST:
+            continue
+        x = rows[mine]
+        diagrams = rips(x, landmarks=landmarks, max_dim=max(dims), fields=(prime,))
+        betti = diagrams.betti()
+        if betti[1]:
+            around = circular_coordinates(x, landmarks=landmarks)
+            for i in range(betti[1]):
+                angles = around.angles[:, i] if i < len(around) else None
+                point = x[around.cycles[i][0]] if i < len(around) and len(around.cycles[i]) else x[0]
+                seen.append(_Seen(1, part.number, [mass], mine, angles, float(diagrams.p_values(1)[i]), point))
+        if len(dims) > 1:
+            for i in range(betti[2]):
+                seen.append(_Seen(2, part.number, [mass], mine, None, float(diagrams.p_values(2)[i]), x[0]))
+    return seen
+
+
+def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[_Seen]]:
+    """Classes seen now, joined with those of the rung before that they continue; and those that ended."""
+    pairs = [(_likeness(a, b), i, j) for i, a in enumerate(before) for j, b in enumerate(now)]
+    used_before, used_now = set(), set()
+    for likeness, i, j in sorted(pairs, key=lambda p: -p[0]):
+        if likeness < SAME or i in used_before or j in used_now:
+            continue
+        used_before.add(i)
+        used_now.add(j)
+        now[j].masses = before[i].masses + now[j].masses
+        now[j].p_value = min(before[i].p_value, now[j].p_value)
+        now[j].structure = before[i].structure
+        now[j].point = before[i].point
+    return now, [a for i, a in enumerate(before) if i not in used_before]
+
+
+def _likeness(a: _Seen, b: _Seen) -> float:
+    if a.dim != b.dim:
+        return 0.0
+    shared, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
+    if len(shared) < 0.5 * len(a.rows):
+        return 0.0
+    if a.angles is None or b.angles is None:
+        return 1.0
+    one, two = a.angles[in_a], b.angles[in_b]
+    return float(max(abs(np.exp(1j * (one - two)).mean()), abs(np.exp(1j * (one + two)).mean())))
+
+
+def _as_class(s: _Seen, axis: MassAxis, after: dict[float, float], prime: int) -> HomologyClass:
+    birth, end = s.masses[0], after[s.masses[-1]]
+    level = float(axis.level(birth))
+    death = float(axis.level(end)) if end < 1 else -np.inf
+    gap = level - float(axis.level(s.masses[-1])) if len(s.masses) > 1 else 0.0
+    return HomologyClass(s.dim, level, death, birth, end, s.point, None, abs(gap), s.structure, s.p_value, prime)

@@ -1,0 +1,164 @@
+"""The modes of a smooth density, and which of them every row climbs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from cnflow.topology.ascent import ascend, newton
+from cnflow.topology.density import Density
+
+__all__ = ["FLAT", "Modes", "find_modes", "label_rows", "reach_of"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FLAT = 0.01
+"""Nats. Critical points joined by a path that dips less are one mode: a circle of maxima is one, not thousands."""
+
+
+@dataclass(frozen=True, repr=False)
+class Modes:
+    """Local maxima, highest first.
+
+    Attributes:
+        points: shape (m, k).
+        log_prob: nats, shape (m,).
+        tops: converged points, several where a mode is not a point but a curve of maxima; shape (t, k).
+        top_mode: mode of each, shape (t,).
+    """
+
+    points: Floats
+    log_prob: Floats
+    tops: Floats
+    top_mode: Ints
+
+    def __len__(self) -> int:
+        """m."""
+        return len(self.points)
+
+    def __repr__(self) -> str:
+        """How many, how high."""
+        return f"Modes({len(self)}, {self.log_prob.min():.3f} to {self.log_prob.max():.3f} nats)"
+
+    def nearest(self, x: Floats, within: float) -> Ints:
+        """Mode of the nearest top of rows x, shape (n, k); -1 if none is within a distance."""
+        distance, place = cKDTree(self.tops).query(x)
+        return np.where(distance <= within, self.top_mode[place], -1)
+
+
+def reach_of(x: Floats) -> float:
+    """Longest step on the way uphill: a twentieth of the root mean square distance to the mean.
+
+    The scale is one number, so that nothing depends on a rotation.
+    """
+    spread = float(np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()))
+    return 0.05 * spread if spread > 0 else 1.0
+
+
+def find_modes(density: Density, x: Floats, *, reach: float, flat: float = FLAT) -> tuple[Modes, Ints]:
+    """Climb from every row, polish where rows arrive, and join what no dip divides.
+
+    Args:
+        density: with gradient and Hessian.
+        x: starts, shape (n, k).
+        reach: longest step.
+        flat: dips below this, in nats, divide nothing.
+
+    Returns:
+        (modes, mode of every row of x, shape (n,)).
+    """
+    up = ascend(density, x, reach=reach)
+    cell, which = _cells(up.points, 0.05 * reach)
+    best = _best_of(up.log_prob, which, len(cell))
+    top, _ = newton(density, up.points[best], reach=reach)
+    tops, again = _cells(top.points, 1e-3 * reach)
+    first = _best_of(top.log_prob, again, len(tops))
+    points, values = top.points[first], top.log_prob[first]
+    labels = _join(density, points, values, flat)
+    order = np.full(labels.max() + 1, -np.inf)
+    np.maximum.at(order, labels, values)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
+    mode_of = rank[labels]
+    peak = _best_of(values, mode_of, len(order))
+    modes = Modes(points[peak], values[peak], points, mode_of)
+    return modes, mode_of[again[which]]
+
+
+def label_rows(density: Density, x: Floats, log_prob: Floats, modes: Modes, known: Floats, known_log_prob: Floats,
+               known_mode: Ints, *, reach: float, chunk: int = 100_000) -> Ints:  # fmt: skip
+    """Mode of every row, from rows whose mode is known.
+
+    A row belongs with a higher row that is known when the density does not fall below the row's own anywhere on the way
+    between them (looked at in three places), for then both are in one component at the row's own level. The rest climb.
+
+    Args:
+        density: with a gradient.
+        x: rows, shape (n, k).
+        log_prob: of the rows, shape (n,).
+        modes: what there is to climb to.
+        known: rows with known modes, shape (m, k).
+        known_log_prob: shape (m,).
+        known_mode: shape (m,).
+        reach: longest step.
+        chunk: rows at a time.
+    """
+    tree = cKDTree(known)
+    out = np.empty(len(x), dtype=np.int64)
+    for start in range(0, len(x), chunk):
+        part, value = x[start : start + chunk], log_prob[start : start + chunk]
+        near = tree.query(part, k=min(6, len(known)))[1].reshape(len(part), -1)
+        # the highest of the nearest: it is on the way up
+        pick = near[np.arange(len(part)), known_log_prob[near].argmax(1)]
+        good = known_log_prob[pick] >= value
+        for share in (0.25, 0.5, 0.75):
+            ask = np.flatnonzero(good)
+            between = part[ask] + share * (known[pick[ask]] - part[ask])
+            good[ask] = density.log_prob(between) >= value[ask]
+        label = np.where(good, known_mode[pick], -1)
+        rest = np.flatnonzero(label < 0)
+        if len(rest):
+            up = ascend(density, part[rest], reach=reach)
+            label[rest] = known_mode_of(up.points, modes)
+        out[start : start + chunk] = label
+    return out
+
+
+def known_mode_of(points: Floats, modes: Modes) -> Ints:
+    """Mode of the nearest top."""
+    return modes.top_mode[cKDTree(modes.tops).query(points)[1]]
+
+
+def _cells(x: Floats, size: float) -> tuple[Floats, Ints]:
+    """Rows grouped by cells of a grid; rows of one spot on a border of cells may be two groups, which joining mends."""
+    cell, which = np.unique(np.round(x / size), axis=0, return_inverse=True)
+    return cell, which.ravel()
+
+
+def _best_of(value: Floats, group: Ints, count: int) -> Ints:
+    """Row with the largest value of each group, shape (count,)."""
+    order = np.lexsort((-value, group))
+    first = np.searchsorted(group[order], np.arange(count))
+    return order[first]
+
+
+def _join(density: Density, points: Floats, values: Floats, flat: float, neighbours: int = 8, looks: int = 7) -> Ints:
+    """Components of points joined by straight ways that dip less than ``flat`` below the lower end."""
+    count = len(points)
+    if count == 1:
+        return np.zeros(1, dtype=np.int64)
+    near = cKDTree(points).query(points, k=min(neighbours + 1, count))[1][:, 1:]
+    a, b = np.repeat(np.arange(count), near.shape[1]), near.ravel()
+    dip = np.minimum(values[a], values[b])
+    lowest = np.full(len(a), np.inf)
+    for share in np.arange(1, looks + 1) / (looks + 1):
+        lowest = np.minimum(lowest, density.log_prob(points[a] + share * (points[b] - points[a])))
+    joined = lowest >= dip - flat
+    graph = coo_array((np.ones(joined.sum()), (a[joined], b[joined])), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
