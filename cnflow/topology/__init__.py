@@ -22,11 +22,15 @@ _HOMES = {
     "as_density": "sources",
     "calibrate": "calibration",
     "circular_coordinates": "circular",
+    "cup_product": "product",
+    "factor_betti": "product",
     "grid_homology": "grid",
     "knot_report": "knots",
+    "kunneth": "product",
     "level_sets": "analysis",
     "linking_number": "knots",
     "rips": "diagrams",
+    "separability": "product",
 }
 
 __all__ = list(_HOMES)

@@ -1,0 +1,824 @@
+"""Is a set of vectors a product? Two independent blocks of directions, Künneth's formula, and the cup product."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement, product
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from cnflow.flow.whitening import sample_whitening
+from cnflow.topology.diagrams import landmarks_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "STANDARD",
+    "CupProduct",
+    "Factors",
+    "Separability",
+    "cup_product",
+    "factor_betti",
+    "kunneth",
+    "mutual_information",
+    "separability",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MAX_DIRECTIONS = 10
+"""Of `separability`: the number of splits doubles with every direction, and neighbours say ever less."""
+
+MAX_LANDMARKS = 200
+"""Of `cup_product`: up to 1.3 million triangles, though a surface has tens of thousands, and takes 2 to 3 seconds."""
+
+MIXTURE = 0.4
+"""Mixture index from which on rows are called a mixture."""
+
+SCREEN = 1000
+"""Rows that rank rotations and splits; which of them is lowest shows in fewer rows than by how much."""
+
+ANGLES = 90
+"""Looked at in the plane, between 0 and 90 degrees: exchanging the two blocks is a rotation by 90 degrees."""
+
+STANDARD = {
+    "point": (1,),
+    "2 points": (2,),
+    "3 points": (3,),
+    "4 points": (4,),
+    "circle": (1, 1),
+    "figure eight": (1, 2),
+    "sphere": (1, 0, 1),
+    "torus": (1, 2, 1),
+}
+"""Betti vectors that `factor_betti` knows, over Z/2. A point stands for all that contracts to one: interval, ball."""
+
+
+# --- two independent blocks ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Separability:
+    """How well whitened rows split into two independent blocks; see `separability`.
+
+    Attributes:
+        first, second: orthonormal bases of the blocks in whitened coordinates, shapes (k, a) and (k, b), a ≤ b; orthogonal
+            to each other up to a few 1/√n.
+        mean: shape (k,); ``(x - mean) @ whitening`` are whitened rows.
+        whitening: shape (k, k).
+        dependence: separability index: least mutual information of two blocks, nats. May be negative.
+        std_error: its standard error at this split.
+        null: the same after permuting one block's rows, shape (n_permutations,).
+        p_value: share of the null at or above ``dependence``, counting itself.
+        alpha: the p-value above which the rows are called a product.
+        mixture_index: largest share of rows in a narrow band of any direction, on the half of the rows not searched for it.
+        mixture_std_error: its binomial standard error.
+        mixture_null: its value for a Gaussian.
+        mixture_direction: that direction in whitened coordinates, shape (k,).
+        mixture_offset: the band is ``|z @ mixture_direction - mixture_offset| < band · √(1 + mixture_offset²)``.
+        splits: every split compared: sizes and nats, the best first, before it was refined.
+        profile: in the plane, angles in degrees and nats, shape (m, 2); else None.
+        n_rows: rows used.
+    """
+
+    first: Floats
+    second: Floats
+    mean: Floats
+    whitening: Floats
+    dependence: float
+    std_error: float
+    null: Floats
+    p_value: float
+    alpha: float
+    mixture_index: float
+    mixture_std_error: float
+    mixture_null: float
+    mixture_direction: Floats
+    mixture_offset: float
+    splits: tuple[tuple[int, int, float], ...]
+    profile: Floats | None
+    n_rows: int
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the best split cannot be told from independent blocks."""
+        return self.p_value > self.alpha
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether 40 % of the rows or more lie in a narrow band, five times a Gaussian's share."""
+        return self.mixture_index >= MIXTURE
+
+    @property
+    def verdict(self) -> str:
+        """In words; irreducible is what is neither a product nor a mixture."""
+        product = f"product of {self.first.shape[1]} + {self.second.shape[1]} directions"
+        if self.is_product:
+            return f"{product}, and a mixture" if self.is_mixture else product
+        return "mixture" if self.is_mixture else "irreducible"
+
+    def coordinates(self, x: ArrayLike) -> tuple[Floats, Floats]:
+        """Give rows in the two blocks, whitened, shapes (n, a) and (n, b)."""
+        z = (np.asarray(x, dtype=np.float64) - self.mean) @ self.whitening
+        return z @ self.first, z @ self.second
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row per split compared: sizes and nats; for the best one, refined, the test's figures too."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.splits, columns=["first", "second", "compared_nats"])
+        frame.loc[0, ["nats", "std_error", "null_mean", "null_95", "p_value"]] = [
+            self.dependence, self.std_error, self.null.mean(), np.quantile(self.null, 0.95), self.p_value,
+        ]  # fmt: skip
+        return frame
+
+    def __repr__(self) -> str:
+        """Summarise for a person."""
+        return (
+            f"Separability: {self.verdict} ({self.n_rows} rows)\n"
+            f"  best split {self.first.shape[1]} + {self.second.shape[1]}: {self.dependence:.3f} ± {self.std_error:.3f} nats, "
+            f"null {self.null.mean():.3f} ± {self.null.std():.3f}, p = {self.p_value:.3g} ({len(self.null)} permutations)\n"
+            f"  mixture index {self.mixture_index:.3f} ± {self.mixture_std_error:.3f}, Gaussian {self.mixture_null:.3f}"
+        )
+
+
+def mutual_information(a: ArrayLike, b: ArrayLike, neighbours: int = 5) -> float:
+    """Mutual information of two blocks of directions, by nearest neighbours.
+
+    About 0 for independent blocks, with a standard deviation of about ``0.5 / √n`` at five neighbours. Too low when
+    blocks of many directions depend strongly. Costs n log n in few directions.
+
+    Args:
+        a: rows, shape (n, p).
+        b: the same rows, shape (n, q).
+        neighbours: k; more give less spread and more bias.
+
+    Returns:
+        The estimate in nats; slightly negative at times.
+
+    Raises:
+        ValueError: the rows disagree, or are no more than the neighbours.
+
+    References:
+        Kraskov, Stögbauer, Grassberger: Estimating mutual information (2004), the first of its two estimators.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(2000, 2))
+        >>> truth = -np.log(1 - .8**2) / 2
+        >>> bool(abs(mutual_information(z[:, :1], .8 * z[:, :1] + .6 * z[:, 1:]) - truth) < .05)
+        True
+    """
+    from scipy.spatial import cKDTree
+    from scipy.special import digamma
+
+    a, b = (np.asarray(block, dtype=np.float64) for block in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) <= neighbours:
+        raise ValueError(
+            f"a has shape {a.shape} and b {b.shape}, expected (n, p) and (n, q) with n above {neighbours}: pass paired rows, "
+            "and one column as x[:, None]"
+        )
+    both = np.hstack([a, b])
+    reach = cKDTree(both).query(both, [neighbours + 1], p=np.inf, workers=1)[0][:, 0]
+    reach = np.nextafter(reach, 0)
+    near = sum(digamma(_within(block, reach)) for block in (a, b))
+    return float(digamma(neighbours) + digamma(len(both)) - np.mean(near))
+
+
+def _within(block: Floats, reach: Floats) -> Ints:
+    """Rows of a block within reach of each, itself included."""
+    from scipy.spatial import cKDTree
+
+    if block.shape[1] == 1:
+        line = block[:, 0]
+        order = np.sort(line)
+        return np.searchsorted(order, line + reach, "right") - np.searchsorted(order, line - reach, "left")
+    return cKDTree(block).query_ball_point(block, reach, p=np.inf, return_length=True, workers=1)
+
+
+def separability(
+    x: ArrayLike,
+    *,
+    n_permutations: int = 99,
+    alpha: float = 0.01,
+    band: float = 0.1,
+    neighbours: int = 5,
+    max_rows: int = 2000,
+    seed: int = 0,
+) -> Separability:
+    """Say whether rows are a product: do their directions split into two independent blocks, in some rotation?
+
+    *Separability index.* The least mutual information of two blocks, over rotations of the whitened rows and over
+    splits: low means that two smaller sets, each on its own, say all. In the plane every angle is looked at. In more
+    directions FastICA (three contrasts) gives the rotations: where independent blocks exist, its components fall each
+    into one of them and only remain to be grouped, by their mutual information in pairs; the best groupings are then
+    compared as blocks, and turned against each other for as long as that helps.
+
+    *Mixture index.* The largest share of rows with ``|v·x + c| < band · rms(v·x + c)`` over v and c: high means that
+    a part of the rows lies in fewer directions, as in a mixture of two sets.
+
+    *Null.* One block's rows permuted. The blocks were chosen for least dependence on the same rows, so p-values of
+    true products are large rather than small, and the dependence of others is too low by about its standard error.
+    Directions at right angles in whitened rows are those of a product only up to 1/√n; so in the end directions may
+    lean by that. The mixture index is searched on one half of the rows and counted on the other.
+
+    *When it is wrong.* "Irreducible" says that no split was found, which is the truth in the plane; in more directions
+    FastICA finds no blocks whose every direction has the kurtosis of a Gaussian. A Gaussian is a product in
+    every rotation, and blocks may split further: ask again about ``coordinates(x)[1]``. Two independent blocks is a
+    claim on the *law*: a torus whose density is not a product, or one bent, is no product here, but see
+    `kunneth` and `cup_product` for its type. Rows must be independent.
+
+    Args:
+        x: rows, shape (n, k), 2 ≤ k ≤ 10; the core of a flow.
+        n_permutations: behind the p-value.
+        alpha: the p-value above which the rows are called a product.
+        band: half-width of the mixture index's band, in units of the root mean square.
+        neighbours: of the estimate of mutual information.
+        max_rows: rows drawn at random if there are more.
+        seed: of every draw.
+
+    Returns:
+        A `Separability`.
+
+    Raises:
+        ValueError: x is no array of finite rows, has one direction or more than 10, has under 80 rows or does not fill
+            its directions, or an option is out of range.
+
+    References:
+        Engels, Michaud, Liao, Gurnee, Tegmark: Not all language model features are one-dimensionally linear (2024),
+            for both indices.
+        Kraskov, Stögbauer, Grassberger: Estimating mutual information (2004).
+        Cardoso: Multidimensional independent component analysis (1998); Szabó, Póczos, Lőrincz: Separation theorem
+            for independent subspace analysis and its consequences (2012), for grouping components of ICA.
+        Holmes, Nemenman: Estimation of mutual information for real-valued data with error bars and controlled bias
+            (2019), for the standard error.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.choice([-1, 1], (800, 2)) + .3 * rng.normal(size=(800, 2))
+        >>> separability(x @ [[.8, .6], [-.6, .8]], n_permutations=19, alpha=.05).verdict
+        'product of 1 + 1 directions'
+    """
+    from scipy.special import erf
+
+    x = _checked(x, n_permutations, alpha, band, neighbours)
+    rng = np.random.default_rng([seed, 0x70726F64])
+    x = x[rng.permutation(len(x))[:max_rows]]
+    mean, root = sample_whitening(x)
+    whitening = np.linalg.inv(root).T
+    z = (x - mean) @ whitening
+    first, second, splits, profile = _search(z, neighbours, seed)
+    a, b = z @ first, z @ second
+    found = mutual_information(a, b, neighbours)
+    null = np.array([mutual_information(a, b[rng.permutation(len(b))], neighbours) for _ in range(n_permutations)])
+    direction, offset = _band(z[: len(z) // 2], band, rng)
+    inside = _in_band(z[len(z) // 2 :] @ direction, offset, band)
+    return Separability(
+        first=first,
+        second=second,
+        mean=mean,
+        whitening=whitening,
+        dependence=found,
+        std_error=_std_error(a, b, neighbours),
+        null=null,
+        p_value=float((1 + (null >= found).sum()) / (1 + n_permutations)),
+        alpha=alpha,
+        mixture_index=float(inside.mean()),
+        mixture_std_error=float(np.sqrt(inside.mean() * (1 - inside.mean()) / len(inside))),
+        mixture_null=float(erf(band / np.sqrt(2))),
+        mixture_direction=direction,
+        mixture_offset=offset,
+        splits=splits,
+        profile=profile,
+        n_rows=len(z),
+    )
+
+
+def _checked(x: ArrayLike, n_permutations: int, alpha: float, band: float, neighbours: int) -> Floats:
+    """The rows, or what is wrong with them and with the options."""
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2 or not 2 <= x.shape[1] <= MAX_DIRECTIONS:
+        raise ValueError(
+            f"x has shape {x.shape}, expected (n, k) with 2 to {MAX_DIRECTIONS} directions: one direction is no product; "
+            "of many, pass the core of a flow"
+        )
+    if len(x) < 80:
+        raise ValueError(f"x has {len(x)} rows, expected at least 80: fewer have no neighbourhoods to speak of")
+    if not np.isfinite(x).all():
+        raise ValueError(f"x has {(~np.isfinite(x)).any(1).sum()} rows that are not finite, expected none: drop them")
+    if n_permutations < 19:
+        raise ValueError(f"n_permutations is {n_permutations}, expected at least 19: the least p-value is 1 / (1 + it)")
+    if not 1 / (1 + n_permutations) <= alpha < 1:
+        raise ValueError(
+            f"alpha is {alpha} with {n_permutations} permutations, expected {1 / (1 + n_permutations):.3g} or more and below 1: "
+            "no p-value would be below it. Ask for more permutations"
+        )
+    if not 0 < band < 1:
+        raise ValueError(f"band is {band}, expected above 0 and below 1: .1 is usual")
+    if not 1 <= neighbours <= 20:
+        raise ValueError(f"neighbours is {neighbours}, expected 1 to 20: 5 is usual")
+    return x
+
+
+def _std_error(a: Floats, b: Floats, neighbours: int, parts: int = 8) -> float:
+    """Standard error by disjoint parts: the variance falls as 1/n, so it is that of the parts over their number."""
+    pieces = np.array_split(np.arange(len(a)), min(parts, len(a) // (4 * neighbours)))
+    if len(pieces) < 2:
+        return float("nan")
+    each = [mutual_information(a[rows], b[rows], neighbours) for rows in pieces]
+    return float(np.std(each, ddof=1) / np.sqrt(len(pieces)))
+
+
+def _search(
+    z: Floats, neighbours: int, seed: int
+) -> tuple[Floats, Floats, tuple[tuple[int, int, float], ...], Floats | None]:
+    """The blocks of least dependence, the splits that were compared, and in the plane the dependence at every angle."""
+    few, k = z[:SCREEN], z.shape[1]
+    profile = None
+    if k == 2:
+        degrees = np.arange(ANGLES) * (90 / ANGLES)
+        turns = [_givens(2, 0, 1, np.deg2rad(angle)) for angle in degrees]
+        profile = np.column_stack([degrees, [_dependence(few, turn, 1, neighbours) for turn in turns]])
+        candidates = [(turns[i], 1) for i in np.argsort(profile[:, 1])[:3]] + [
+            (turn, 1) for turn in _rotations(z, seed)
+        ]
+    else:
+        candidates = [found for rotation in _rotations(z, seed) for found in _groupings(few, rotation, neighbours)]
+    scored = sorted((_dependence(few, basis, size, neighbours), size, i) for i, (basis, size) in enumerate(candidates))
+    value, size, best = scored[0]
+    splits = tuple((a, k - a, nats) for nats, a, _ in scored)
+    basis = candidates[best][0]
+    if k > 2 and value > 2 / np.sqrt(len(few)):
+        basis = _turn(few, basis, size, value, neighbours)
+    basis = _lean(z, basis, size, neighbours)
+    # within a block any basis will do
+    return np.linalg.qr(basis[:, :size])[0], np.linalg.qr(basis[:, size:])[0], splits, profile
+
+
+def _rotations(z: Floats, seed: int) -> Iterator[Floats]:
+    """Orthonormal candidates: the components of FastICA by each of its contrasts, shape (k, k), in columns."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    for contrast in ("logcosh", "cube", "exp"):
+        with warnings.catch_warnings():
+            # Within a round block no direction is preferred, so that components of true blocks need not converge.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = FastICA(whiten=False, fun=contrast, max_iter=200, tol=1e-4, random_state=seed).fit(z - z.mean(0))
+        yield np.linalg.qr(model.components_.T)[0]
+
+
+def _groupings(z: Floats, rotation: Floats, neighbours: int, most: int = 2) -> Iterator[tuple[Floats, int]]:
+    """Of each size, the splits of the components that cut the least dependence in pairs."""
+    k, y = len(rotation), z @ rotation
+    pairs = np.zeros((k, k))
+    for i, j in combinations(range(k), 2):
+        pairs[i, j] = pairs[j, i] = max(mutual_information(y[:, [i]], y[:, [j]], neighbours), 0.0)
+    for size in range(1, k // 2 + 1):
+        chosen = [list(part) for part in combinations(range(k), size) if 2 * size < k or 0 in part]
+        rest = [[i for i in range(k) if i not in part] for part in chosen]
+        cuts = [pairs[np.ix_(part, other)].sum() for part, other in zip(chosen, rest, strict=True)]
+        for place in np.argsort(cuts)[:most]:
+            yield rotation[:, chosen[place] + rest[place]], size
+
+
+def _givens(k: int, i: int, j: int, angle: float) -> Floats:
+    """Rotation by an angle in the plane of directions i and j."""
+    turn = np.eye(k)
+    turn[[i, j], [i, j]] = np.cos(angle)
+    turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+    return turn
+
+
+def _dependence(z: Floats, basis: Floats, size: int, neighbours: int) -> float:
+    """Mutual information of the first columns of a basis with the others."""
+    return mutual_information(z @ basis[:, :size], z @ basis[:, size:], neighbours)
+
+
+def _turn(z: Floats, basis: Floats, size: int, value: float, neighbours: int) -> Floats:
+    """Turn the blocks against each other, pair by pair, by ever smaller angles, keeping what lowers the dependence."""
+    k = len(basis)
+    for step in np.deg2rad([45, 20, 8, 3]):
+        for i, j, angle in product(range(size), range(size, k), (-step, step)):
+            other = basis @ _givens(k, i, j, angle)
+            lowered = _dependence(z, other, size, neighbours)
+            if lowered < value:
+                value, basis = lowered, other
+    return basis
+
+
+def _lean(z: Floats, basis: Floats, size: int, neighbours: int) -> Floats:
+    """Lean directions of one block towards the other's by what sampling may have moved them, as far as independence.
+
+    The sample covariance of independent directions is off by 1/√n, and so is what whitening makes of them: directions at
+    right angles to each other that mix the blocks a little, which shows where modes are narrow.
+    """
+    k, value = len(basis), _dependence(z, basis, size, neighbours)
+    a, b = z @ basis[:, :size], z @ basis[:, size:]
+    # the estimate is a little below 0 for independent blocks: shifted against each other they tell by how much
+    nothing = np.mean(
+        [mutual_information(a, np.roll(b, len(b) // part, axis=0), neighbours) for part in (2, 3, 4, 5, 7)]
+    )
+    pairs = [pair for i, j in product(range(size), range(size, k)) for pair in ((i, j), (j, i))]
+    for step in np.array([2.0, 1.0, 0.5]) / np.sqrt(len(z)):
+        for (to, by), sign in product(pairs, (-1, 1)):
+            if value <= nothing:
+                return basis
+            other = basis.copy()
+            other[:, to] += sign * step * basis[:, by]
+            lowered = _dependence(z, other, size, neighbours)
+            if lowered < value:
+                value, basis = lowered, other
+    return basis
+
+
+def _in_band(y: Floats, offset: float, band: float) -> Bools:
+    """Whether whitened projections are within a band of half-width ``band`` root mean squares around the offset."""
+    return np.abs(y - offset) < band * np.sqrt(1 + offset**2)
+
+
+def _fullest(y: Floats, band: float) -> tuple[Ints, Floats]:
+    """For each column of whitened projections the largest count in any band centred at a row, and its centre."""
+    counts, centres = [], []
+    for line in np.sort(y, axis=0).T:
+        half = band * np.sqrt(1 + line**2)
+        inside = np.searchsorted(line, line + half) - np.searchsorted(line, line - half, "right")
+        counts.append(inside.max())
+        centres.append(line[inside.argmax()])
+    return np.array(counts), np.array(centres)
+
+
+def _band(z: Floats, band: float, rng: np.random.Generator) -> tuple[Floats, float]:
+    """Direction and centre of the fullest band: many directions, then ever nearer ones of the best few."""
+    k = z.shape[1]
+    directions = rng.normal(size=(k, 128 * k))
+    for spread in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, None):
+        directions = directions / np.linalg.norm(directions, axis=0)
+        counts, centres = _fullest(z @ directions, band)
+        order = np.argsort(-counts, kind="stable")[:6]
+        best = directions[:, order]
+        if spread is not None:
+            directions = np.hstack([best, np.repeat(best, 16, axis=1) + spread * rng.normal(size=(k, 96))])
+    return best[:, 0], float(centres[order[0]])
+
+
+# --- Künneth ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Factors:
+    """Two spaces whose product has given Betti numbers; see `factor_betti`.
+
+    Attributes:
+        names: keys of `STANDARD`.
+        betti: their Betti vectors.
+    """
+
+    names: tuple[str, str]
+    betti: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def __repr__(self) -> str:
+        """As one writes a product."""
+        return " × ".join(f"{name} {betti}" for name, betti in zip(self.names, self.betti, strict=True))
+
+
+def kunneth(betti_a: ArrayLike, betti_b: ArrayLike) -> tuple[int, ...]:
+    """Betti numbers of a product of two spaces, over a field: those of the factors multiply as polynomials.
+
+    Args:
+        betti_a: β₀, β₁, … of one space.
+        betti_b: of the other, over the same field.
+
+    Returns:
+        β₀, β₁, … of their product, without zeros at the end.
+
+    Raises:
+        ValueError: a vector is empty or has entries that are not whole numbers ≥ 0, or none above 0.
+
+    References:
+        Hatcher: Algebraic topology (2002), section 3.B.
+
+    Example:
+        >>> kunneth((1, 1), (1, 1)), kunneth((2,), (1, 1))
+        ((1, 2, 1), (2, 2))
+    """
+    product = np.polynomial.polynomial.polymul(_betti("betti_a", betti_a), _betti("betti_b", betti_b))
+    return tuple(round(number) for number in product)
+
+
+def factor_betti(betti: ArrayLike) -> list[Factors]:
+    """List the products of two standard spaces that have these Betti numbers.
+
+    Betti numbers do not prove a product: circle ∨ circle ∨ sphere has (1, 2, 1) as the torus has; the cup product
+    tells them apart, see `cup_product`.
+
+    Args:
+        betti: β₀, β₁, …; zeros at the end do not matter.
+
+    Returns:
+        Every pair of `STANDARD` spaces whose product has them, those with a proper second factor first; a point stands for an
+        interval or ball.
+
+    Raises:
+        ValueError: as for `kunneth`.
+
+    References:
+        Hatcher: Algebraic topology (2002), section 3.B.
+
+    Example:
+        >>> factor_betti((1, 2, 1))[0], factor_betti((1, 1, 0)), factor_betti((2, 2, 0))[0]
+        (circle (1, 1) × circle (1, 1), [circle (1, 1) × point (1,)], 2 points (2,) × circle (1, 1))
+    """
+    wanted = tuple(int(number) for number in _betti("betti", betti))
+    pairs = combinations_with_replacement(STANDARD, 2)
+    found = [(a, b) if a != "point" else (b, a) for a, b in pairs if kunneth(STANDARD[a], STANDARD[b]) == wanted]
+    return [
+        Factors(pair, (STANDARD[pair[0]], STANDARD[pair[1]])) for pair in sorted(found, key=lambda p: p[1] == "point")
+    ]
+
+
+def _betti(name: str, value: ArrayLike) -> Floats:
+    """A Betti vector without zeros at its end."""
+    betti = np.asarray(value, dtype=np.float64)
+    if betti.ndim != 1 or not betti.any() or (betti < 0).any() or (betti != np.round(betti)).any():
+        raise ValueError(
+            f"{name} is {np.asarray(value).tolist()}, expected whole numbers β₀, β₁, … of a space that is not empty: "
+            "(1, 1) for a circle"
+        )
+    return np.trim_zeros(betti, "b")
+
+
+# --- cup product --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CupProduct:
+    """Cup products of the longest H1 classes over Z/2; see `cup_product`.
+
+    Attributes:
+        form: entry (i, j) says whether class i ∪ class j is nonzero in H2 at ``scale``, shape (m, m), symmetric.
+        scale: of the Rips complex.
+        interval: scales at which all m classes live.
+        bars: birth and death of the classes, shape (m, 2).
+        surface: birth and death of the H2 class that lives longest beside them, up to the end of ``interval``; None if
+            none does, or a scale was given.
+        n_landmarks: vertices.
+        n_triangles: at ``scale``.
+    """
+
+    form: Bools
+    scale: float
+    interval: tuple[float, float]
+    bars: Floats
+    surface: tuple[float, float] | None
+    n_landmarks: int
+    n_triangles: int
+
+    @property
+    def nonzero(self) -> bool:
+        """Whether any product is nonzero, squares included."""
+        return bool(self.form.any())
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if not self.nonzero:
+            return "every product is zero: loops side by side, not a product of loops"
+        if self.form.diagonal().any():
+            return "a square is nonzero: not orientable, as the Klein bottle and the projective plane"
+        return "a product of two classes is nonzero, squares are zero: as on a torus"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row per pair of classes."""
+        import pandas as pd
+
+        i, j = np.triu_indices(len(self.form))
+        columns = {"first": i, "second": j, "nonzero": self.form[i, j]}
+        ends = {"first_birth": self.bars[i, 0], "first_death": self.bars[i, 1], "second_birth": self.bars[j, 0],
+                "second_death": self.bars[j, 1]}  # fmt: skip
+        return pd.DataFrame(columns | ends | {"scale": self.scale})
+
+    def __repr__(self) -> str:
+        """Summarise for a person."""
+        bars = ", ".join(f"({birth:.3g}, {death:.3g})" for birth, death in self.bars)
+        surface = "" if self.surface is None else f", beside H2 ({self.surface[0]:.3g}, {self.surface[1]:.3g})"
+        return (
+            f"CupProduct: {self.verdict}\n  {len(self.form)} classes {bars}{surface}\n"
+            f"  at scale {self.scale:.3g}: {self.n_landmarks} landmarks, {self.n_triangles} triangles"
+        )
+
+
+def cup_product(
+    x: ArrayLike,
+    landmarks: int = 100,
+    *,
+    classes: int = 2,
+    scale: float | None = None,
+    metric: Literal["euclidean", "precomputed"] = "euclidean",
+) -> CupProduct:
+    """Say whether products of H1 classes are nonzero in H2: what tells a torus from loops and a sphere side by side.
+
+    Both have Betti numbers (1, 2, 1). On a torus the product of the two circles' classes is its surface; in a wedge
+    every product is zero. On a Rips complex at scale r, over Z/2, ``(a ∪ b)[u, v, w] = a[u, v] · b[v, w]`` for
+    u < v < w, and the question is whether that is a coboundary, which is decided exactly. The squares a ∪ a are given
+    too: over Z/2 one of them is nonzero if and only if a closed surface is not orientable.
+
+    *The scale.* The middle of the longest interval in which all the classes and one H2 class live; where no H2 class
+    does, every product is zero, and the middle of the classes' own interval is used.
+
+    *When it is wrong.* It is exact for the complex, which must have the shape's type at this scale: look at ``bars`` and
+    ``surface``, they should be long. H1 bars that are noise give an answer about noise, and an H2 bar that is noise a
+    zero (a 3-torus needs 150 landmarks, at 100 every product vanishes).
+    Landmarks sit at the far ends, so outliers are preferred: pass a dense core. Two products in an H2 of more than one
+    class may be different elements.
+
+    Args:
+        x: rows, shape (n, d), or with metric "precomputed" their distances, shape (n, n).
+        landmarks: vertices, at most 200, taken one by one farthest from those before.
+        classes: the longest H1 bars to be multiplied.
+        scale: of the complex, in units of x; it must lie in the interval where the classes live.
+        metric: "euclidean" or "precomputed".
+
+    Returns:
+        A `CupProduct`.
+
+    Raises:
+        ValueError: shapes are wrong or rows not finite, there are too many landmarks, too few H1 bars, bars that do not
+            live together, or a scale outside.
+
+    References:
+        Hatcher: Algebraic topology (2002), sections 3.1 and 3.2.
+        Contessoto, Mémoli, Stefanou, Zhou: Persistent cup-length (2022).
+        Tralie, Saul, Bar-On: Ripser.py (2018), for the cocycles.
+
+    Example:
+        >>> angles = np.random.default_rng(0).uniform(0, 2 * np.pi, (2000, 2))
+        >>> cup_product(np.hstack([np.cos(angles), np.sin(angles)]), 60).form.astype(int).tolist()
+        [[0, 1], [1, 0]]
+    """
+    from ripser import ripser
+
+    distances = _landmark_distances(x, landmarks, metric)
+    if classes < 1:
+        raise ValueError(f"classes is {classes}, expected at least 1: 2 for a torus")
+    first = ripser(distances, distance_matrix=True, maxdim=1, coeff=2, do_cocycles=True)
+    lived = first["dgms"][1]
+    order = np.argsort(lived[:, 0] - lived[:, 1], kind="stable")[:classes]
+    if len(order) < classes:
+        raise ValueError(
+            f"{classes} classes were asked for, but H1 has {len(order)} bars at {len(distances)} landmarks: ask for fewer"
+        )
+    bars = lived[order].astype(np.float64)
+    low, high = float(bars[:, 0].max()), float(bars[:, 1].min())
+    if not low < high:
+        raise ValueError(
+            f"the {classes} longest H1 bars, {bars.tolist()}, have no scale in common, expected one: ask for fewer classes"
+        )
+    surface = None
+    if scale is None:
+        surface = _surface(distances, low, high)
+        scale = (max(surface[0], low) + surface[1]) / 2 if surface else (low + high) / 2
+    elif not low <= scale < high:
+        raise ValueError(
+            f"scale is {scale}, expected in [{low:.4g}, {high:.4g}) where the {classes} classes live: leave it out"
+        )
+
+    edges, triangles = _complex(distances, scale)
+    cochains = [_on_edges(first["cocycles"][1][place], edges, len(distances)) for place in order]
+    form = np.zeros((classes, classes), dtype=np.bool_)
+    for i, j in combinations_with_replacement(range(classes), 2):
+        product = cochains[i][triangles[:, 0]] & cochains[j][triangles[:, 1]]
+        form[i, j] = form[j, i] = not _is_coboundary(triangles, product, len(edges))
+    return CupProduct(form, float(scale), (low, high), bars, surface, len(distances), len(triangles))
+
+
+def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
+    """Distances between landmarks, each the row farthest from those before; the first is farthest from the mean."""
+    x = np.asarray(x, dtype=np.float64)
+    if metric not in ("euclidean", "precomputed"):
+        raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'precomputed'")
+    if (
+        x.ndim != 2
+        or not np.isfinite(x).all()
+        or (metric == "precomputed" and (x.shape[0] != x.shape[1] or (x != x.T).any()))
+    ):
+        wanted = "(n, d) of finite rows" if metric == "euclidean" else "(n, n), finite and symmetric"
+        raise ValueError(f"x has shape {x.shape}, expected {wanted}: drop rows that are not finite, or change metric")
+    if not 4 <= landmarks <= MAX_LANDMARKS:
+        raise ValueError(
+            f"landmarks is {landmarks}, expected 4 to {MAX_LANDMARKS}: triangles grow with their cube, and 100 show a torus"
+        )
+    if metric == "euclidean":
+        chosen = x[landmarks_of(x, landmarks)[0]]
+        return cdist(chosen, chosen)
+    places = [int(x.sum(0).argmax())]
+    nearest = x[places[0]]
+    while len(places) < min(landmarks, len(x)) and nearest.max() > 0:
+        places.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, x[places[-1]])
+    return x[np.ix_(places, places)]
+
+
+def _surface(distances: Floats, low: float, high: float) -> tuple[float, float] | None:
+    """The H2 bar that lives longest within [low, high), cut at high; None if none does."""
+    from ripser import ripser
+
+    bars = ripser(distances, distance_matrix=True, maxdim=2, coeff=2, thresh=high)["dgms"][2].astype(np.float64)
+    lived = np.minimum(bars[:, 1], high) - np.maximum(bars[:, 0], low)
+    if len(bars) == 0 or lived.max() <= 0:
+        return None
+    return float(bars[lived.argmax(), 0]), float(min(bars[lived.argmax(), 1], high))
+
+
+def _complex(distances: Floats, scale: float) -> tuple[Ints, Ints]:
+    """Edges (u < v) up to a scale, and triangles u < v < w as the numbers of their edges uv, vw, uw."""
+    # ripser computes in single precision: an edge must not be on the other side of the scale here.
+    near = distances.astype(np.float32) <= np.float32(scale)
+    edges = np.argwhere(np.triu(near, 1))
+    number = np.full(distances.shape, -1, dtype=np.int64)
+    number[edges[:, 0], edges[:, 1]] = np.arange(len(edges))
+    triangles = []
+    for u in range(len(distances)):
+        after = u + 1 + np.flatnonzero(near[u, u + 1 :])
+        v, w = after[np.argwhere(np.triu(near[np.ix_(after, after)], 1))].reshape(-1, 2).T
+        triangles.append(np.column_stack([number[u, v], number[v, w], number[u, w]]))
+    return edges, np.concatenate(triangles)
+
+
+def _on_edges(cocycle: NDArray, edges: Ints, n: int) -> Bools:
+    """A cocycle of ripser's, rows (i, j, value), as one bit for each edge of the complex."""
+    table = np.zeros((n, n), dtype=np.bool_)
+    table[cocycle[:, 0], cocycle[:, 1]] = cocycle[:, 2] % 2 == 1
+    return (table | table.T)[edges[:, 0], edges[:, 1]]
+
+
+def _is_coboundary(triangles: Ints, cochain: Bools, n_edges: int) -> bool:
+    """Whether bits on triangles are the sums, over Z/2, of bits on their three edges.
+
+    An edge gets its bit from any triangle whose other two are known; where none is, its bit becomes an unknown. So
+    every bit is a constant plus a sum of few unknowns, and what is left are the triangles that none was got from,
+    each an equation in the unknowns: thousands of edges come down to tens of unknowns.
+    """
+    known = np.zeros(n_edges, dtype=np.bool_)
+    value = np.zeros((n_edges, 2), dtype=np.uint64)  # bit 0 of the first word is the constant
+    unknowns = 1
+    open_triangles = np.ones(len(triangles), dtype=np.bool_)
+    touched = np.bincount(triangles.ravel(), minlength=n_edges)
+    equations: list[NDArray[np.uint64]] = []
+    while True:
+        rows = np.flatnonzero(open_triangles)
+        missing = (~known[triangles[rows]]).sum(1)
+        done = rows[missing == 0]
+        if len(done):
+            left = np.bitwise_xor.reduce(value[triangles[done]], axis=1)
+            left[:, 0] ^= cochain[done].astype(np.uint64)
+            equations.append(np.unique(left, axis=0))
+            open_triangles[done] = False
+        ready = rows[missing == 1]
+        if len(ready):
+            three = triangles[ready]
+            absent = ~known[three]
+            edge, place = np.unique(three[absent], return_index=True)
+            chosen, three, absent = ready[place], three[place], absent[place]
+            others = three[~absent].reshape(-1, 2)
+            value[edge] = value[others[:, 0]] ^ value[others[:, 1]]
+            value[edge, 0] ^= cochain[chosen].astype(np.uint64)
+            known[edge] = True
+            continue
+        if not open_triangles.any():
+            break
+        # Stuck: the edge in most triangles becomes an unknown.
+        edge = np.where(known, -1, touched).argmax()
+        word, bit = divmod(unknowns, 64)
+        if word >= value.shape[1]:
+            value = np.pad(value, ((0, 0), (0, value.shape[1])))
+        value[edge, word] = np.uint64(1) << np.uint64(bit)
+        known[edge] = True
+        unknowns += 1
+    return _solvable(equations)
+
+
+def _solvable(equations: list[NDArray[np.uint64]]) -> bool:
+    """Whether linear equations over Z/2 have a solution; bit 0 is the constant, the others are coefficients."""
+    width = max((each.shape[1] for each in equations), default=1)
+    padded = [np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in equations]
+    pivots: dict[int, int] = {}
+    for row in np.unique(np.concatenate(padded), axis=0) if padded else ():
+        number = int.from_bytes(row.astype("<u8").tobytes(), "little")
+        while number > 1:
+            top = number.bit_length()
+            if top not in pivots:
+                pivots[top] = number
+                break
+            number ^= pivots[top]
+        if number == 1:
+            return False
+    return True
