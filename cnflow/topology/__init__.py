@@ -29,6 +29,7 @@ _HOMES = {
     "kunneth": "product",
     "level_sets": "analysis",
     "linking_number": "knots",
+    "ridge_loops": "ridge",
     "rips": "diagrams",
     "separability": "product",
 }
