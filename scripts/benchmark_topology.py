@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from benchmark_rows import ROOT, Row, complete, train
+from benchmark_rows import Row, complete, train
 
 from cnflow.flow import load_flow
 from cnflow.topology import MixtureDensity, level_sets
@@ -22,7 +21,6 @@ from cnflow.topology.build import survey
 from cnflow.topology.confidence import SCALES
 from cnflow.topology.knots import knot_determinant, linking_number
 
-sys.path.insert(0, str(ROOT))
 FLOWS = ("ring", "clusters", "linked_rings", "trefoil", "nested_clusters")
 PROMINENCE = {1.5: 0.4435051, 2.0: 1.3071891, 3.0: 3.8068528}
 THREE = MixtureDensity([0.5, 0.3, 0.2], [[-2.0, 0.0], [2.0, 0.0], [0.0, 2.5]], np.full(3, 0.6) ** 2)

@@ -33,8 +33,12 @@ def _rows(split: Any, most: int = MOST_ROWS) -> tuple[Tensor, np.ndarray]:
     chosen = np.arange(len(split))
     if len(split) > most:
         chosen = np.sort(np.random.default_rng([len(split), most]).choice(len(split), most, replace=False))
-    part = split[torch.as_tensor(chosen)] if isinstance(split, Tensor) else torch.as_tensor(np.asarray(split[chosen]))
-    return part, chosen
+    return take_rows(split, chosen), chosen
+
+
+def take_rows(split: Any, number: np.ndarray) -> Tensor:
+    """Rows of a split, a tensor or something that reads rows when indexed, by their numbers, shape (m,)."""
+    return split[torch.as_tensor(number)] if isinstance(split, Tensor) else torch.as_tensor(np.asarray(split[number]))
 
 
 def _nll(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:

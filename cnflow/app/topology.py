@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import yaml
 
+from cnflow.app.report import take_rows
 from cnflow.flow import NarrowingFlow, load_flow
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MOST_ROWS = 100_000
 def topology(
     run: str,
     space: str = "core",
-    masses: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
+    masses: tuple[float, ...] | None = None,
     refits: int = 20,
     prominence: float | None = None,
     mass: float = 0.01,
@@ -38,7 +39,7 @@ def topology(
     Args:
         run: the run directory.
         space: core, joint or data.
-        masses: of the tables.
+        masses: of the tables; default those of ``level_sets``.
         refits: refits of the core's density for the band; 0 for none.
         prominence: least depth of a valley, in nats, that divides two structures.
         mass: least share of the rows that a structure must hold.
@@ -49,9 +50,10 @@ def topology(
     """
     folder = Path(run)
     flow, data = load_flow(folder), run_data(folder)
+    options = {} if masses is None else {"masses": masses}
     write_topology(
-        Path(out) if out else folder / "topology", flow, data, space=space, masses=masses, refits=refits, prominence=prominence,
-        mass=mass, most=rows, figures=figures, seed=seed,
+        Path(out) if out else folder / "topology", flow, data, space=space, refits=refits, prominence=prominence,
+        mass=mass, most=rows, figures=figures, seed=seed, **options,
     )  # fmt: skip
 
 
@@ -102,9 +104,9 @@ def write_topology(
     number = np.arange(len(everything))
     if len(number) > most:
         number = np.sort(np.random.default_rng(seed).choice(len(number), most, replace=False))
-    x = _array(everything, number)
+    x = take_rows(everything, number).double().numpy()
     test = data.split("test")
-    held_out = _array(test, np.arange(min(len(test), 20_000))) if len(test) else None
+    held_out = take_rows(test, np.arange(min(len(test), 20_000))).double().numpy() if len(test) else None
     t = level_sets(flow, x, held_out=held_out, seed=seed, **options)
     t.save(folder)
     typical = [s.members[np.argsort(np.linalg.norm(t.rows[s.members] - s.peak, axis=1))[:8]] for s in t.tree.leaves]
@@ -162,8 +164,3 @@ def draw(folder: Path, t: LevelSets, data: Any, x: np.ndarray, typical: list[np.
         plot_images(np.stack(walks), names, title="Once around each loop, decoded", limits=limits).savefig(
             folder / "loops.png", dpi=130
         )
-
-
-def _array(rows: Any, number: np.ndarray) -> np.ndarray:
-    part = rows[torch.as_tensor(number)] if isinstance(rows, torch.Tensor) else rows[number]
-    return np.asarray(part, dtype=np.float64)

@@ -185,15 +185,11 @@ def plot_barcode(t: Any, ax: Axes | None = None) -> Axes:
 
 
 def _end(tree: Any, leaf: Any) -> float:
-    """Mass at which a leaf joins an older one: the elder rule."""
+    """Mass at which a leaf joins an older one: the elder rule. Leaves are numbered from the highest down."""
     here = leaf
-    while here.parent is not None:
-        above = tree[here.parent]
-        if any(tree[other].birth > leaf.birth or (tree[other].birth == leaf.birth and other < leaf.number)
-               for other in above.leaves if other != leaf.number):  # fmt: skip
-            return here.merge_mass
-        here = above
-    return 1.0
+    while here.parent is not None and min(tree[here.parent].leaves) == leaf.number:
+        here = tree[here.parent]
+    return here.merge_mass
 
 
 def plot_topology(t: Any, fig: Figure | None = None) -> Figure:

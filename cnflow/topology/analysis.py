@@ -116,7 +116,6 @@ class LevelSets:
     homology: Homology | None
     landscape: Landscape
     masses: tuple[float, ...] = MASSES
-    seed: int = 0
 
     @property
     def rows(self) -> Floats:
@@ -137,7 +136,7 @@ class LevelSets:
         """
         threshold, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
         parts = self.tree.at(threshold)
-        betti = (len(parts), *(self.homology.betti(threshold)[1:] if self.homology else ()))
+        betti = (len(parts), *(self.homology.betti(threshold) if self.homology else ()))
         return LevelSet(
             float(mass), threshold, error, parts, self.tree.component(threshold), betti, self.source.density, self.rows
         )
@@ -304,12 +303,10 @@ def level_sets(
         tree = _with_confidence(tree, land, band)
     found = None
     if homology:
-        found = homology_of(
-            density, rows, log_prob, axis, tree, land, masses=masses, band=band, fields=fields, seed=seed
-        )
+        found = homology_of(density, rows, log_prob, axis, tree, land, masses=masses, band=band, fields=fields)
         tree = decorate(tree, found)
     calibration = _calibration(given, space, source, axis, log_prob, held_out)
-    return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses), seed)
+    return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses))
 
 
 def _axis(density: Density, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:

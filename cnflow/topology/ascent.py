@@ -110,7 +110,6 @@ def newton(
     n, k = x.shape
     value, gradient = density.score(x)
     trust = np.full(n, reach)
-    eigenvalues = np.zeros((n, k))
     live = np.arange(n)
     taken = 0
     sign = np.where(np.arange(k) < index, -1.0, 1.0)
@@ -118,7 +117,6 @@ def newton(
         taken += 1
         values, vectors = np.linalg.eigh(density.hessian(x[live]))
         values, vectors = values[:, ::-1], vectors[:, :, ::-1]
-        eigenvalues[live] = values
         along = np.einsum("nij,ni->nj", vectors, gradient[live])
         floor = 1e-6 * np.abs(values).max(1, keepdims=True) + 1e-12
         amount = sign * along / np.maximum(np.abs(values), floor)
@@ -141,5 +139,5 @@ def newton(
         moving = np.minimum(size, trust[live]) > 1e-13 * reach
         live = live[(length * reach > tolerance) & moving]
     done = np.linalg.norm(gradient, axis=1) * reach <= max(tolerance, 1e-6)
-    final = np.linalg.eigvalsh(density.hessian(x))[:, ::-1] if n else eigenvalues
+    final = np.linalg.eigvalsh(density.hessian(x))[:, ::-1]
     return Ascent(x, value, done, taken), final

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from cnflow.topology.density import Density
 from cnflow.topology.graph import NeighbourGraph, climb, contract, neighbour_graph
-from cnflow.topology.merging import Merging, merge_peaks
+from cnflow.topology.merging import Merging, highest_of_each_pair, merge_peaks
 from cnflow.topology.modes import FLAT, Modes, find_modes, label_rows, reach_of
 from cnflow.topology.passes import Passes, find_passes, resample
 
@@ -177,9 +177,7 @@ def _by_graph(
     a, b = final[pairs[:, 0]], final[pairs[:, 1]]
     use = (a != b) & (a >= 0) & (b >= 0)
     link = np.stack([np.minimum(a, b), np.maximum(a, b)], 1)[use]
-    order = np.lexsort((-levels[use], link[:, 1], link[:, 0]))
-    first = np.r_[True, (np.diff(link[order], axis=0) != 0).any(1)][: len(order)] if len(order) else np.empty(0, bool)
-    best = order[first]
+    best = highest_of_each_pair(link, levels[use])
     best = best[np.argsort(-levels[use][best], kind="stable")]
     between = Passes(
         link[best], levels[use][best], x[lower[use][best]], np.zeros(len(best), bool), x[graph.edges[edge[use][best]]]

@@ -72,12 +72,7 @@ class Band:
 
     def significant(self, land: Landscape) -> NDArray[np.bool_]:
         """Peaks whose prominence exceeds twice the size, shape (m,); the highest always."""
-        births = land.births
-        merging = land.merging
-        ends = np.full(len(births), -np.inf)
-        for merge in merging.merges:
-            ends[merge.younger] = merge.level
-        keep = self.prominence(births, ends) > 2 * self.size
+        keep = self.prominence(land.births, land.births - land.merging.prominence) > 2 * self.size
         keep[0] = True
         return keep
 
@@ -161,9 +156,9 @@ def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tu
         return refits, None, "bootstrap of the kernel density's rows"
     if len(x) < 10 * len(density.weights):
         return [], None, f"{len(x)} rows are too few to refit {len(density.weights)} components"
-    centre = _em(density, x)
+    centre = refitted(density, x)
     return (
-        [_em(density, x[rng.integers(0, len(x), len(x))]) for _ in range(count)],
+        [refitted(density, x[rng.integers(0, len(x), len(x))]) for _ in range(count)],
         centre,
         "EM on resampled rows, from the mixture as it is",
     )
@@ -173,13 +168,13 @@ def _is_kernel(density: MixtureDensity) -> bool:
     return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100
 
 
-def _em(density: MixtureDensity, x: Floats, most: int = 20_000) -> MixtureDensity:
+def refitted(density: MixtureDensity, x: Floats, most: int = 20_000) -> MixtureDensity:
     """A few steps of EM from a mixture; components that hold next to nothing stay as they are."""
     x = x[:most]
     weights, means, covariances = density.weights, density.means, density.covariances
     now = density
     for _ in range(30):
-        share = now._responsible(x - now._middle)[1]
+        share = now.responsibilities(x)
         count = share.sum(0)
         held = count > 2 * (x.shape[1] + 1)
         new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()

@@ -30,17 +30,19 @@ NULL = {1: (1.60, 0.055), 2: (1.19, 0.03)}
 universal law of Bobrowski and Skraba (2023) is for random points; landmarks far from each other are more regular than those."""
 
 
-def landmarks_of(x: Floats, count: int) -> tuple[Ints, float]:
-    """Rows far from each other: each is the row farthest from those before it, the first the one farthest from the mean.
+def landmarks_of(x: Floats, count: int, first: int | None = None) -> tuple[Ints, float]:
+    """Rows far from each other: each is the row farthest from those before it.
 
     Args:
         x: rows, shape (n, k).
         count: how many; fewer if rows repeat.
+        first: row to begin with; default the one farthest from the mean.
 
     Returns:
         (row numbers; the covering radius: no row is farther from all landmarks).
     """
-    first = int(((x - x.mean(0)) ** 2).sum(1).argmax())
+    if first is None:
+        first = int(((x - x.mean(0)) ** 2).sum(1).argmax())
     chosen = [first]
     nearest = ((x - x[first]) ** 2).sum(1)
     while len(chosen) < min(count, len(x)):

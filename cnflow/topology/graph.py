@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from cnflow.topology.density import Density, Tabulated
+from cnflow.topology.merging import highest_of_each_pair
 
 __all__ = ["NeighbourGraph", "climb", "contract", "neighbour_graph"]
 
@@ -133,9 +134,6 @@ def contract(graph: NeighbourGraph, label: Ints) -> tuple[Ints, Floats, Ints]:
     """
     a, b = label[graph.edges[:, 0]], label[graph.edges[:, 1]]
     across = np.flatnonzero(a != b)
-    low, high = np.minimum(a, b)[across], np.maximum(a, b)[across]
-    order = np.lexsort((-graph.levels[across], high, low))
-    low, high, across = low[order], high[order], across[order]
-    first = np.ones(len(low), dtype=bool)
-    first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-    return np.stack([low[first], high[first]], 1), graph.levels[across[first]], across[first]
+    pairs = np.stack([np.minimum(a, b), np.maximum(a, b)], 1)[across]
+    best = highest_of_each_pair(pairs, graph.levels[across])
+    return pairs[best], graph.levels[across[best]], across[best]

@@ -93,16 +93,16 @@ class Homology:
         return tuple(c for c in self.classes if c.dim == dim)
 
     def betti(self, level: float, field: int | None = None) -> tuple[int, ...]:
-        """β of the level set {log p >= level} in every dimension that was looked for, after a place for β0 that is left 0."""
+        """β of the level set {log p >= level} in every dimension that was looked for; β0 is the tree's."""
         classes = self.classes if field is None or field not in self.other_fields else self.other_fields[field]
-        return (0, *(sum(c.dim == dim and c.birth >= level > c.death for c in classes) for dim in self.dims))
+        return tuple(sum(c.dim == dim and c.birth >= level > c.death for c in classes) for dim in self.dims)
 
     def bounds(self, low: float, level: float, high: float) -> dict[int, tuple[int, int, int]]:
         """For every dimension β at a level, and the least and most it is anywhere between two others."""
         ends = [v for c in self.classes for v in (c.birth, np.nextafter(c.death, -np.inf), c.death) if low <= v <= high]
         looks = np.array([level, *(v for v in (low, high) if np.isfinite(v)), *ends])
         counts = np.array([self.betti(v) for v in looks])
-        return {dim: (int(c[0]), int(c.min()), int(c.max())) for dim, c in zip(self.dims, counts.T[1:], strict=True)}
+        return {dim: (int(c[0]), int(c.min()), int(c.max())) for dim, c in zip(self.dims, counts.T, strict=True)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per class, over all fields."""
@@ -134,7 +134,7 @@ class Homology:
 
 def homology_of(
     density: Density, rows: Floats, log_prob: Floats, axis: MassAxis, tree: LevelSetTree, land: Landscape, *,
-    masses: Sequence[float], band: Band | None = None, fields: Sequence[int] = (2,), seed: int = 0,
+    masses: Sequence[float], band: Band | None = None, fields: Sequence[int] = (2,),
 ) -> Homology:  # fmt: skip
     """Loops and voids of the superlevel sets.
 
@@ -152,7 +152,6 @@ def homology_of(
         masses: the ladder, and down to where a grid looks.
         band: classes that the band does not outlast are dropped.
         fields: primes of the coefficients, for landmarks.
-        seed: of the choice of landmarks.
     """
     from cnflow.topology.density import Tabulated
 
@@ -160,7 +159,7 @@ def homology_of(
         return _by_grid(density, rows, axis, tree, land, masses, band)
     from cnflow.topology.ladder import by_landmarks
 
-    return by_landmarks(rows, log_prob, axis, tree, masses=masses, fields=fields, seed=seed)
+    return by_landmarks(rows, log_prob, axis, tree, masses=masses, fields=fields)
 
 
 def _by_grid(

@@ -38,7 +38,7 @@ class _Seen:
 
 def by_landmarks(
     rows: Floats, log_prob: Floats, axis: MassAxis, tree: LevelSetTree, *, masses: Sequence[float], fields: Sequence[int],
-    landmarks: int = 200, seed: int = 0,
+    landmarks: int = 200,
 ) -> Homology:  # fmt: skip
     """Loops and voids at a ladder of masses.
 
@@ -53,7 +53,6 @@ def by_landmarks(
         masses: the ladder.
         fields: primes.
         landmarks: of every component.
-        seed: not used; landmarks are chosen without chance.
     """
     low, high = axis.askable()
     rungs = sorted(m for m in masses if low <= m <= high)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnflow.topology.circular import circular_coordinates
+from cnflow.topology.density import DensityError
 from cnflow.topology.homology import HomologyClass
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def find_loops(t: LevelSets, landmarks: int = 300, most: int = 20_000) -> tuple[
             continue
         try:
             around = circular_coordinates(t.rows[members], len(classes), landmarks=landmarks)
-        except ValueError:
+        except DensityError:
             # fewer classes among the landmarks than the density has: too few rows to draw them
             continue
         for i, one in enumerate(classes):

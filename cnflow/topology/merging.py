@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Merge", "Merging", "merge_peaks"]
+__all__ = ["Merge", "Merging", "highest_of_each_pair", "merge_peaks"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -101,3 +101,16 @@ def merge_peaks(births: Floats, edges: Ints, levels: Floats) -> Merging:
         parent[younger] = elder
         merges.append(Merge(float(levels[edge]), younger, elder, int(edge)))
     return Merging(births, tuple(merges))
+
+
+def highest_of_each_pair(pairs: Ints, levels: Floats) -> Ints:
+    """Of edges that join the same two, the number of the highest; in the order of the pairs, shape (p,).
+
+    Args:
+        pairs: the two ends of each edge, the lower number first, shape (e, 2).
+        levels: of the edges, nats, shape (e,).
+    """
+    order = np.lexsort((-levels, pairs[:, 1], pairs[:, 0]))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(pairs[order], axis=0) != 0).any(1)
+    return order[first]

@@ -102,6 +102,11 @@ class MixtureDensity(Density):
         parts /= total
         return (top + np.log(total))[:, 0], parts
 
+    def responsibilities(self, x: ArrayLike) -> Floats:
+        """Probability of each component given each row, shape (n, K)."""
+        parts = [self._responsible(block)[1] for block in self._blocks(x, len(self.weights))]
+        return np.concatenate(parts or [np.empty((0, len(self.weights)))])
+
     def _gradient(self, block: Floats, share: Floats) -> Floats:
         if self.diagonal:
             return share @ self._linear - block * (share @ self._precision)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cnflow.topology.ascent import ascend, newton
 from cnflow.topology.density import Density
+from cnflow.topology.merging import highest_of_each_pair
 from cnflow.topology.modes import Modes, known_mode_of
 
 __all__ = ["Passes", "find_passes", "relax", "resample"]
@@ -220,9 +221,7 @@ def _best(found: Passes, bound: Passes) -> Passes:
     level = np.concatenate([found.log_prob, bound.log_prob])
     certified = np.concatenate([found.certified, bound.certified])
     # a bound must beat a certified pass by more than that can be off
-    order = np.lexsort((-(level - np.where(certified, 0.0, SLACK)), pairs[:, 1], pairs[:, 0]))
-    first = np.r_[True, (np.diff(pairs[order], axis=0) != 0).any(1)]
-    pick = order[first]
+    pick = highest_of_each_pair(pairs, level - np.where(certified, 0.0, SLACK))
     pick = pick[np.argsort(-level[pick], kind="stable")]
     points, paths = np.concatenate([found.points, bound.points]), np.concatenate([found.paths, bound.paths])
     return Passes(pairs[pick], level[pick], points[pick], certified[pick], paths[pick])

@@ -41,8 +41,8 @@ def found_again(tree: LevelSetTree, land: Landscape, other: Density) -> list[int
     modes, mode_of = find_modes(other, peaks, reach=reach)
     stands_for = np.full(len(modes), len(leaves))
     np.minimum.at(stands_for, mode_of, np.arange(len(leaves)))
-    leaf_of_peak = {land.peaks[i].tobytes(): i for i in range(len(land.peaks))}
-    leaf_at = {leaf_of_peak[leaf.peak.tobytes()]: number for number, leaf in enumerate(leaves)}
+    # peaks are numbered from the highest down: the first of a leaf's is its own
+    leaf_at = {int(peak): number for number, peak in enumerate(np.unique(tree.leaf_of_peak, return_index=True)[1])}
     pairs, paths = [], []
     for (a, b), saddle in zip(land.passes.pairs, land.passes.points, strict=True):
         if int(a) not in leaf_at or int(b) not in leaf_at:

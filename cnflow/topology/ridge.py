@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow.topology.density import DensityError, rows_of
+from cnflow.topology.diagrams import landmarks_of
 from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.passes import resample
 
 __all__ = ["NoLoopError", "RidgeLoop", "project_to_ridge", "ridge_loops"]
 
@@ -146,16 +148,6 @@ def project_to_ridge(
     return x, reached
 
 
-def _maxmin(x: Floats, count: int, first: int) -> tuple[Ints, float]:
-    """Landmarks, each the row farthest from those before, and how far any row is from them."""
-    chosen = [first]
-    far = np.linalg.norm(x - x[first], axis=1)
-    while len(chosen) < min(count, len(x)) and far.max() > 0:
-        chosen.append(int(far.argmax()))
-        np.minimum(far, np.linalg.norm(x - x[chosen[-1]], axis=1), out=far)
-    return np.array(chosen), float(far.max())
-
-
 def _kernel(x: Floats, weights: Floats | None, bandwidth: float, rng: np.random.Generator) -> MixtureDensity:
     if len(x) > MAX_KERNELS:
         drawn = rng.choice(len(x), MAX_KERNELS, replace=False, p=None if weights is None else weights / weights.sum())
@@ -234,10 +226,7 @@ def _distance_to(points: Floats, polygon: Floats) -> Floats:
 
 def _even(polygon: Floats, count: int) -> Floats:
     """A closed polygon with vertices at even spacing along it."""
-    closed = np.vstack([polygon, polygon[:1]])
-    at = np.concatenate([[0.0], np.linalg.norm(np.diff(closed, axis=0), axis=1).cumsum()])
-    places = np.arange(count) * at[-1] / count
-    return np.stack([np.interp(places, at, column) for column in closed.T], 1)
+    return resample(np.vstack([polygon, polygon[:1]]), count + 1)[:-1]
 
 
 def _clearance(polygon: Floats) -> float:
@@ -391,7 +380,7 @@ def _polygons(
         yield NoLoopError(f"{name}: no closed loop was found: most rows are repeated, so there is no density to follow")
         return
     followed = density or _kernel(rows, weights, width, rng)
-    start, _ = _maxmin(rows, STARTS * landmarks, int(rng.integers(len(rows))))
+    start, _ = landmarks_of(rows, STARTS * landmarks, int(rng.integers(len(rows))))
     ridge, reached = project_to_ridge(rows[start], followed, reach=width, tolerance=SETTLED)
     ridge = ridge[reached]
     ridge = ridge[near.query(ridge)[0] <= 2 * width] if len(ridge) else ridge
@@ -401,7 +390,7 @@ def _polygons(
             f"give a larger bandwidth than {width:.3g}, or a smoother density"
         )
         return
-    kept, cover = _maxmin(ridge, landmarks, 0)
+    kept, cover = landmarks_of(ridge, landmarks, 0)
     ridge = ridge[kept]
     spacing = max(cover, float(np.median(_tree(ridge)[1].data)))
     gap = max_gap or GAP * spacing

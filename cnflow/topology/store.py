@@ -28,7 +28,7 @@ def save_level_sets(t: LevelSets, folder: Path) -> Path:
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {"structures": t.tree.to_frame(), "betti": t.betti(t.askable_masses)}
+    tables = {"structures": t.tree.to_frame(), "betti": t.betti()}
     if t.homology is not None:
         tables["classes"] = t.homology.to_frame()
     if t.calibration is not None:
@@ -55,20 +55,19 @@ def describe_level_sets(t: LevelSets) -> dict[str, Any]:
             for name in ("number", "parent", "birth", "merge", "birth_mass", "merge_mass", "top", "prominence", "mass",
                          "basin_mass", "certified")
         }  # fmt: skip
-        extras = {k: v for k, v in s.extras.items() if k != "loops"}
         entry |= {
             "children": list(s.children),
             "leaves": list(s.leaves),
             "members": len(s.members),
             "peak": s.peak.tolist(),
-            **extras,
+            **s.extras,
         }
         structures.append(_plain(entry))
     return {
         "space": t.source.space, "density": repr(t.source.density), "rows": len(t.rows), "dim": t.source.density.dim,
         "unit": "nats",
         "method": t.tree.method, "resolution": t.tree.resolution, "structures": structures,
-        "betti": _plain(t.betti(t.askable_masses).reset_index().to_dict("records")),
+        "betti": _plain(t.betti().reset_index().to_dict("records")),
         "classes": [] if t.homology is None else _plain(t.homology.to_frame().to_dict("records")),
         "loops": [{"structure": loop.structure, "rows": loop.rows.tolist()} for loop in t.loops],
         "band": None if t.band is None else _plain(

@@ -209,7 +209,7 @@ def grow_tree(
     node = list(range(m))
     children: list[tuple[int, ...]] = [()] * m
     leaves: list[tuple[int, ...]] = [(i,) for i in range(m)]
-    birth, top, summit = list(births), list(births), list(range(m))
+    birth = list(births)
     parent: list[int | None] = [None] * m
     saddle: list[int | None] = [None] * m
     end = [-np.inf] * m
@@ -222,8 +222,6 @@ def grow_tree(
         children.append((a, b))
         leaves.append(tuple(sorted(leaves[a] + leaves[b])))
         birth.append(merge.level)
-        top.append(max(top[a], top[b]))
-        summit.append(summit[a])
         parent.append(None)
         saddle.append(None)
         end.append(-np.inf)
@@ -234,13 +232,15 @@ def grow_tree(
         end_mass[ended] = mass_of(np.array(end)[ended])
     rows_of_leaf = _grouped(label, m)
     structures = []
+    # leaves are numbered from the highest down, so that the first of a structure's is its top
     for i in range(len(birth)):
         mine = np.concatenate([rows_of_leaf[leaf] for leaf in leaves[i]])
         members = np.sort(mine[log_prob[mine] >= end[i]])
         structures.append(
             Structure(
                 number=i, parent=parent[i], children=children[i], leaves=leaves[i], birth=float(birth[i]), merge=float(end[i]),
-                birth_mass=float(birth_mass[i]), merge_mass=float(end_mass[i]), top=float(top[i]), peak=peaks[summit[i]],
+                birth_mass=float(birth_mass[i]), merge_mass=float(end_mass[i]), top=float(births[leaves[i][0]]),
+                peak=peaks[leaves[i][0]],
                 saddle=None if saddle[i] is None else land.passes.points[saddle[i]],
                 certified=saddle[i] is not None and bool(land.passes.certified[saddle[i]]), members=members,
                 mass=len(members) / len(label), basin_mass=len(mine) / len(label),

@@ -122,13 +122,13 @@ def test_two_angles_of_a_torus_are_told_apart():
 
 
 def test_trefoil_and_hopf_link_are_told_from_samples():
-    from cnflow.topology.confidence import _em
+    from cnflow.topology.confidence import refitted
 
     for name in ("trefoil", "linked_rings"):
         shape = structure(name)
         rows = shape.sample(6000, np.random.default_rng(1))
         nodes = rows.skeleton[:: len(rows.skeleton) // 60]
-        mixture = _em(
+        mixture = refitted(
             MixtureDensity(np.full(len(nodes), 1 / len(nodes)), nodes, np.full(len(nodes), 0.25**2)), rows.points
         )
         t = level_sets(mixture, rows.points, refits=0)
