@@ -22,16 +22,16 @@ _HOMES = {
     "as_density": "sources",
     "calibrate": "calibration",
     "circular_coordinates": "circular",
-    "cup_product": "product",
-    "factor_betti": "product",
+    "cup_product": "cup",
+    "factor_betti": "factors",
     "grid_homology": "grid",
     "knot_report": "knots",
-    "kunneth": "product",
+    "kunneth": "factors",
     "level_sets": "analysis",
     "linking_number": "knots",
     "ridge_loops": "ridge",
     "rips": "diagrams",
-    "separability": "product",
+    "separability": "blocks",
 }
 
 __all__ = list(_HOMES)

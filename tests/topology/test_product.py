@@ -5,17 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from cnflow.topology.product import (
-    STANDARD,
-    Separability,
-    _band,
-    _is_coboundary,
-    cup_product,
-    factor_betti,
-    kunneth,
-    mutual_information,
-    separability,
-)
+from cnflow.topology.blocks import Separability, _band, mutual_information, separability
+from cnflow.topology.cup import _is_coboundary, cup_product
+from cnflow.topology.factors import STANDARD, factor_betti, kunneth
 
 N = 4000
 
