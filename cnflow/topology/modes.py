@@ -21,6 +21,9 @@ Ints = NDArray[np.int64]
 FLAT = 0.01
 """Nats. Critical points joined by a path that dips less are one mode: a circle of maxima is one, not thousands."""
 
+GOLDEN = (np.sqrt(5) - 1) / 2
+"""Multiples of it, modulo 1, are spread evenly without a common spacing."""
+
 
 @dataclass(frozen=True, repr=False)
 class Modes:
@@ -157,7 +160,8 @@ def _join(density: Density, points: Floats, values: Floats, flat: float, neighbo
     a, b = np.repeat(np.arange(count), near.shape[1]), near.ravel()
     dip = np.minimum(values[a], values[b])
     lowest = np.full(len(a), np.inf)
-    for share in np.arange(1, looks + 1) / (looks + 1):
+    # uneven places: at even ones every look along a row of equally distant modes can fall on a mode
+    for share in np.arange(1, looks + 1) * GOLDEN % 1:
         lowest = np.minimum(lowest, density.log_prob(points[a] + share * (points[b] - points[a])))
     joined = lowest >= dip - flat
     graph = coo_array((np.ones(joined.sum()), (a[joined], b[joined])), shape=(count, count))

@@ -117,7 +117,9 @@ def _is_array(source: Any) -> bool:
 
 
 def _is_flow(source: Any) -> bool:
-    return hasattr(source, "encode") and hasattr(source, "base") and hasattr(source, "core")
+    from cnflow.flow import NarrowingFlow
+
+    return isinstance(source, NarrowingFlow)
 
 
 def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) -> Source:

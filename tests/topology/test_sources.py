@@ -146,6 +146,16 @@ def test_a_flow_is_read_in_its_core_jointly_or_in_data_space():
     np.testing.assert_allclose(data.density.score(x[:1])[1][0], (values[:4] - values[4:]) / (2 * step), atol=1e-5)
 
 
+def test_a_flow_without_a_core_is_read_jointly_or_in_data_space():
+    flow = narrow_flow()
+    flow.prune(torch.zeros(4, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool), torch.randn(256, 4))
+    x = np.random.default_rng(1).normal(size=(20, 4))
+    assert read(flow, x, "data").density.dim == 4
+    assert read(flow, x, "joint").rows.shape == (20, 4)
+    with pytest.raises(ValueError, match="this flow has no core"):
+        read(flow, x)
+
+
 def test_ascent_never_falls_and_newton_finds_both_kinds_of_points():
     density = MixtureDensity([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [1.0, 1.0])
     x = density.sample(500, 1)

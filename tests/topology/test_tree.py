@@ -161,6 +161,13 @@ def test_a_circle_of_maxima_is_one_mode():
     assert len(tree.leaves) == 1
 
 
+@pytest.mark.parametrize("spacing", [2.0, 3.0, 5.0])
+def test_modes_in_a_row_are_all_found(spacing):
+    means = np.stack([spacing * np.arange(20), np.zeros(20)], 1)
+    density = MixtureDensity(np.full(20, 1 / 20), means, np.full(20, 0.6) ** 2)
+    assert len(tree_of(density, density.sample(4000, 1)).leaves) == 20
+
+
 def test_peaks_merge_by_the_elder_rule():
     merging = merge_peaks(np.array([0.0, -1.0, -2.0]), np.array([[0, 1], [1, 2], [0, 2]]), np.array([-3.0, -2.5, -4.0]))
     assert [(m.younger, m.elder, m.level) for m in merging.merges] == [(2, 1, -2.5), (1, 0, -3.0)]
