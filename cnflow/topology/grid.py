@@ -163,7 +163,8 @@ def grid_homology(
             break
         low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
     # a point of zero density is as low as any: gudhi's arithmetic needs numbers
-    values = np.maximum(values, min(border, floor) - 1e3)
+    lowest = (min(border, floor) if np.isfinite(border) else floor) - 1e3
+    values = np.maximum(values, lowest)
     spacing = (high - low) / (points - 1)
     flat = values.ravel()
     dims, births, deaths = [], [], []
@@ -174,7 +175,7 @@ def grid_homology(
         births.append(birth[keep])
         deaths.append(death[keep])
     dim, birth, death = np.concatenate(dims), np.concatenate(births), np.concatenate(deaths)
-    ends = _Ends(density, grid, values, float(np.linalg.norm(spacing)), refine)
+    ends = _Ends(density, grid, values, float(np.linalg.norm(spacing)), refine, lowest)
     birth_point, birth_level, birth_error = ends.at(birth, dim)
     finite = death >= 0
     death_point, death_level, death_error = ends.at(np.maximum(death, 0), np.minimum(dim + 1, k))
@@ -208,8 +209,11 @@ def _box(rows: Floats, margin: float = 0.1) -> tuple[Floats, Floats, Floats, Flo
 class _Ends:
     """Levels and places of births and deaths, polished together."""
 
-    def __init__(self, density: Density, grid: Floats, values: Floats, spacing: float, refine: bool) -> None:
-        self.density, self.grid, self.values, self.spacing, self.refine = density, grid, values, spacing, refine
+    def __init__(
+        self, density: Density, grid: Floats, values: Floats, spacing: float, refine: bool, lowest: float
+    ) -> None:
+        self.density, self.grid, self.values, self.spacing = density, grid, values, spacing
+        self.refine, self.lowest = refine, lowest
 
     def at(self, flat: Ints, index: Ints) -> tuple[Floats, Floats, Floats]:
         """Points, levels and error bounds of critical points with ``index`` positive second derivatives near grid points."""
@@ -232,7 +236,9 @@ class _Ends:
         for j, sign in ((0, 1.0), (k, -1.0)):
             rest = np.flatnonzero((index == j) & (error > 0))
             if len(rest):
-                where[rest], level[rest], error[rest] = _look_closer(self.density, where[rest], self.spacing, sign)
+                where[rest], level[rest], error[rest] = _look_closer(
+                    self.density, where[rest], self.spacing, sign, self.lowest
+                )
         return where, level, error
 
     def _steepest(self, flat: Ints) -> Floats:
@@ -247,7 +253,7 @@ class _Ends:
 
 
 def _look_closer(
-    density: Density, x: Floats, spacing: float, sign: float, rounds: int = 30
+    density: Density, x: Floats, spacing: float, sign: float, lowest: float, rounds: int = 30
 ) -> tuple[Floats, Floats, Floats]:
     """Local maxima (sign 1) or minima (sign -1) near points by ever finer local grids; no gradient is needed."""
     k = x.shape[1]
@@ -257,7 +263,7 @@ def _look_closer(
     best = change = np.zeros(len(x))
     for turn in range(rounds):
         around = x[:, None] + spacing * offsets
-        value = sign * density.log_prob(around.reshape(-1, k)).reshape(len(x), -1)
+        value = sign * np.maximum(density.log_prob(around.reshape(-1, k)), lowest).reshape(len(x), -1)
         pick = value.argmax(1)
         change = np.abs(value[row, pick] - best) if turn else np.full(len(x), np.inf)
         x, best = around[row, pick], value[row, pick]

@@ -62,6 +62,17 @@ def test_two_gaussians_on_a_grid_are_refined_to_the_closed_form(dim):
     assert found.classes[1].persistence == pytest.approx(1.3071891, abs=1e-6)
 
 
+def test_a_density_of_bounded_support_has_its_loop_and_no_warning():
+    def log_prob(x):
+        radius = np.linalg.norm(x, axis=1)
+        return np.where((radius > 1) & (radius < 2), -((radius - 1.5) ** 2), -np.inf)
+
+    radius = np.sqrt(RNG.uniform(1.05, 3.9, 4000))
+    rows = np.stack([radius * np.cos(A), radius * np.sin(A)], 1)
+    found = grid_homology(FunctionDensity(log_prob, 2), rows)
+    assert found.betti(-0.2, 0.1).tolist() == [[1, 1, 0]]
+
+
 def test_a_grid_is_refused_beyond_three_directions():
     with pytest.raises(DensityError, match="landmarks of the rows beyond 3"):
         grid_homology(MixtureDensity([1.0], np.zeros((1, 4)), [1.0]), np.zeros((5, 4)))
