@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
-from cnflow.topology.diagrams import landmarks_of
+from cnflow.topology.diagrams import maxmin_landmarks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def cup_product(
 
 
 def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
-    """Distances between landmarks, each the row farthest from those before; the first is farthest from the mean."""
+    """Distances between landmarks, each the row farthest from those before; the first is nearest to the mean."""
     x = np.asarray(x, dtype=np.float64)
     if metric not in ("euclidean", "precomputed"):
         raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'precomputed'")
@@ -183,7 +183,7 @@ def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
             f"landmarks is {landmarks}, expected 4 to {MAX_LANDMARKS}: triangles grow with their cube, and 100 show a torus"
         )
     if metric == "euclidean":
-        chosen = x[landmarks_of(x, landmarks)[0]]
+        chosen = x[maxmin_landmarks(x, landmarks)]
         return cdist(chosen, chosen)
     places = [int(x.sum(0).argmax())]
     nearest = x[places[0]]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnflow.topology.circular import circular_coordinates
+from cnflow.topology.density import DensityError
 from cnflow.topology.diagrams import FEWEST, rips
 from cnflow.topology.homology import Homology, HomologyClass
 from cnflow.topology.mass import MassAxis
@@ -21,6 +22,9 @@ Ints = NDArray[np.int64]
 
 SAME = 0.5
 """Two loops at neighbouring masses are one if their angles, on the rows they share, agree to this mean resultant length."""
+
+ALPHA = 0.001
+"""Probability that noise gives a class that counts in one component at one mass: every rung and component is another look."""
 
 
 @dataclass
@@ -82,13 +86,18 @@ def _at(
         if len(mine) < FEWEST:
             continue
         x = rows[mine]
-        diagrams = rips(x, landmarks=landmarks, max_dim=max(dims), fields=(prime,))
+        diagrams = rips(x, landmarks=landmarks, max_dim=max(dims), fields=(prime,), alpha=ALPHA)
         betti = diagrams.betti()
         if betti[1]:
-            around = circular_coordinates(x, landmarks=landmarks)
+            try:
+                around = circular_coordinates(x, landmarks=landmarks, alpha=ALPHA)
+            except DensityError:
+                # a cocycle that does not lift: the loop is there, and has no angle
+                around = None
             for i in range(betti[1]):
-                angles = around.angles[:, i] if i < len(around) else None
-                point = x[around.cycles[i][0]] if i < len(around) and len(around.cycles[i]) else x[0]
+                known = around is not None and i < len(around)
+                angles = around.angles[:, i] if known else None
+                point = x[around.cycles[i][0]] if known else x[0]
                 seen.append(_Seen(1, part.number, [mass], mine, angles, float(diagrams.p_values(1)[i]), point))
         if len(dims) > 1:
             for i in range(betti[2]):

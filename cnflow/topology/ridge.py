@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow.topology.density import DensityError, rows_of
-from cnflow.topology.diagrams import landmarks_of
+from cnflow.topology.diagrams import covering_radius, maxmin_landmarks
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.passes import resample
 
@@ -380,7 +380,7 @@ def _polygons(
         yield NoLoopError(f"{name}: no closed loop was found: most rows are repeated, so there is no density to follow")
         return
     followed = density or _kernel(rows, weights, width, rng)
-    start, _ = landmarks_of(rows, STARTS * landmarks, int(rng.integers(len(rows))))
+    start = maxmin_landmarks(rows, STARTS * landmarks, int(rng.integers(1, 2**31)))
     ridge, reached = project_to_ridge(rows[start], followed, reach=width, tolerance=SETTLED)
     ridge = ridge[reached]
     ridge = ridge[near.query(ridge)[0] <= 2 * width] if len(ridge) else ridge
@@ -390,8 +390,8 @@ def _polygons(
             f"give a larger bandwidth than {width:.3g}, or a smoother density"
         )
         return
-    kept, cover = landmarks_of(ridge, landmarks, 0)
-    ridge = ridge[kept]
+    kept = maxmin_landmarks(ridge, landmarks)
+    cover, ridge = covering_radius(ridge, kept), ridge[kept]
     spacing = max(cover, float(np.median(_tree(ridge)[1].data)))
     gap = max_gap or GAP * spacing
     parts = _parts(ridge, gap) if split else [np.arange(len(ridge))]
