@@ -1,16 +1,17 @@
-"""Persistent homology of the superlevel sets of a density in up to three dimensions: on a grid, then refined."""
+"""Persistent homology of the superlevel sets of a density in up to three dimensions: on a grid, then made exact."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cnflow.topology.ascent import newton
 from cnflow.topology.density import Density, DensityError, rows_of
+from cnflow.topology.refine import BLOCK, Grid, lattice, neighbour_difference, refine_critical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,12 +22,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SHAPES = {1: 4096, 2: 256, 3: 64}
-"""Points along each side of the grid, by dimension."""
+"""Vertices along each side of the grid, by dimension."""
+BYTES = 90
+"""Memory of a cell of the complex, as measured; there are ∏(2n - 1) cells."""
+DOUBLINGS = 8
+"""Times that a side's margin is doubled before giving up."""
 
 
 @dataclass(frozen=True)
 class GridClass:
-    """A class of H0, H1 or H2, alive for birth >= level > death.
+    """A class of H0, H1 or H2, alive in {log p >= level} for birth >= level > death.
 
     Attributes:
         dim: 0, 1 or 2.
@@ -34,7 +39,7 @@ class GridClass:
         death: nats; -inf if it never ends.
         birth_point: shape (k,).
         death_point: shape (k,), or None if it never ends.
-        error: bound on what the grid may have misplaced its ends by, nats; 0 where both were refined.
+        error: of the persistence, nats: the bounds of both ends together; 0 where both were refined.
     """
 
     dim: int
@@ -52,221 +57,398 @@ class GridClass:
 
 @dataclass(frozen=True, repr=False)
 class GridHomology:
-    """Classes of a density on a grid.
+    """Classes of the superlevel sets {log p >= level}, by dimension, longest life first.
+
+    A class is alive for birth >= level > death: at its death the set already holds the point that ends it.
 
     Attributes:
-        classes: by dimension, longest life first.
-        shape: of the grid.
-        spacing: distance between its points along each axis, shape (k,).
-        border: highest log-density on the border of the box, nats: below it nothing can be told.
+        dim: 0 for components, 1 for loops, 2 for voids; shape (c,).
+        birth: nats, shape (c,).
+        death: nats, -inf for the component that never ends, shape (c,).
+        birth_point: a mode for components, the pass where a loop closes, ...; shape (c, k).
+        death_point: the pass where a component joins an older one, the minimum in a hole, ...; nan if none; shape (c, k).
+        birth_refined: whether the birth is that of a critical point and not of a vertex, shape (c,), bool.
+        death_refined: the same of the death; true for the component that never ends.
+        birth_error: bound of what a birth that was not refined may be off: the largest difference to a neighbouring vertex of
+            the finest grid that was looked at, nats; 0 at critical points; shape (c,).
+        death_error: the same of the death.
+        border: highest log p on the border of the box, nats. Below it level sets run out of the box: classes born below
+            it were left out, and how loops and voids pair below it is that of the box.
+        values: log p on the grid, shape ``grid.shape``.
+        grid: the vertices.
     """
 
-    classes: tuple[GridClass, ...]
-    shape: tuple[int, ...]
-    spacing: Floats
+    dim: Ints
+    birth: Floats
+    death: Floats
+    birth_point: Floats
+    death_point: Floats
+    birth_refined: NDArray[np.bool_]
+    death_refined: NDArray[np.bool_]
+    birth_error: Floats
+    death_error: Floats
     border: float
+    values: Floats
+    grid: Grid
 
-    def betti(self, levels: ArrayLike, least: float = 0.0) -> Ints:
-        """β0, β1, β2 of superlevel sets.
+    def __len__(self) -> int:
+        """Number of classes."""
+        return len(self.dim)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Vertices along each side."""
+        return self.grid.shape
+
+    @property
+    def spacing(self) -> Floats:
+        """Distance between vertices along each axis of the grid, shape (k,)."""
+        return self.grid.spacing
+
+    @property
+    def persistence(self) -> Floats:
+        """Birth minus death, nats, shape (c,)."""
+        return self.birth - self.death
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        """Whether a class lives longer than the errors of its ends: others may be the grid's own doing; shape (c,)."""
+        return self.persistence > self.birth_error + self.death_error
+
+    @cached_property
+    def classes(self) -> tuple[GridClass, ...]:
+        """The classes one by one."""
+        error = self.birth_error + self.death_error
+        ends = [
+            place if np.isfinite(level) else None for place, level in zip(self.death_point, self.death, strict=True)
+        ]
+        return tuple(
+            GridClass(
+                int(self.dim[i]),
+                float(self.birth[i]),
+                float(self.death[i]),
+                self.birth_point[i],
+                ends[i],
+                float(error[i]),
+            )
+            for i in range(len(self))
+        )
+
+    def betti(self, levels: ArrayLike, least: float = 0.0, resolved: bool = True) -> Ints:
+        """β0, β1, β2 of {log p >= level}: the number of classes with birth >= level > death.
 
         Args:
-            levels: nats, shape (m,).
+            levels: nats, shape (m,); not below ``border``.
             least: classes that live shorter, in nats, are not counted.
+            resolved: whether to count only classes that outlive their errors. The others are mostly the grid's own: along
+                a ridge or a crease that runs obliquely through it levels jump up and down.
 
         Returns:
             Shape (m, 3).
         """
-        level = np.atleast_1d(np.asarray(levels, dtype=np.float64))
-        out = np.zeros((len(level), 3), dtype=np.int64)
-        for one in self.classes:
-            if one.persistence >= least:
-                out[:, one.dim] += (one.birth >= level) & (level > one.death)
-        return out
+        level = np.atleast_1d(np.asarray(levels, dtype=np.float64))[:, None]
+        counted = (self.persistence >= least) & (self.resolved | (not resolved))
+        alive = (self.birth >= level) & (level > self.death) & counted
+        return np.stack([(alive & (self.dim == j)).sum(1) for j in range(3)], 1)
+
+    def at_least(self, persistence: float) -> GridHomology:
+        """Only the classes that live so long, in nats."""
+        return self._taking(self.persistence >= persistence)
+
+    def _taking(self, which: Ints | NDArray[np.bool_]) -> GridHomology:
+        names = [one.name for one in fields(self)][:9]
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    def loop_polygon(self, number: int, level: float | None = None) -> Floats:
+        """A closed polygon once around a hole in the plane, along the contour of log p at a level.
+
+        The level set's hole at the level holds the class's death point, and of the contours around that point the
+        innermost bounds the hole. Points are off the contour by what a grid cell hides. Between three
+        directions a hole has no contour: there loops are to be drawn through landmarks of the level set.
+
+        Args:
+            number: of the class.
+            level: nats; by default midway between birth and death.
+
+        Returns:
+            Points, the first repeated at the end, shape (m, 2).
+
+        Raises:
+            DensityError: if the class is not a loop in the plane, is not alive at the level, or is too small for the grid.
+        """
+        k = self.grid.spacing.size
+        if k != 2:
+            raise DensityError(
+                f"contours go around holes in 2 dimensions, not in {k}: use cycles of landmarks of the level set"
+            )
+        if self.dim[number] != 1:
+            raise DensityError(f"class {number} is in H{self.dim[number]}: loops are the classes with dim 1")
+        birth, death = self.birth[number], self.death[number]
+        level = float((birth + death) / 2 if level is None else level)
+        if not birth >= level > death:
+            raise DensityError(
+                f"class {number} is alive from {birth:.4g} down to {death:.4g} nats; got level {level:.4g}"
+            )
+        from contourpy import contour_generator
+
+        middle = self.grid.index(self.death_point[number : number + 1])[0]
+        around = []
+        for line in contour_generator(z=self.values).lines(level):
+            line = line[:, ::-1]  # columns come first
+            if len(line) < 4 or not np.array_equal(line[0], line[-1]):
+                continue
+            arm = line - middle
+            turn = np.angle((arm[1:, 0] + 1j * arm[1:, 1]) / (arm[:-1, 0] + 1j * arm[:-1, 1])).sum()
+            if abs(turn) > np.pi:
+                area = 0.5 * abs((line[:-1, 0] * line[1:, 1] - line[1:, 0] * line[:-1, 1]).sum())
+                around.append((area, line))
+        if not around:
+            raise DensityError(
+                f"no closed contour at {level:.4g} nats goes around class {number}: its hole is smaller than the cells of "
+                f"{self.grid!r}; give more points"
+            )
+        return self.grid.points(min(around, key=lambda pair: pair[0])[1])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per class."""
         import pandas as pd
 
-        columns = ["dim", "birth", "death", "persistence", "error"]
-        return pd.DataFrame([{name: getattr(c, name) for name in columns} for c in self.classes], columns=columns)
+        columns = [
+            "dim",
+            "birth",
+            "death",
+            "persistence",
+            "birth_refined",
+            "death_refined",
+            "birth_error",
+            "death_error",
+        ]
+        frame = pd.DataFrame({name: getattr(self, name) for name in columns})
+        for j in range(self.grid.spacing.size):
+            frame[f"birth_x{j}"], frame[f"death_x{j}"] = self.birth_point[:, j], self.death_point[:, j]
+        return frame
 
     def __repr__(self) -> str:
-        """Grid, and classes by dimension."""
-        counts = ", ".join(f"{sum(c.dim == d for c in self.classes)} in H{d}" for d in range(len(self.shape)))
-        return f"GridHomology({'×'.join(map(str, self.shape))}: {counts})"
+        """Grid, and the longest lives by dimension."""
+        out = [f"GridHomology({len(self)} classes on {self.grid!r}, levels above {self.border:.4g} nats)"]
+        for j in range(self.grid.spacing.size):
+            lives = self.persistence[self.dim == j]
+            out.append(
+                f"  H{j}: {len(lives)} ({', '.join(f'{v:.4g}' for v in lives[:6])}{', ...' if len(lives) > 6 else ''})"
+            )
+        return "\n".join(out)
 
 
-def superlevel_pairs(values: Floats) -> list[tuple[int, Ints, Ints]]:
+def superlevel_pairs(values: Floats, least: float = 0.0) -> tuple[Ints, Ints, Ints]:
     """Where classes of the superlevel sets of a function on a grid are born and die.
 
+    Values are put on vertices, and a cell is in a superlevel set when all of its vertices are: the complex lies within
+    the set. So components are joined along edges of the grid and holes across diagonals too, which suits log-densities:
+    their ridges are smooth, while the valleys between far modes are creases, narrow and in any direction, which would fall
+    apart into many minima if holes joined across faces only (two linked rings on 64³: 21 false loops above .3 nats and
+    no false void, against 109 and 17 with values on cells).
+
     Args:
-        values: on the grid, shape (a,), (a, b) or (a, b, c).
+        values: finite, shape (a,), (a, b) or (a, b, c).
+        least: shorter lives are left out.
 
     Returns:
-        For every dimension of homology: (dimension, flat index of each birth, of each death; -1 if it never ends).
+        (dimension, flat place of birth, flat place of death or -1 if it never ends) of every class, each shape (c,).
     """
     import gudhi
 
-    complex_ = gudhi.CubicalComplex(vertices=-values)
+    # gudhi counts with the first axis fastest: it is given the transpose, so that its numbers are numpy's
+    complex_ = gudhi.CubicalComplex(vertices=-values.T)
     complex_.compute_persistence(homology_coeff_field=2, min_persistence=0.0)
     finite, essential = complex_.vertices_of_persistence_pairs()
-    out = []
-    for dim in range(values.ndim):
-        pairs = finite[dim] if dim < len(finite) else np.empty((0, 2), dtype=np.int64)
-        alone = essential[dim] if dim < len(essential) else np.empty(0, dtype=np.int64)
-        pairs = _row_major(np.asarray(pairs, dtype=np.int64).reshape(-1, 2), values.shape)
-        births = np.r_[pairs[:, 0], _row_major(np.asarray(alone, dtype=np.int64), values.shape)]
-        out.append((dim, births, np.r_[pairs[:, 1], np.full(len(alone), -1)]))
-    return out
-
-
-def _row_major(place: Ints, shape: tuple[int, ...]) -> Ints:
-    """Places counted with the first axis fastest, as gudhi does, in numpy's order."""
-    return np.ravel_multi_index(np.unravel_index(place, shape, order="F"), shape)
+    pairs = [np.asarray(pair, dtype=np.int64).reshape(-1, 2) for pair in finite]
+    pairs += [np.stack([np.asarray(alone, dtype=np.int64), np.full(len(alone), -1)], 1) for alone in essential]
+    dims = np.repeat(np.r_[np.arange(len(finite)), np.arange(len(essential))], [len(pair) for pair in pairs])
+    both = np.concatenate(pairs)
+    flat = values.ravel()
+    keep = (both[:, 1] < 0) | (flat[both[:, 0]] - flat[both[:, 1]] >= least)
+    return dims[keep], both[keep, 0], both[keep, 1]
 
 
 def grid_homology(
-    density: Density, rows: ArrayLike, *, points: int | None = None, least: float = 0.01, refine: bool = True
+    density: Density,
+    rows: ArrayLike,
+    *,
+    points: int | Sequence[int] | None = None,
+    margin: float = 0.1,
+    least: float = 0.01,
+    mass_floor: float = 0.999,
+    level_floor: float | None = None,
+    refine: bool = True,
+    max_memory: float = 2e9,
 ) -> GridHomology:
-    """Components, loops and voids of {log p >= level} at all levels.
+    """Components, loops and voids of {log p >= level} at all levels of a density in 1, 2 or 3 dimensions.
 
-    The box lies along the principal axes of the rows and is widened until log p on its border is below that of all but a
-    thousandth of them. Ends of classes are critical points of log p, j positive second derivatives where an H_j class is born
-    or an H_{j-1} class dies: they are polished by Newton's method, and where log p is not smooth maxima and minima by looking
-    ever closer. What could not be polished keeps the value of the grid, with an error bound.
+    The box lies along the principal axes of the rows, so that turning them turns it. It covers the rows at or above the
+    lowest level wanted, and each side is moved out until log p on it is below that level. Ends of classes are then carried
+    from vertices to critical points of log p, which have j positive second derivatives where an H_j class is born or an
+    H_{j-1} class dies; see ``refine_critical``.
+
+    Which ends pair is decided on the grid: births nearer to each other than their grid errors may be exchanged, and
+    where modes or passes are narrower than two spacings the wrong ones may pair, each exact in itself. A finer grid
+    that gives the same classes is the check. ``resolved`` says which classes outlive the errors of their ends.
 
     Args:
-        density: in 1, 2 or 3 dimensions.
-        rows: that the box is to hold, shape (n, k).
-        points: along each side; default 4096, 256 or 64.
+        density: in at most 3 dimensions.
+        rows: where the density lives, shape (n, k).
+        points: vertices along each side, one number or k; default 4096, 256, 64 in 1, 2, 3 dimensions.
+        margin: around the rows, as a share of the longest side.
         least: classes that live shorter, in nats, are left out.
-        refine: whether to polish.
+        mass_floor: share of the rows at or above the lowest level wanted, in (0, 1].
+        level_floor: the lowest level wanted, nats, instead.
+        refine: whether to carry vertices to critical points.
+        max_memory: bytes that the complex may take.
 
     Raises:
-        DensityError: for more than three dimensions.
+        DensityError: for more than 3 dimensions, a grid that does not fit the memory, a density that does not fall below the
+            lowest level wanted around the rows, or that is not a number somewhere.
+
+    References:
+        Computational Topology: An Introduction; Edelsbrunner, Harer 2010.
+        Efficient computation of persistent homology for cubical data; Wagner, Chen, Vuçini 2012.
+
+    Example:
+        >>> from cnflow.topology.mixture import MixtureDensity
+        >>> density = MixtureDensity([0.5, 0.5], [[-2.0], [2.0]], [1.0, 1.0])
+        >>> found = grid_homology(density, density.sample(1000))
+        >>> found.persistence.round(5).tolist()
+        [inf, 1.30719]
     """
     rows = rows_of(rows, density.dim)
     k = density.dim
     if k > 3:
         raise DensityError(
-            f"a grid in {k} dimensions is too large: level_sets uses landmarks of the rows beyond 3 dimensions"
+            f"a grid in {k} dimensions is too large: level_sets uses landmarks of the rows beyond 3 dimensions (a Rips complex in "
+            "each level set); or narrow to a core of at most 3 directions"
         )
-    points = points or SHAPES[k]
-    centre, axes, low, high = _box(rows)
-    floor = float(np.quantile(density.log_prob(rows[:: max(1, len(rows) // 20_000)]), 0.001))
-    for _ in range(4):
-        lines = [np.linspace(a, b, points) for a, b in zip(low, high, strict=True)]
-        grid = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, k) @ axes.T + centre
-        values = density.log_prob(grid).reshape((points,) * k)
-        border = max(float(np.take(values, [0, -1], axis=axis).max()) for axis in range(k))
-        if border < floor:
-            break
-        low, high = low - 0.25 * (high - low), high + 0.25 * (high - low)
-    # a point of zero density is as low as any: gudhi's arithmetic needs numbers
-    lowest = (min(border, floor) if np.isfinite(border) else floor) - 1e3
+    sides = _sides(points, k, max_memory)
+    value = _evaluate(density, rows)
+    if level_floor is None:
+        if not 0 < mass_floor <= 1:
+            raise DensityError(f"mass_floor is a share of the rows in (0, 1]; got {mass_floor}")
+        level_floor = float(np.quantile(value, 1 - mass_floor, method="lower"))
+    inside = rows[value >= level_floor]
+    if not len(inside):
+        raise DensityError(
+            f"no row has log p at or above level_floor {level_floor:.4g}; their highest is {value.max():.4g} nats"
+        )
+    grid = _box(density, inside, sides, margin, level_floor)
+    values = _on_grid(density, grid)
+    border = max(float(np.take(values, [0, -1], axis=axis).max()) for axis in range(k))
+    # a vertex of zero density is as low as any: the complex needs numbers
+    lowest = values[np.isfinite(values)].min(initial=level_floor) - 1e3
     values = np.maximum(values, lowest)
-    spacing = (high - low) / (points - 1)
-    flat = values.ravel()
-    dims, births, deaths = [], [], []
-    for dim, birth, death in superlevel_pairs(values):
-        life = flat[birth] - np.where(death >= 0, flat[death], -np.inf)
-        keep = life >= least
-        dims.append(np.full(keep.sum(), dim))
-        births.append(birth[keep])
-        deaths.append(death[keep])
-    dim, birth, death = np.concatenate(dims), np.concatenate(births), np.concatenate(deaths)
-    ends = _Ends(density, grid, values, float(np.linalg.norm(spacing)), refine, lowest)
-    birth_point, birth_level, birth_error = ends.at(birth, dim)
-    finite = death >= 0
-    death_point, death_level, death_error = ends.at(np.maximum(death, 0), np.minimum(dim + 1, k))
-    death_level = np.where(finite, death_level, -np.inf)
-    error = np.maximum(birth_error, np.where(finite, death_error, 0.0))
-    order = np.lexsort((-(birth_level - death_level), dim))
-    classes = tuple(
-        GridClass(
-            int(dim[i]),
-            float(birth_level[i]),
-            float(death_level[i]),
-            birth_point[i],
-            death_point[i] if finite[i] else None,
-            float(error[i]),
-        )
-        for i in order
+
+    dim, born, died = superlevel_pairs(values, least)
+    keep = values.ravel()[born] >= border
+    dim, born, died = dim[keep], born[keep], died[keep]
+    ends = died >= 0
+    place = np.stack(np.unravel_index(np.r_[born, died[ends]], values.shape), 1)
+    points, level = grid.points(place), values[tuple(place.T)]
+    error, index = neighbour_difference(values, place), np.r_[dim, dim[ends] + 1]
+    done = np.zeros(len(place), dtype=bool)
+    life = level[: len(dim)] - np.where(ends, values.ravel()[died], -np.inf)
+    if refine and len(place):
+        life = np.r_[life, life[ends]]
+        order = np.argsort(-life, kind="stable")
+        found = refine_critical(density, grid, points[order], level[order], error[order], index[order], life[order])
+        back = np.argsort(order)
+        points, level, error, done = found.points[back], found.values[back], found.errors[back], found.done[back]
+
+    c = len(dim)
+    death, death_error, death_point = np.full(c, -np.inf), np.zeros(c), np.full((c, k), np.nan)
+    death_done = np.ones(c, dtype=bool)
+    death[ends], death_error[ends], death_point[ends], death_done[ends] = level[c:], error[c:], points[c:], done[c:]
+    death = np.where(death <= lowest + 500, -np.inf, death)
+    result = GridHomology(
+        dim,
+        level[:c],
+        death,
+        points[:c],
+        death_point,
+        done[:c],
+        death_done,
+        error[:c],
+        death_error,
+        border,
+        values,
+        grid,
     )
-    return GridHomology(classes, values.shape, spacing, border)
+    return result._taking(np.lexsort((-result.persistence, dim))).at_least(least)
 
 
-def _box(rows: Floats, margin: float = 0.1) -> tuple[Floats, Floats, Floats, Floats]:
-    """Centre, axes, and ends along the axes of a box around rows."""
-    centre = rows.mean(0)
-    axes = np.linalg.eigh(np.atleast_2d(np.cov(rows.T)))[1]
-    along = (rows - centre) @ axes
+def _sides(points: int | Sequence[int] | None, k: int, max_memory: float) -> tuple[int, ...]:
+    """Vertices along each side, checked."""
+    asked = SHAPES[k] if points is None else points
+    sides = tuple(int(n) for n in ([asked] * k if isinstance(asked, (int, np.integer)) else asked))
+    if len(sides) != k or min(sides) < 4:
+        raise DensityError(f"points is one number or {k} numbers, each at least 4; got {points}")
+    need = BYTES * float(np.prod([2.0 * n - 1 for n in sides]))
+    if need > max_memory:
+        fits = int(((max_memory / BYTES) ** (1 / k) + 1) / 2)
+        raise DensityError(
+            f"a grid of {'×'.join(map(str, sides))} takes about {need:.2g} bytes, more than "
+            f"max_memory={max_memory:.2g}: give points={fits}"
+        )
+    return sides
+
+
+def _evaluate(density: Density, rows: Floats) -> Floats:
+    value = np.concatenate([density.log_prob(rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK)])
+    if np.isnan(value).any() or np.isposinf(value).any():
+        bad = int(np.flatnonzero(np.isnan(value) | np.isposinf(value))[0])
+        raise DensityError(
+            f"log p is {value[bad]} at {np.array2string(rows[bad], precision=4)}: a density must have a level everywhere"
+        )
+    return value
+
+
+def _on_grid(density: Density, grid: Grid) -> Floats:
+    """Log p on all vertices, whose coordinates are made a block at a time."""
+    size = int(np.prod(grid.shape))
+    parts = []
+    for start in range(0, size, BLOCK):
+        place = np.unravel_index(np.arange(start, min(start + BLOCK, size)), grid.shape)
+        parts.append(_evaluate(density, grid.points(np.stack(place, 1))))
+    return np.concatenate(parts).reshape(grid.shape)
+
+
+def _box(density: Density, rows: Floats, sides: tuple[int, ...], margin: float, floor: float) -> Grid:
+    """A box along the principal axes of rows on whose border log p is below a level."""
+    k = rows.shape[1]
+    origin = rows.mean(0)
+    axes = np.linalg.eigh((rows - origin).T @ (rows - origin))[1]
+    along = (rows - origin) @ axes
     low, high = along.min(0), along.max(0)
-    wide = np.maximum(high - low, 1e-9)
-    return centre, axes, low - margin * wide, high + margin * wide
-
-
-class _Ends:
-    """Levels and places of births and deaths, polished together."""
-
-    def __init__(
-        self, density: Density, grid: Floats, values: Floats, spacing: float, refine: bool, lowest: float
-    ) -> None:
-        self.density, self.grid, self.values, self.spacing = density, grid, values, spacing
-        self.refine, self.lowest = refine, lowest
-
-    def at(self, flat: Ints, index: Ints) -> tuple[Floats, Floats, Floats]:
-        """Points, levels and error bounds of critical points with ``index`` positive second derivatives near grid points."""
-        where, level = self.grid[flat].copy(), self.values.ravel()[flat].copy()
-        error = self._steepest(flat)
-        if not self.refine or not len(flat):
-            return where, level, error
-        k = where.shape[1]
-        if self.density.smooth:
-            for j in np.unique(index):
-                mine = np.flatnonzero(index == j)
-                found, curves = newton(self.density, where[mine], reach=self.spacing, index=int(j))
-                tiny = 1e-6 * np.abs(curves).max(1, keepdims=True)
-                right = ((curves > tiny).sum(1) <= j) & ((curves >= -tiny).sum(1) >= j)
-                near = np.linalg.norm(found.points - where[mine], axis=1) <= 3 * self.spacing
-                small = np.abs(found.log_prob - level[mine]) <= error[mine] + 1e-12
-                good = found.converged & right & near & small
-                where[mine[good]], level[mine[good]] = found.points[good], found.log_prob[good]
-                error[mine[good]] = 0.0
-        for j, sign in ((0, 1.0), (k, -1.0)):
-            rest = np.flatnonzero((index == j) & (error > 0))
-            if len(rest):
-                where[rest], level[rest], error[rest] = _look_closer(
-                    self.density, where[rest], self.spacing, sign, self.lowest
+    longest = float((high - low).max()) or 1.0
+    pad = np.full((2, k), margin * longest)
+    ends = np.stack([low, high]) + np.array([[-1.0], [1.0]]) * pad
+    count = {1: 1, 2: 257, 3: 33}[k]
+    for _ in range(DOUBLINGS + 1):
+        high_sides = []
+        for axis in range(k):
+            for end in (0, 1):
+                face = (ends[0] + ends[1]) / 2 + (ends[1] - ends[0]) / 2 * np.insert(
+                    lattice(count, k - 1), axis, 0.0, axis=1
                 )
-        return where, level, error
-
-    def _steepest(self, flat: Ints) -> Floats:
-        """Largest difference to the neighbours on the grid, nats, shape (m,): the level cannot be further off than that."""
-        shape = self.values.shape
-        here = np.stack(np.unravel_index(flat, shape), -1)
-        most = np.zeros(len(flat))
-        for step in product((-1, 0, 1), repeat=len(shape)):
-            there = np.clip(here + np.array(step), 0, np.array(shape) - 1)
-            most = np.maximum(most, np.abs(self.values[tuple(there.T)] - self.values.ravel()[flat]))
-        return most
-
-
-def _look_closer(
-    density: Density, x: Floats, spacing: float, sign: float, lowest: float, rounds: int = 30
-) -> tuple[Floats, Floats, Floats]:
-    """Local maxima (sign 1) or minima (sign -1) near points by ever finer local grids; no gradient is needed."""
-    k = x.shape[1]
-    offsets = np.array(list(product((-1.0, -0.5, 0.0, 0.5, 1.0), repeat=k)))
-    row = np.arange(len(x))
-    start = x.copy()
-    best = change = np.zeros(len(x))
-    for turn in range(rounds):
-        around = x[:, None] + spacing * offsets
-        value = sign * np.maximum(density.log_prob(around.reshape(-1, k)), lowest).reshape(len(x), -1)
-        pick = value.argmax(1)
-        change = np.abs(value[row, pick] - best) if turn else np.full(len(x), np.inf)
-        x, best = around[row, pick], value[row, pick]
-        spacing *= 0.6
-    left = np.linalg.norm(x - start, axis=1) > 6 * spacing / 0.6**rounds
-    return x, sign * best, np.where(left, np.inf, np.where(change < 1e-6, 0.0, change))
+                face[:, axis] = ends[end, axis]
+                worst = float(_evaluate(density, origin + face @ axes.T).max())
+                if worst >= floor:
+                    high_sides.append((end, axis, worst))
+        if not high_sides:
+            break
+        for end, axis, _worst in high_sides:
+            ends[end, axis] += (2 * end - 1) * pad[end, axis]
+            pad[end, axis] *= 2
+    else:
+        worst = max(side[2] for side in high_sides)
+        raise DensityError(
+            f"log p is still {worst:.4g} nats on the border after {DOUBLINGS} doublings of the margin, above the lowest level "
+            f"wanted, {floor:.4g}: give rows drawn from this density, a higher level_floor or a smaller mass_floor"
+        )
+    return Grid(origin, axes, ends[0], (ends[1] - ends[0]) / (np.array(sides) - 1), sides)

@@ -181,7 +181,9 @@ def _by_grid(
     # beyond the largest mass asked for there are next to no rows, and anything may be there
     lowest = float(axis.level(max(m for m in masses if axis.askable()[0] <= m <= axis.askable()[1])))
     for one in found.classes:
-        if one.dim == 0 or one.birth < lowest or not _counts(one.birth, one.death, band):
+        # what does not outlive the errors of its ends may be the grid's own doing
+        unsure = one.persistence <= one.error
+        if one.dim == 0 or unsure or one.birth < lowest or not _counts(one.birth, one.death, band):
             continue
         levels = np.array([one.birth, one.death]) if np.isfinite(one.death) else np.array([one.birth])
         mass = np.append(np.atleast_1d(axis.mass(levels)), 1.0)[:2]
