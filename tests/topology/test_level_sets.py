@@ -176,8 +176,8 @@ def test_the_whole_call_on_a_ring(tmp_path):
     assert np.array_equal(again.tree.label, t.tree.label)
     assert again.band.size == t.band.size
     figure = t.figure()
-    assert len(figure.axes) == 3
-    assert "components" in figure.axes[2].get_legend_handles_labels()[1]
+    assert len(figure.axes) == 4
+    assert "H₁: 1 loop" in {text.get_text() for text in figure.axes[2].texts}
 
 
 def test_beyond_three_directions_loops_are_followed_through_masses():
