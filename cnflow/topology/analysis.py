@@ -312,7 +312,7 @@ def level_sets(
 def _axis(density: Density, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:
     """Mass under the density itself where drawing is cheap, else under the rows."""
     if isinstance(density, MixtureDensity):
-        count = int(np.clip(4e8 / len(density.weights), 2e4, draws))
+        count = int(np.clip(1e9 / len(density.weights), 2e4, draws))
         return MassAxis.fit(density.log_prob(density.sample(count, seed + 1)))
     return MassAxis.fit(log_prob)
 

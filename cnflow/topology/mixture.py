@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from cnflow.topology.density import Density, DensityError
 
 __all__ = ["MixtureDensity"]
 
 Floats = NDArray[np.float64]
-BLOCK = 4_000_000
+BLOCK = 65_536
 """Numbers held at a time (rows × components)."""
 
 
@@ -74,15 +73,14 @@ class MixtureDensity(Density):
             - 0.5 * self.dim * np.log(2 * np.pi)
             - 0.5 * (self._linear * centred).sum(1)
         )
+        # a component's log-density is linear in (x xᵀ, x, 1), so that all of them are one product of matrices
+        square = self._precision.reshape(count, -1)
+        self._table = np.concatenate([-0.5 * square, self._linear, self._constant[:, None]], 1).T.copy()
 
     def _components(self, x: Floats) -> Floats:
         """Weighted log-densities of the components at centred rows, shape (n, K)."""
-        if self.diagonal:
-            square = (x**2) @ self._precision.T
-        else:
-            flat = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-            square = flat @ self._precision.reshape(len(self.weights), -1).T
-        return self._constant - 0.5 * square + x @ self._linear.T
+        square = x**2 if self.diagonal else (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        return np.concatenate([square, x, np.ones((len(x), 1))], 1) @ self._table
 
     def _blocks(self, x: ArrayLike, per_row: int) -> list[Floats]:
         rows = np.asarray(x, dtype=np.float64).reshape(-1, self.dim) - self._middle
@@ -92,15 +90,21 @@ class MixtureDensity(Density):
     def log_prob(self, x: ArrayLike) -> Floats:
         """See ``Density.log_prob``."""
         blocks = self._blocks(x, len(self.weights))
-        return np.concatenate([logsumexp(self._components(block), axis=1) for block in blocks] or [np.empty(0)])
+        return np.concatenate([self._exponentials(block)[0] for block in blocks] or [np.empty(0)])
 
-    def _responsible(self, block: Floats) -> tuple[Floats, Floats]:
+    def _exponentials(self, block: Floats) -> tuple[Floats, Floats, Floats]:
+        """Log-density, shape (n,), and components and their sum relative to the largest, shapes (n, K), (n, 1)."""
         parts = self._components(block)
         top = parts.max(1, keepdims=True)
-        np.exp(parts - top, out=parts)
+        parts -= top
+        np.exp(parts, out=parts)
         total = parts.sum(1, keepdims=True)
+        return (top + np.log(total))[:, 0], parts, total
+
+    def _responsible(self, block: Floats) -> tuple[Floats, Floats]:
+        value, parts, total = self._exponentials(block)
         parts /= total
-        return (top + np.log(total))[:, 0], parts
+        return value, parts
 
     def responsibilities(self, x: ArrayLike) -> Floats:
         """Probability of each component given each row, shape (n, K)."""
