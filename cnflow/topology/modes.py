@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from cnflow.topology.ascent import ascend, newton
 from cnflow.topology.density import Density
+from cnflow.topology.merging import merge_peaks
 
 __all__ = ["FLAT", "Modes", "find_modes", "label_rows", "reach_of"]
 
@@ -83,13 +82,12 @@ def find_modes(density: Density, x: Floats, *, reach: float, flat: float = FLAT)
     tops, again = _cells(top.points, 1e-3 * reach)
     first = _best_of(top.log_prob, again, len(tops))
     points, values = top.points[first], top.log_prob[first]
-    labels = _join(density, points, values, flat)
-    order = np.full(labels.max() + 1, -np.inf)
-    np.maximum.at(order, labels, values)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[np.argsort(-order, kind="stable")] = np.arange(len(order))
-    mode_of = rank[labels]
-    peak = _best_of(values, mode_of, len(order))
+    mode_of = _together(density, points, values, flat)
+    peak = np.unique(mode_of)
+    peak = peak[np.argsort(-values[peak], kind="stable")]
+    place = np.empty(len(points), dtype=np.int64)
+    place[peak] = np.arange(len(peak))
+    mode_of = place[mode_of]
     modes = Modes(points[peak], values[peak], points, mode_of)
     return modes, mode_of[again[which]]
 
@@ -151,18 +149,22 @@ def _best_of(value: Floats, group: Ints, count: int) -> Ints:
     return order[first]
 
 
-def _join(density: Density, points: Floats, values: Floats, flat: float, neighbours: int = 8, looks: int = 7) -> Ints:
-    """Components of points joined by straight ways that dip less than ``flat`` below the lower end."""
+def _together(
+    density: Density, points: Floats, values: Floats, flat: float, neighbours: int = 8, looks: int = 7
+) -> Ints:
+    """For each top the number of the one it is part of: where straight ways dip less than ``flat`` below it, a higher one.
+
+    The dip that counts is that below the lower of two *components*. A low top with two higher ones in sight is given to one of
+    them and does not make one of the two.
+    """
     count = len(points)
     if count == 1:
         return np.zeros(1, dtype=np.int64)
     near = cKDTree(points).query(points, k=min(neighbours + 1, count))[1][:, 1:]
     a, b = np.repeat(np.arange(count), near.shape[1]), near.ravel()
-    dip = np.minimum(values[a], values[b])
-    lowest = np.full(len(a), np.inf)
+    lowest = np.minimum(values[a], values[b])
     # uneven places: at even ones every look along a row of equally distant modes can fall on a mode
     for share in np.arange(1, looks + 1) * GOLDEN % 1:
         lowest = np.minimum(lowest, density.log_prob(points[a] + share * (points[b] - points[a])))
-    joined = lowest >= dip - flat
-    graph = coo_array((np.ones(joined.sum()), (a[joined], b[joined])), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    merging = merge_peaks(values, np.stack([a, b], 1), lowest)
+    return merging.absorbed(merging.prominence >= flat)

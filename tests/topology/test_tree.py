@@ -10,6 +10,7 @@ from cnflow.topology.density import FunctionDensity, Tabulated
 from cnflow.topology.mass import MassAxis
 from cnflow.topology.merging import merge_peaks
 from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.modes import _together
 from cnflow.topology.tree import LevelSetTree, grow_tree
 from tests.topology.densities import curved_valleys, eight_leaves, grid_merges, trimodal, two_gaussians
 
@@ -55,6 +56,19 @@ def test_two_gaussians_merge_at_the_known_mass(dim, a, mass):
     tree = tree_of(density, x)
     error = np.sqrt(mass * (1 - mass) / len(x))
     assert tree.leaves[0].merge_mass == pytest.approx(mass, abs=4 * error + 5e-5)
+
+
+def test_a_low_top_in_sight_of_two_high_ones_does_not_make_them_one():
+    tops, heights = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0.0, -0.1, -1.4])
+
+    def cones(x):
+        return (heights - 2 * np.linalg.norm(x[:, None] - tops, axis=2)).max(1)
+
+    # dips: .66 and .71 below the low top on the ways to the high ones, 1.95 between those
+    part_of = _together(FunctionDensity(cones, 2), tops, heights, 1.0)
+    assert part_of[:2].tolist() == [0, 1]
+    assert part_of[2] in (0, 1)
+    assert _together(FunctionDensity(cones, 2), tops, heights, 0.5).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("dim", [2, 8, 20])
