@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 __all__ = ["NoiseMixture"]
 
@@ -20,12 +20,17 @@ class NoiseMixture(nn.Module):
     Where column d of (δ, η) is zero, direction d is N(m_d, s_d²) and independent of everything else, exactly:
     p(z) = p_core(h) · N(e; m, s²). The mask ``core`` makes those zeros hard; before pruning it is all true.
 
+    Components are diagonal, which lets single columns vanish. Once the core is chosen they may be given full covariances
+    in it (:meth:`tilt_core`): with u the standardised h, component k is a standard Gaussian of (1 + T_k) u, T_k strictly lower
+    triangular. A patch of a curved surface takes one tilted component where it takes several diagonal ones.
+
     Args:
         dim: number of directions D.
         components: number of mixture components K.
 
     Attributes:
         core: bool mask, shape (D,); False for a direction that is noise.
+        tilt: T of every component, shape (K, k, k), of which only what is below the diagonal counts; None if diagonal.
 
     Example:
         >>> base = NoiseMixture(3, 2)
@@ -46,6 +51,7 @@ class NoiseMixture(nn.Module):
         self.shift = nn.Parameter(torch.zeros(components, dim))
         self.log_ratio = nn.Parameter(torch.zeros(components, dim))
         self.register_buffer("core", torch.ones(dim, dtype=torch.bool))
+        self.register_parameter("tilt", None)
 
     @torch.no_grad()
     def fit(self, z: Tensor, seed: int = 0, regularisation: float = 1e-3, max_rows: int = 5_000) -> None:
@@ -92,6 +98,36 @@ class NoiseMixture(nn.Module):
         self.shift.copy_(as_tensor(means - mean))
         self.log_ratio.copy_(as_tensor(log_stds - log_std))
 
+    @torch.no_grad()
+    def tilt_core(self) -> NoiseMixture:
+        """Give the components full covariances in the core, diagonal ones to begin with; returns self."""
+        size = int(self.core.sum())
+        self.tilt = nn.Parameter(self.mean.new_zeros(self.components, size, size))
+        return self
+
+    def _mixing(self) -> Tensor:
+        """1 + T of every component, shape (K, k, k)."""
+        return torch.tril(self.tilt, -1) + torch.eye(self.tilt.shape[1]).to(self.tilt)
+
+    def scale_tril(self) -> Tensor:
+        """Lower triangular S (1 + T)⁻¹ of every component in the core, shape (K, k, k): its product with its transpose is the
+        covariance."""
+        std = torch.exp(self.log_std + self.log_ratio)[:, self.core]
+        if self.tilt is None:
+            return torch.diag_embed(std)
+        eye = torch.eye(std.shape[1]).to(std)
+        return std[:, :, None] * torch.linalg.solve_triangular(self._mixing(), eye, upper=False, unitriangular=True)
+
+    def covariances(self) -> Tensor:
+        """Covariances of the components: diagonals, shape (K, D), or full ones, shape (K, D, D), where the core is tilted."""
+        variances = torch.exp(2 * (self.log_std + self.log_ratio))
+        if self.tilt is None:
+            return variances.expand(self.components, -1)
+        full = torch.diag_embed(variances)
+        root, place = self.scale_tril(), torch.nonzero(self.core).flatten()
+        full[:, place[:, None], place] = root @ root.transpose(1, 2)
+        return full
+
     def columns(self) -> Tensor:
         """Activation of every column, c_d = sqrt(Σ_k π_k [(δ_kd/s_d)² + η_kd²]), shape (D,)."""
         weights = torch.softmax(self.logits, 0)[:, None]
@@ -104,7 +140,8 @@ class NoiseMixture(nn.Module):
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of every direction, shapes (D,): of the Gaussian that a column becomes when it is pruned."""
         weights = torch.softmax(self.logits, 0)[:, None]
-        means, variances = self.mean + self.shift, torch.exp(2 * (self.log_std + self.log_ratio))
+        means, variances = self.mean + self.shift, self.covariances()
+        variances = variances if self.tilt is None else torch.diagonal(variances, dim1=1, dim2=2)
         mean = (weights * means).sum(0)
         return mean, (weights * (variances + (means - mean) ** 2)).sum(0)
 
@@ -116,6 +153,8 @@ class NoiseMixture(nn.Module):
             z: latent states, shape (n, D).
         """
         mean, variance = self.moments()
+        if self.tilt is not None:
+            return self._tilted_gains(z, mean, variance)
         log_std = self.log_std + self.log_ratio
         scaled = (z[:, None, :] - self.mean - self.shift) * torch.exp(-log_std)
         each = -0.5 * scaled * scaled - log_std
@@ -125,12 +164,32 @@ class NoiseMixture(nn.Module):
         gain = (torch.logsumexp(joint, 1)[:, None] - without).mean(0)
         return torch.where(self.core, gain, torch.zeros_like(gain))
 
+    def _tilted_gains(self, z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        place = torch.nonzero(self.core).flatten()
+        h, gain = z[:, place], torch.zeros_like(self.mean)
+        root, centre = self.scale_tril(), (self.mean + self.shift)[:, place]
+        covariance, weights = root @ root.transpose(1, 2), Categorical(logits=self.logits)
+        for i, d in enumerate(place.tolist()):
+            rest = torch.arange(len(place)) != i
+            gaussian = -0.5 * (h[:, i] - mean[d]) ** 2 / variance[d] - 0.5 * torch.log(variance[d]) - _HALF_LOG_2PI
+            without = gaussian
+            if len(place) > 1:
+                part = MultivariateNormal(centre[:, rest], covariance[:, rest][:, :, rest])
+                without = gaussian + MixtureSameFamily(weights, part, validate_args=False).log_prob(h[:, rest])
+            gain[d] = (self.core_log_prob(h) - without).mean()
+        return gain
+
     @torch.no_grad()
     def prune(self, core: Tensor) -> NoiseMixture:
         """Make every direction outside the bool mask ``core``, shape (D,), exact noise; returns self.
 
         The shared Gaussian of a pruned direction takes the mean and variance the mixture had in it.
+
+        Raises:
+            ValueError: if a core that was given full covariances would lose a direction.
         """
+        if self.tilt is not None and bool((self.core & ~core.to(self.core.device)).any()):
+            raise ValueError("a core with full covariances cannot lose directions: prune first, then call tilt_core()")
         core = core.to(self.core.device) & self.core
         dropped = self.core & ~core
         mean, variance = self.moments()
@@ -151,12 +210,6 @@ class NoiseMixture(nn.Module):
         """s of the noise directions, shape (number of noise directions,)."""
         return torch.exp(self.log_std[~self.core])
 
-    def core_distribution(self) -> MixtureSameFamily:
-        """The law of the core, event shape (number of core directions,), as a torch distribution."""
-        mean = (self.mean + self.shift)[:, self.core]
-        std = torch.exp(self.log_std + self.log_ratio)[:, self.core]
-        return MixtureSameFamily(Categorical(logits=self.logits), Independent(Normal(mean, std), 1))
-
     def core_log_prob(self, h: Tensor) -> Tensor:
         """Log-density in nats of the core h, shape (n, k); returns shape (n,)."""
         if h.shape[1] == 0:
@@ -164,6 +217,8 @@ class NoiseMixture(nn.Module):
         mean = (self.mean + self.shift)[:, self.core]
         log_std = (self.log_std + self.log_ratio)[:, self.core]
         scaled = (h[:, None, :] - mean) * torch.exp(-log_std)
+        if self.tilt is not None:
+            scaled = torch.einsum("kij,nkj->nki", self._mixing(), scaled)
         each = -0.5 * (scaled * scaled).sum(2) - (log_std.sum(1) - torch.log_softmax(self.logits, 0))
         return torch.logsumexp(each, 1) - h.shape[1] * _HALF_LOG_2PI
 
@@ -191,6 +246,11 @@ class NoiseMixture(nn.Module):
         weights = torch.softmax(self.logits, 0)
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        if self.tilt is not None:
+            tilted = torch.linalg.solve_triangular(
+                self._mixing()[k], noise[:, self.core, None], upper=False, unitriangular=True
+            )
+            noise = noise.masked_scatter(self.core, tilted[:, :, 0])
         return self.mean + self.shift[k] + torch.exp(self.log_std + self.log_ratio[k]) * noise
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from cnflow.flow.base import NoiseMixture
 
@@ -21,11 +21,13 @@ class Components:
         weights: shape (K,), summing to 1.
         means: shape (K, k).
         stds: shape (K, k).
+        covariances: shape (K, k, k).
     """
 
     weights: Tensor
     means: Tensor
     stds: Tensor
+    covariances: Tensor
 
     def __len__(self) -> int:
         """Number of components."""
@@ -37,9 +39,12 @@ class CoreDensity(MixtureSameFamily):
 
     @property
     def components(self) -> Components:
-        """Weights, means and standard deviations of the mixture."""
-        normal = self.component_distribution.base_dist
-        return Components(self.mixture_distribution.probs, normal.loc, normal.scale)
+        """Weights, means, standard deviations and covariances of the mixture."""
+        parts, weights = self.component_distribution, self.mixture_distribution.probs
+        if isinstance(parts, MultivariateNormal):
+            return Components(weights, parts.loc, parts.stddev, parts.covariance_matrix)
+        normal = parts.base_dist
+        return Components(weights, normal.loc, normal.scale, torch.diag_embed(normal.scale**2))
 
 
 def core_density(base: NoiseMixture) -> CoreDensity:
@@ -56,6 +61,9 @@ def core_density(base: NoiseMixture) -> CoreDensity:
             "this flow has no core: every direction was routed to noise. Lower the weight of the column penalty."
         )
     mean = (base.mean + base.shift)[:, base.core]
+    if base.tilt is not None:
+        parts = MultivariateNormal(mean, scale_tril=base.scale_tril(), validate_args=False)
+        return CoreDensity(Categorical(logits=base.logits), parts, validate_args=False)
     std = torch.exp(base.log_std + base.log_ratio)[:, base.core]
     return CoreDensity(Categorical(logits=base.logits), Independent(Normal(mean, std), 1), validate_args=False)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import EmbeddedField, VelocityField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.stage import Stage
 
-__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "reshape_stages", "save_flow"]
+__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "reshape", "save_flow"]
 
 FORMAT = 2
 
@@ -70,6 +71,20 @@ def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
         stage.to(flow.base.mean)
 
 
+def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor) -> None:
+    """Give a freshly made flow the shapes that its checkpoint describes; the weights come after.
+
+    Args:
+        flow: the flow.
+        plan: what ``describe`` told of the flow.
+        core: mask of the core, shape (D,).
+    """
+    reshape_stages(flow, plan["stages"])
+    if plan.get("tilted"):
+        flow.base.core.copy_(core)
+        flow.base.tilt_core()
+
+
 def describe(flow: NarrowingFlow) -> dict[str, Any]:
     """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
     from cnflow import __version__
@@ -80,6 +95,7 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
         "flow": {
             "dim": flow.dim,
             "components": flow.base.components,
+            "tilted": flow.base.tilt is not None,
             "field": _spec(_innermost(flow.stages[0].field)),
             "stages": [_layout(stage) for stage in flow.stages],
             "divergence": dataclasses.asdict(flow.divergence),
@@ -166,7 +182,7 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
         divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
     )  # fmt: skip
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
-    reshape_stages(flow, plan["stages"])
+    reshape(flow, plan, state["base.core"])
     flow.to(state["base.mean"].dtype)
     flow.load_state_dict(state)
     return flow.to(map_location).eval()

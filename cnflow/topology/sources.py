@@ -154,9 +154,9 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
     with torch.no_grad():
         base = flow.base
         means = (base.mean + base.shift).numpy()
-        variances = torch.exp(2 * (base.log_std + base.log_ratio)).numpy()
         weights = torch.softmax(base.logits, 0).numpy()
-    return Source(MixtureDensity(weights, means, np.broadcast_to(variances, means.shape)), z, decode_joint, space)
+        density = MixtureDensity(weights, means, base.covariances().numpy())
+    return Source(density, z, decode_joint, space)
 
 
 def _torch_mixture(source: Any) -> MixtureDensity | None:

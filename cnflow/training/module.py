@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
-from cnflow.flow.store import describe, load_flow, reshape_stages
+from cnflow.flow.store import describe, load_flow, reshape
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
 from cnflow.training.schedule import Schedule
@@ -48,6 +48,8 @@ class NarrowingModule(LightningModule):
         jitter: standard deviation, in units of the frame's scale, of Gaussian noise added to every training batch. With few
             rows a flow fits them one by one; jitter bounds how narrow the density can get, and is the strongest cure.
         stages: number of stages.
+        covariance: of the base's components in the core while refitting, "diagonal" or "full". Full ones fit curved
+            surfaces with fewer of them; while directions are selected they are diagonal.
         start: path of a run or a flow to start from, instead of the data: unpruned, and of the same shape.
         seed: of the start and of every step's randomness.
     """
@@ -66,10 +68,13 @@ class NarrowingModule(LightningModule):
         weight_decay: float = 0.0,
         jitter: float = 0.0,
         stages: int = 1,
+        covariance: str = "diagonal",
         start: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if covariance not in ("diagonal", "full"):
+            raise ValueError(f"covariance is {covariance!r}, expected 'diagonal' or 'full'")
         self.field_template = field or MLPField()
         self.components, self.rotation, self.stages = components, rotation, stages
         self.divergence, self.solver = divergence, solver or FixedGrid()
@@ -79,7 +84,7 @@ class NarrowingModule(LightningModule):
             [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
         )
         self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
-        self.start, self.seed = start, seed
+        self.covariance, self.start, self.seed = covariance, start, seed
         self.pruned_at: int | None = None
         self.flow: NarrowingFlow | None = None
 
@@ -126,7 +131,7 @@ class NarrowingModule(LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """Everything the training depends on beside the data, as plain strings and numbers."""
-        names = ("components", "rotation", "stages", "weight_decay", "jitter", "seed")
+        names = ("components", "rotation", "stages", "covariance", "weight_decay", "jitter", "seed")
         parts = ("divergence", "solver", "evaluation", "objective", "schedule")
         return (
             {name: getattr(self, name) for name in names}
@@ -149,8 +154,8 @@ class NarrowingModule(LightningModule):
             divergence=self.divergence, solver=self.solver, evaluation=self.evaluation,
             objective=copy.deepcopy(self.objective),
             penalties=[p.scaled(factor) if p.selects else copy.deepcopy(p) for p in self.penalties],
-            schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages, start=start,
-            seed=self.seed,
+            schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages,
+            covariance=self.covariance, start=start, seed=self.seed,
         )  # fmt: skip
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -202,6 +207,8 @@ class NarrowingModule(LightningModule):
             keep &= penalty.keep(self.flow, way.z)
             active &= penalty.active(self.flow, way)
         self.flow.prune(keep, active, x)
+        if self.covariance == "full" and self.flow.core_dim > 1:
+            self.flow.base.tilt_core()
         # the fields have new, smaller weights, and the moments remember gradients of the penalty that is now off
         optimizer = self.optimizers().optimizer
         optimizer.param_groups = self.configure_optimizers().param_groups
@@ -283,7 +290,7 @@ class NarrowingModule(LightningModule):
         self.pruned_at = own["pruned_at"]
         if self.flow is None:
             self.build(own["flow"]["dim"])
-        reshape_stages(self.flow, own["flow"]["stages"])
+        reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])
 
     def columns(self) -> Sequence[float]:
         """Activation of every column of the base, D numbers."""
