@@ -29,7 +29,7 @@ _HOMES = {
     "knot_report": "knots",
     "kunneth": "factors",
     "level_sets": "analysis",
-    "linking_number": "knots",
+    "linking_number": "polygons",
     "ridge_loops": "ridge",
     "representative_cycle": "cycles",
     "rips": "diagrams",

@@ -194,7 +194,7 @@ def test_simplified_polygons_keep_few_vertices() -> None:
 
 def test_simplification_does_not_pull_through_a_strand() -> None:
     """One strand through a triangle keeps its vertex; beside it, it goes."""
-    from cnflow.topology.knots import _free
+    from cnflow.topology.projection import _free
 
     corner = np.array([[0.0, 0, 0], [1, 2, 0], [2, 0, 0], [2, -1, 0]])
     through = np.concatenate([corner, [[1, -2, -1], [1, 0.5, -1], [1, 0.5, 1], [1, -2, 1], [0, -1, 0]]])
@@ -265,7 +265,7 @@ def test_linking_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pairs at a time give what all at once do, and curves that almost touch are still told apart."""
     a, b, truth = LINKS["torus 2,4"]
     whole = crossings(torus(3, 4))
-    monkeypatch.setattr("cnflow.topology.knots.BLOCK", 500)
+    monkeypatch.setattr("cnflow.topology.polygons.BLOCK", 500)
     assert linking_number(a, b) == truth
     assert len(crossings(torus(3, 4))) == len(whole)
     assert linking_number(circle(), circle()[:, [0, 2, 1]] + [1.9999, 0, 0]) == -1
@@ -292,7 +292,7 @@ def test_distance_of_curves() -> None:
 def test_certificate_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, the message says what to install."""
     monkeypatch.setitem(sys.modules, "knot_floer_homology", None)
-    with pytest.raises(ImportError, match="pip install knot_floer_homology"):
+    with pytest.raises(ImportError, match=r"pip install 'cnflow\[certificates\]'"):
         certificate(torus(2, 3))
 
 
