@@ -334,7 +334,8 @@ def table(rows: list[Row]) -> str:
         either = sum(r["false_leaves"] > 0 or r["false_loops"] > 0 for r in many)
         lines += [
             f"Kernel density of 1 000 rows, {len(many)} repeats: the band holds the smoothed truth in {held}, and its tree",
-            f"has three leaves in {right}; Gaussian noise shows a false leaf in {leaves}, a false loop in {loops}, either in {either}.",
+            f"has three leaves in {right}. Gaussian noise shows a false leaf in {leaves}, a false loop in {loops}, either in "
+            f"{either}.",
             "",
         ]
     if many := by.get("flow"):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from cnflow.topology.blocks import Separability
+
 __all__ = ["MASSES", "LevelSet", "LevelSets", "level_sets"]
 
 Floats = NDArray[np.float64]
@@ -187,6 +189,19 @@ class LevelSets:
         from cnflow.plot import plot_level_sets
 
         return plot_level_sets(self, ax, **options)
+
+    def separability(self, **options: Any) -> Separability:
+        """Whether the rows split into two independent blocks of directions; see ``cnflow.topology.separability``.
+
+        Args:
+            options: of that function.
+
+        Raises:
+            ValueError: for one direction, or more than it can split.
+        """
+        from cnflow.topology.blocks import separability
+
+        return separability(self.rows, **options)
 
     def plot_tree(self, ax: Axes | None = None, **options: Any) -> Axes:
         """The merge tree over mass."""
