@@ -87,9 +87,11 @@ class ColumnPenalty(Penalty):
         price: nats a direction must be worth to stay in the core; 0 for the cap alone.
         floor: activation below which a column is pruned whatever it is worth.
         every: steps between measurements of what the columns are worth.
+        count: size of the core, when it is known: so many columns, those worth the most, instead of those worth the price.
+            A structure that a flow can make Gaussian at little cost is worth little, and a price finds it only in a narrow range.
 
     Raises:
-        ValueError: for a negative weight, price or floor, or a cap that is not positive.
+        ValueError: for a negative weight, price or floor, a count below 1, or a cap that is not positive.
 
     References:
         Zhang: Analysis of multi-stage convex relaxation for sparse regularization (2010), for the capped L1.
@@ -100,14 +102,22 @@ class ColumnPenalty(Penalty):
     worth: Tensor
 
     def __init__(
-        self, weight: float = 0.25, cap: float = 0.9, price: float = 0.8, floor: float = 0.3, every: int = 25
+        self,
+        weight: float = 0.25,
+        cap: float = 0.9,
+        price: float = 0.8,
+        floor: float = 0.3,
+        every: int = 25,
+        count: int | None = None,
     ) -> None:
         super().__init__(weight)
         if not cap > 0:
             raise ValueError(f"cap must be positive (inf for the plain L1); got {cap}")
         if price < 0 or floor < 0:
             raise ValueError(f"price (nats) and floor must not be negative; got price={price}, floor={floor}")
-        self.cap, self.price, self.floor, self.every = cap, price, floor, every
+        if count is not None and count < 1:
+            raise ValueError(f"count is the size of the core, 1 or more, or None for the price to decide; got {count}")
+        self.cap, self.price, self.floor, self.every, self.count = cap, price, floor, every, count
         self.register_buffer("worth", torch.zeros(0))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
@@ -120,7 +130,9 @@ class ColumnPenalty(Penalty):
         """Capped sum of the column activations, scalar; ``progress`` through the selection is in [0, 1]."""
         columns = flow.base.columns()
         exempt = columns.detach() >= self.cap
-        if self.price:
+        if self.count:
+            exempt &= self._leading(self._worth(flow, way))
+        elif self.price:
             exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / 0.3))
         return torch.where(exempt, torch.full_like(columns, self.cap), columns).sum()
 
@@ -139,12 +151,20 @@ class ColumnPenalty(Penalty):
         return self.worth
 
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
-        """Columns above the floor and worth the price, bool, shape (D,)."""
+        """Columns above the floor and worth the price, or the ``count`` columns that are worth the most, bool, shape (D,)."""
+        if self.count:
+            return self._leading(flow.base.gains(z))
         return (flow.base.columns().detach() >= self.floor) & (flow.base.gains(z) >= self.price)
 
+    def _leading(self, worth: Tensor) -> Tensor:
+        return torch.zeros_like(worth, dtype=torch.bool).index_fill(
+            0, worth.topk(min(self.count, len(worth))).indices, True
+        )
+
     def extra_repr(self) -> str:
-        """Weight, cap and price."""
-        return f"weight={self.weight:g}, cap={self.cap:g}, price={self.price:g}"
+        """Weight, cap, and price or count."""
+        wanted = f"count={self.count}" if self.count else f"price={self.price:g}"
+        return f"weight={self.weight:g}, cap={self.cap:g}, {wanted}"
 
 
 def _root(square: Tensor) -> Tensor:
