@@ -10,6 +10,7 @@ from cnflow.flow.field import VelocityField
 from cnflow.flow.fisher import Spectrum, SpectrumPath, spectrum
 from cnflow.flow.frame import Frame
 from cnflow.flow.independence import NoiseCheck, check_noise, noise_independence
+from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
@@ -26,6 +27,7 @@ __all__ = [
     "FixedGrid",
     "FlowCut",
     "Frame",
+    "LiftBound",
     "MLPField",
     "Narrowed",
     "NarrowingFlow",

@@ -186,7 +186,8 @@ class FlowCut:
             )
         z = core.new_empty(len(core), flow.dim)
         z[:, self.active], z[:, ~self.active] = core, noise
-        return torch.cat([flow.pull(part, solver=solver, start=self.depth) for part in z.split(chunk)])
+        rows = torch.cat([flow.pull(part, solver=solver, start=self.depth) for part in z.split(chunk)])
+        return rows[:, : flow.data_dim]
 
     def __repr__(self) -> str:
         """Where it is, and how wide."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import VelocityField
 from cnflow.flow.frame import Frame
+from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver
 from cnflow.flow.stage import Stages, Transport
@@ -35,22 +37,28 @@ class NarrowingFlow(nn.Module):
     ``rsample``, ``event_shape``. Give it arrays or tensors; arrays go through in chunks without gradients.
 
     Args:
-        dim: number of directions D, at least 1.
+        dim: number of columns d of the data, at least 1.
         field: the velocity field; a copy is built for every stage. Default: ``MLPField()``.
         components: mixture components of the base.
         divergence: how div v is computed in training. Evaluation is always exact.
         solver: the solver that training uses.
         evaluation: the solver that everything else uses.
         stages: number of stages, equal stretches of depth; a direction can retire at every boundary between them.
+        lift: directions m of independent Gaussian noise a that are added to every row before anything else (Augment), so that
+            the flow has D = d + m. What it knows is p(x, a); see :meth:`bound` for p(x).
 
     Raises:
-        ValueError: for a width or a number of stages below 1.
+        ValueError: for a width or a number of stages below 1, or a negative lift.
 
     References:
         Chen, Rubanova, Bettencourt, Duvenaud: Neural ordinary differential equations (2018).
         Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the two budgets.
+        Dupont, Doucet, Teh: Augmented neural ODEs (2019); Huang, Dinh, Courville: Augmented normalizing flows (2020);
+        Nielsen, Jaini, Hoogeboom, Winther, Welling: SurVAE flows (2020), for the lift.
 
     Attributes:
+        dim: number of directions D of the latent space, lifted ones included.
+        lift_std: standard deviation of the lifted noise, in data units: the root mean variance of the columns.
         stages: the stages, in order of depth.
 
     Example:
@@ -73,11 +81,16 @@ class NarrowingFlow(nn.Module):
         solver: Solver | None = None,
         evaluation: Solver | None = None,
         stages: int = 1,
+        lift: int = 0,
     ) -> None:
         super().__init__()
-        if dim < 1 or stages < 1:
-            raise ValueError(f"a flow needs at least one direction and one stage; got dim={dim}, stages={stages}")
-        self.dim = dim
+        if dim < 1 or stages < 1 or lift < 0:
+            raise ValueError(
+                f"a flow needs at least one direction, one stage and no negative lift; got dim={dim}, stages={stages}, lift={lift}"
+            )
+        self.data_dim, self.lift = dim, lift
+        dim = self.dim = dim + lift
+        self.register_buffer("lift_std", torch.ones(()))
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()
@@ -104,6 +117,9 @@ class NarrowingFlow(nn.Module):
         """
         if len(x) > START_ROWS:
             x = x[np.sort(np.random.default_rng([seed, len(x)]).choice(len(x), START_ROWS, replace=False))]
+        if self.lift:
+            own = self.checked(x, self.data_dim).double()
+            self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())
         rows = self.checked(x).double()
         mean = rows.mean(0)
         centred = rows - mean
@@ -140,7 +156,7 @@ class NarrowingFlow(nn.Module):
         return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
 
     def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
-        """Carry states z, shape (n, D), from depth ``start`` back to data space; returns shape (n, d)."""
+        """Carry states z, shape (n, D), from depth ``start`` back to data space, lifted directions last; shape (n, D)."""
         return self.frame.inverse(self.stages.carry(z, start, 0.0, solver or self.evaluation).z)
 
     def state_at(self, x: Array, depth: float, *, solver: Solver | None = None) -> Tensor:
@@ -179,9 +195,10 @@ class NarrowingFlow(nn.Module):
 
     # -- what a user asks ------------------------------------------------------------------------------------------
 
-    def log_prob(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Tensor:
+    def log_prob(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096, lift_samples: int = 16) -> Tensor:
         """Log-density of rows x, shape (…, d), in nats; returns shape (…,).
 
+        With a lift it is the lower bound of :meth:`bound` for rows of width d, and exact for lifted rows of width D.
         The divergence is exact and the solver adaptive unless another is given. A tensor is differentiated through;
         an array is not, and goes through in chunks.
 
@@ -189,11 +206,70 @@ class NarrowingFlow(nn.Module):
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
+        if self.lift and np.shape(x)[-1:] == (self.data_dim,):
+            return self.bound(x, lift_samples, solver=solver, chunk=chunk).value
         rows = self.checked(x)
         if isinstance(x, Tensor):
             return self._log_prob(rows.reshape(-1, self.dim), solver).reshape(rows.shape[:-1])
         with torch.no_grad():
             return torch.cat([self._log_prob(part, solver) for part in rows.split(chunk)])
+
+    def bound(
+        self,
+        x: Array,
+        lift_samples: int = 16,
+        *,
+        solver: Solver | None = None,
+        chunk: int = 4096,
+        generator: torch.Generator | None = None,
+    ) -> LiftBound:
+        """Lower bound of log p(x) = log ∫ p(x, a) da in nats, by importance weights p(x, a) / q(a) with a drawn from q.
+
+        It is right on average from below, ever tighter with more samples, and exact with one where the lifted directions end
+        as noise of their own, for then the weight is the same for every a.
+
+        Args:
+            x: rows, shape (…, d). A tensor is differentiated through; an array goes through in chunks, and is not.
+            lift_samples: draws of a per row.
+            solver: default the adaptive one.
+            chunk: rows at a time, of an array.
+            generator: of the draws; default one with a fixed seed, so that the same rows have the same bound.
+
+        Raises:
+            ValueError: for fewer than 1 sample, a flow without a lift, or rows of another width.
+
+        References:
+            Burda, Grosse, Salakhutdinov: Importance weighted autoencoders (2016).
+            Nowozin: Debiasing evidence approximations (2018), for the gap.
+        """
+        if not self.lift:
+            raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
+        if lift_samples < 1:
+            raise ValueError(f"lift_samples must be at least 1; got {lift_samples}")
+        rows = self.checked(x, self.data_dim)
+        generator = generator or torch.Generator().manual_seed(0)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
+            weights = []
+            for _ in range(lift_samples):
+                joint = self.lifted(rows, generator).reshape(-1, self.dim)
+                parts = [joint] if isinstance(x, Tensor) else joint.split(chunk)
+                each = torch.cat([self._log_prob(part, solver) for part in parts]) - self.lift_log_prob(joint)
+                weights.append(each.reshape(rows.shape[:-1]))
+            return LiftBound(torch.stack(weights))
+
+    def lifted(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Rows x, shape (…, d), with fresh noise in the lifted directions, shape (…, D).
+
+        Without a generator the noise is a function of the number of rows alone.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        a = torch.randn(*x.shape[:-1], self.lift, generator=generator, dtype=torch.float64)
+        return torch.cat([x, self.lift_std * a.to(x)], -1)
+
+    def lift_log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of the lifted noise of rows x, shape (n, D); zeros, shape (n,), without a lift."""
+        u = x[:, self.data_dim :] / self.lift_std
+        return -0.5 * (u * u).sum(1) - self.lift * (torch.log(self.lift_std) + 0.5 * math.log(2 * math.pi))
 
     def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
         way = self.transport(rows, solver=solver or self.evaluation)
@@ -212,7 +288,7 @@ class NarrowingFlow(nn.Module):
     def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d)."""
         count = int(np.prod(tuple(shape), dtype=int))
-        return self.pull(self.base.rsample(count, generator)).reshape(*shape, self.dim)
+        return self.pull(self.base.rsample(count, generator))[:, : self.data_dim].reshape(*shape, self.data_dim)
 
     @torch.no_grad()
     def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
@@ -222,7 +298,7 @@ class NarrowingFlow(nn.Module):
     @property
     def event_shape(self) -> torch.Size:
         """(d,)."""
-        return torch.Size((self.dim,))
+        return torch.Size((self.data_dim,))
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -292,7 +368,7 @@ class NarrowingFlow(nn.Module):
         for rows in self.checked(x).split(chunk):
             z = self.state_at(rows, 1.0)
             z[:, left] = mean[left]
-            parts.append(self.pull(z))
+            parts.append(self.pull(z)[:, : self.data_dim])
         return torch.cat(parts)
 
     @property
@@ -351,17 +427,21 @@ class NarrowingFlow(nn.Module):
 
     def extra_repr(self) -> str:
         """Width profile."""
-        return f"dim={self.dim}, width profile {' → '.join(map(str, self.width_profile))}"
+        lift = f", lift={self.lift}" if self.lift else ""
+        return f"dim={self.data_dim}{lift}, width profile {' → '.join(map(str, self.width_profile))}"
 
     # -- input -----------------------------------------------------------------------------------------------------
 
     def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
-        """x as a tensor of this flow's dtype and device, shape (…, d), or (…, width) if given.
+        """x as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
+
+        Rows of the data's own width are lifted, always with the same noise.
 
         Raises:
             ValueError: for another width, or rows that are not finite; ``what`` is its name in the message.
         """
-        width = self.dim if width is None else width
+        lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.dim,)
+        width = (self.data_dim if lifted else self.dim) if width is None else width
         rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean)
         if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(
@@ -375,7 +455,7 @@ class NarrowingFlow(nn.Module):
                 f"{what} has {len(bad)} rows with NaN or infinite values of {len(finite)} (first: {bad[:5]}). "
                 "Drop or impute them first."
             )
-        return rows
+        return self.lifted(rows) if lifted else rows
 
 
 def _depth(depth: float) -> float:

@@ -93,7 +93,8 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
         "format": FORMAT,
         "version": __version__,
         "flow": {
-            "dim": flow.dim,
+            "dim": flow.data_dim,
+            "lift": flow.lift,
             "components": flow.base.components,
             "tilted": flow.base.tilt is not None,
             "field": _spec(_innermost(flow.stages[0].field)),
@@ -179,10 +180,12 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
     plan = own["flow"]
     flow = NarrowingFlow(
         plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
+        lift=plan.get("lift", 0),
         divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
     )  # fmt: skip
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
     reshape(flow, plan, state["base.core"])
     flow.to(state["base.mean"].dtype)
-    flow.load_state_dict(state)
+    # flows of before the lift have none
+    flow.load_state_dict({"lift_std": flow.lift_std} | state)
     return flow.to(map_location).eval()

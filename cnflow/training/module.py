@@ -50,6 +50,7 @@ class NarrowingModule(LightningModule):
         stages: number of stages.
         covariance: of the base's components in the core while refitting, "diagonal" or "full". Full ones fit curved
             surfaces with fewer of them; while directions are selected they are diagonal.
+        lift: directions of Gaussian noise added to every row, fresh in every step; the loss is then that of a bound.
         start: path of a run or a flow to start from, instead of the data: unpruned, and of the same shape.
         seed: of the start and of every step's randomness.
     """
@@ -69,6 +70,7 @@ class NarrowingModule(LightningModule):
         jitter: float = 0.0,
         stages: int = 1,
         covariance: str = "diagonal",
+        lift: int = 0,
         start: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -84,7 +86,7 @@ class NarrowingModule(LightningModule):
             [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
         )
         self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
-        self.covariance, self.start, self.seed = covariance, start, seed
+        self.covariance, self.lift, self.start, self.seed = covariance, lift, start, seed
         self.pruned_at: int | None = None
         self.flow: NarrowingFlow | None = None
 
@@ -122,16 +124,16 @@ class NarrowingModule(LightningModule):
         torch.manual_seed(self.seed)
         self.flow = NarrowingFlow(
             dim, field=self.field_template, components=self.components, divergence=self.divergence,
-            solver=self.solver, evaluation=self.evaluation, stages=self.stages,
+            solver=self.solver, evaluation=self.evaluation, stages=self.stages, lift=self.lift,
         )  # fmt: skip
         torch.set_rng_state(generator_state)
         for penalty in self.penalties:
-            penalty.start(dim)
+            penalty.start(self.flow.dim)
         return self.flow
 
     def settings(self) -> dict[str, Any]:
         """Everything the training depends on beside the data, as plain strings and numbers."""
-        names = ("components", "rotation", "stages", "covariance", "weight_decay", "jitter", "seed")
+        names = ("components", "rotation", "stages", "covariance", "lift", "weight_decay", "jitter", "seed")
         parts = ("divergence", "solver", "evaluation", "objective", "schedule")
         return (
             {name: getattr(self, name) for name in names}
@@ -155,7 +157,7 @@ class NarrowingModule(LightningModule):
             objective=copy.deepcopy(self.objective),
             penalties=[p.scaled(factor) if p.selects else copy.deepcopy(p) for p in self.penalties],
             schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages,
-            covariance=self.covariance, start=start, seed=self.seed,
+            covariance=self.covariance, lift=self.lift, start=start, seed=self.seed,
         )  # fmt: skip
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -181,11 +183,15 @@ class NarrowingModule(LightningModule):
         return self.schedule.phase(self.global_step, self.total_steps)
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Jittered rows and a probe with entries ±1, both of the shape of x: functions of the seed and the step alone."""
+        """Jittered, lifted rows and a probe with entries ±1, shapes (b, D): functions of the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        if self.flow.lift:
+            x = self.flow.lifted(x, generator)
         probe = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
         if self.jitter:
-            x = x + self.jitter * self.flow.frame.scale * torch.randn(x.shape, generator=generator).to(x)
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            noise[:, self.flow.data_dim :] = 0
+            x = x + self.jitter * self.flow.frame.scale * noise
         return x, probe
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
@@ -200,7 +206,7 @@ class NarrowingModule(LightningModule):
         rows = self.trainer.datamodule.split("train")
         x = torch.as_tensor(rows[: min(len(rows), PRUNING_ROWS)]).to(self.flow.base.mean)
         with torch.no_grad():
-            way = self.flow.transport(x, probe=self.draw(x)[1], costs=True)
+            way = self.flow.transport(self.flow.checked(x), probe=self.draw(x)[1], costs=True)
         keep = self.flow.base.core.clone()
         active = torch.ones(len(self.flow.stages), self.flow.dim, dtype=torch.bool, device=keep.device)
         for penalty in self.penalties:

@@ -29,10 +29,10 @@ class Objective(nn.Module):
 
 
 class Likelihood(Objective):
-    """Mean negative log-likelihood."""
+    """Mean negative log-likelihood; with a lift, of p(x, a) / q(a), whose mean over a is a bound of that of p(x)."""
 
     name = "nll"
 
     def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
         """Mean negative log-likelihood of the batch, scalar, in nats per row."""
-        return -(flow.base.log_prob(way.z) + way.log_det).mean()
+        return (flow.lift_log_prob(x) - flow.base.log_prob(way.z) - way.log_det).mean()
