@@ -133,6 +133,14 @@ def test_column_penalty_is_a_capped_l1_with_a_price(x):
     keep = ColumnPenalty(cap=0.9, price=price).keep(flow, way.z)
     assert keep.tolist() == [False, True, False]
     assert ColumnPenalty(price=0.0, floor=0.3).keep(flow, way.z).tolist() == [True, True, True]
+    # with a known count those that are worth the most are exempt, whatever they are worth
+    assert gains.topk(2).indices.sort().values.tolist() == [1, 2]
+    value, slope = slopes(ColumnPenalty(cap=0.9, price=1e3, count=2))
+    torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 0.9, dtype=torch.float64))
+    assert ColumnPenalty(price=1e3, count=2).keep(flow, way.z).tolist() == [False, True, True]
+    assert ColumnPenalty(count=7).keep(flow, way.z).all()
+    with pytest.raises(ValueError, match="count is the size of the core"):
+        ColumnPenalty(count=0)
 
 
 @pytest.mark.parametrize("kind", [ColumnPenalty, TransportPenalty, RetirementPenalty, KineticPenalty, JacobianPenalty])
@@ -203,3 +211,39 @@ def test_a_run_without_an_end_is_refused(tmp_path, rng):
     trainer = quiet(tmp_path, max_epochs=1, limit_val_batches=0)
     with pytest.raises(ValueError, match=r"set trainer\.max_steps; got -1"):
         trainer.fit(NarrowingModule(components=2), datamodule=data)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path")
+def test_a_lifted_run_with_full_covariances_goes_on_from_its_checkpoint_as_if_nothing_had_happened(tmp_path, rng):
+    x = torch.randn(300, 3, generator=rng)
+    x[:, 1] += 2 * torch.sign(x[:, 0])
+
+    def fit(folder, keep=True, **resume):
+        model = NarrowingModule(
+            components=3,
+            lift=1,
+            covariance="full",
+            penalties=[ColumnPenalty(count=2)],
+            schedule=Schedule(select=0.5),
+            jitter=0.1,
+        )
+        keeper = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=15, save_top_k=-1)
+        kept = {"callbacks": [keeper]} if keep else {"enable_checkpointing": False}
+        trainer = quiet(folder, max_steps=20, limit_val_batches=0, **kept)
+        trainer.fit(model, datamodule=ArrayDataModule(array=x.numpy(), batch_size=64), **resume)
+        return model.flow
+
+    whole = fit(tmp_path / "a")
+    assert whole.base.tilt.abs().max() > 0
+    assert whole.lift == 1 and whole.dim == 4 and whole.core_dim == 2
+    assert 0.5 < float(whole.lift_std) < 3
+    again = fit(tmp_path / "b", keep=False, ckpt_path=next((tmp_path / "a").glob("*15*")))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    loaded = load_flow(tmp_path / "a")
+    assert loaded.log_prob(x[:5].numpy(), lift_samples=2).shape == (5,)
+
+
+def test_a_module_refuses_covariances_it_does_not_know():
+    with pytest.raises(ValueError, match="expected 'diagonal' or 'full'"):
+        NarrowingModule(covariance="spherical")
