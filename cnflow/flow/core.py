@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from cnflow.flow.base import NoiseMixture
+
+if TYPE_CHECKING:
+    from cnflow.topology import Hierarchy
 
 __all__ = ["Components", "core_density", "noise_density"]
 
@@ -45,6 +49,16 @@ class CoreDensity(MixtureSameFamily):
             return Components(weights, parts.loc, parts.stddev, parts.covariance_matrix)
         normal = parts.base_dist
         return Components(weights, normal.loc, normal.scale, torch.diag_embed(normal.scale**2))
+
+    def hierarchy(self, **options: Any) -> Hierarchy:
+        """Components merged along the density; see ``cnflow.topology.hierarchy``.
+
+        Args:
+            options: of that function.
+        """
+        from cnflow.topology import hierarchy
+
+        return hierarchy(self, **options)
 
 
 def core_density(base: NoiseMixture) -> CoreDensity:

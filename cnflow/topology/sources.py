@@ -131,10 +131,13 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             x = flow.sample((n,))
-    rows = rows_of(x, flow.dim)
+    rows = rows_of(x, flow.data_dim)
     if space == "data":
         return Source(
-            TorchDensity(flow.log_prob, flow.dim, flow.sample, chunk=4096, name="flow in data space"), rows, None, space
+            TorchDensity(flow.log_prob, flow.data_dim, flow.sample, chunk=4096, name="flow in data space"),
+            rows,
+            None,
+            space,
         )
     narrowed = flow.encode(torch.from_numpy(rows))
     core = flow.base.core.numpy()
