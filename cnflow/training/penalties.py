@@ -11,6 +11,9 @@ from cnflow.flow import NarrowingFlow, Transport
 
 __all__ = ["ColumnPenalty", "JacobianPenalty", "KineticPenalty", "Penalty", "RetirementPenalty", "TransportPenalty"]
 
+SETTLED = 0.4
+"""Share of the selection after which what a direction is worth counts in full: by then much of the dependence is undone."""
+
 
 class Penalty(nn.Module):
     """A named, weighted scalar added to the objective.
@@ -131,9 +134,11 @@ class ColumnPenalty(Penalty):
         columns = flow.base.columns()
         exempt = columns.detach() >= self.cap
         if self.count:
-            exempt &= self._leading(self._worth(flow, way))
+            # early on the noise is worth more than the structure, as it depends on it
+            worth = self._worth(flow, way)
+            exempt &= self._leading(worth) if progress >= SETTLED else True
         elif self.price:
-            exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / 0.3))
+            exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / (SETTLED - 0.1)))
         return torch.where(exempt, torch.full_like(columns, self.cap), columns).sum()
 
     def scaled(self, factor: float) -> ColumnPenalty:

@@ -137,6 +137,10 @@ def test_column_penalty_is_a_capped_l1_with_a_price(x):
     assert gains.topk(2).indices.sort().values.tolist() == [1, 2]
     value, slope = slopes(ColumnPenalty(cap=0.9, price=1e3, count=2))
     torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 0.9, dtype=torch.float64))
+    value, _ = slopes(ColumnPenalty(cap=0.9, count=1), progress=0.3)
+    torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 0.9, dtype=torch.float64))
+    value, _ = slopes(ColumnPenalty(cap=0.9, count=1), progress=0.5)
+    torch.testing.assert_close(value, torch.tensor(0.5 + 0.9 + 1.5, dtype=torch.float64))
     assert ColumnPenalty(price=1e3, count=2).keep(flow, way.z).tolist() == [False, True, True]
     assert ColumnPenalty(count=7).keep(flow, way.z).all()
     with pytest.raises(ValueError, match="count is the size of the core"):
