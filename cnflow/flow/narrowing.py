@@ -84,10 +84,10 @@ class NarrowingFlow(nn.Module):
         lift: int = 0,
     ) -> None:
         super().__init__()
-        if dim < 1 or stages < 1 or lift < 0:
-            raise ValueError(
-                f"a flow needs at least one direction, one stage and no negative lift; got dim={dim}, stages={stages}, lift={lift}"
-            )
+        if dim < 1 or stages < 1:
+            raise ValueError(f"a flow needs at least one direction and one stage; got dim={dim}, stages={stages}")
+        if lift < 0:
+            raise ValueError(f"lift is a number of added directions, 0 or more; got {lift}")
         self.data_dim, self.lift = dim, lift
         dim = self.dim = dim + lift
         self.register_buffer("lift_std", torch.ones(()))
