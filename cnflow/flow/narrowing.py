@@ -90,7 +90,7 @@ class NarrowingFlow(nn.Module):
             raise ValueError(f"lift is a number of added directions, 0 or more; got {lift}")
         self.data_dim, self.lift = dim, lift
         dim = self.dim = dim + lift
-        self.register_buffer("lift_std", torch.ones(()))
+        self.register_buffer("lift_std", torch.ones(()), persistent=lift > 0)
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()

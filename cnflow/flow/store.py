@@ -186,6 +186,5 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
     reshape(flow, plan, state["base.core"])
     flow.to(state["base.mean"].dtype)
-    # flows of before the lift have none
-    flow.load_state_dict({"lift_std": flow.lift_std} | state)
+    flow.load_state_dict(state)
     return flow.to(map_location).eval()
