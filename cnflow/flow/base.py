@@ -167,8 +167,8 @@ class NoiseMixture(nn.Module):
     def _tilted_gains(self, z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         place = torch.nonzero(self.core).flatten()
         h, gain = z[:, place], torch.zeros_like(self.mean)
-        root, centre = self.scale_tril(), (self.mean + self.shift)[:, place]
-        covariance, weights = root @ root.transpose(1, 2), Categorical(logits=self.logits)
+        centre, covariance = (self.mean + self.shift)[:, place], self.covariances()[:, place[:, None], place]
+        whole, weights = self.core_log_prob(h).mean(), Categorical(logits=self.logits)
         for i, d in enumerate(place.tolist()):
             rest = torch.arange(len(place)) != i
             gaussian = -0.5 * (h[:, i] - mean[d]) ** 2 / variance[d] - 0.5 * torch.log(variance[d]) - _HALF_LOG_2PI
@@ -176,7 +176,7 @@ class NoiseMixture(nn.Module):
             if len(place) > 1:
                 part = MultivariateNormal(centre[:, rest], covariance[:, rest][:, :, rest])
                 without = gaussian + MixtureSameFamily(weights, part, validate_args=False).log_prob(h[:, rest])
-            gain[d] = (self.core_log_prob(h) - without).mean()
+            gain[d] = whole - without.mean()
         return gain
 
     @torch.no_grad()

@@ -185,13 +185,11 @@ class NarrowingModule(LightningModule):
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Jittered, lifted rows and a probe with entries ±1, shapes (b, D): functions of the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(x) * 2 - 1
+        if self.jitter:
+            x = x + self.jitter * self.flow.frame.scale * torch.randn(x.shape, generator=generator).to(x)
         if self.flow.lift:
             x = self.flow.lifted(x, generator)
-        probe = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-        if self.jitter:
-            noise = torch.randn(x.shape, generator=generator).to(x)
-            noise[:, self.flow.data_dim :] = 0
-            x = x + self.jitter * self.flow.frame.scale * noise
         return x, probe
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
