@@ -24,7 +24,8 @@ from cnflow.flow import load_flow
 from cnflow.topology import MassAxis, MixtureDensity, grid_homology, level_sets, rips
 from cnflow.topology.build import survey
 from cnflow.topology.confidence import SCALES
-from cnflow.topology.knots import knot_determinant, linking_number
+from cnflow.topology.knots import knot_determinant
+from cnflow.topology.polygons import linking_number
 from cnflow.topology.sources import read
 
 sys.path.append(str(ROOT))

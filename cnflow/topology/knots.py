@@ -1,4 +1,4 @@
-"""Linking numbers and knot invariants of closed polygons in R³, in exact integers.
+"""Knot invariants of closed polygons in R³, in exact integers; linking numbers are those of ``polygons``.
 
 A flow on R³ is a diffeomorphism: it can change neither how two closed curves link nor how one is knotted, so these
 integers, before and after, test a solver at no cost. Equal invariants do not prove that two knots are the same:
@@ -12,23 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cnflow.topology.polygons import curve_distance, linking_number
-from cnflow.topology.projection import TRIES, Crossings, crossings, generic, simplify, untwisted
+from cnflow.topology.projection import TRIES, Crossings, generic, simplify, untwisted
 
 __all__ = [
     "KNOTS",
     "Certificate",
-    "Crossings",
     "KnotReport",
     "alexander_polynomial",
     "certificate",
-    "crossings",
-    "curve_distance",
     "knot_determinant",
     "knot_name",
     "knot_report",
-    "linking_number",
-    "simplify",
 ]
 
 Floats = NDArray[np.float64]

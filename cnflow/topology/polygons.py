@@ -90,6 +90,7 @@ def _nearest_edges(a: Floats, b: Floats, own: bool) -> tuple[float, int, int]:
 
 
 def extent_of(*curves: Floats) -> float:
+    """Diagonal of the box around curves, each shape (n, 3)."""
     points = np.concatenate(curves)
     return float(np.linalg.norm(np.ptp(points, axis=0)))
 

@@ -9,14 +9,12 @@ from cnflow.topology.knots import (
     KNOTS,
     alexander_polynomial,
     certificate,
-    crossings,
-    curve_distance,
     knot_determinant,
     knot_name,
     knot_report,
-    linking_number,
-    simplify,
 )
+from cnflow.topology.polygons import curve_distance, linking_number
+from cnflow.topology.projection import crossings, simplify
 
 
 def around(n: int) -> np.ndarray:

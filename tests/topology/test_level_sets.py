@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from cnflow.data import structure
 from cnflow.topology import MixtureDensity, as_density, circular_coordinates, grid_homology, level_sets, rips
 from cnflow.topology.density import DensityError, FunctionDensity
-from cnflow.topology.knots import knot_determinant, linking_number
+from cnflow.topology.knots import knot_determinant
+from cnflow.topology.polygons import linking_number
 
 RNG = np.random.default_rng(0)
 A, B = RNG.uniform(0, 2 * np.pi, (2, 4000))

@@ -6,8 +6,9 @@ from scipy.special import i0e, i1e
 
 from cnflow.data import structure
 from cnflow.topology.density import DensityError
-from cnflow.topology.knots import knot_report, linking_number
+from cnflow.topology.knots import knot_report
 from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.polygons import linking_number
 from cnflow.topology.ridge import NoLoopError, project_to_ridge, ridge_loops
 
 SEEDS = range(10)
