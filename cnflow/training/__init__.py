@@ -4,6 +4,7 @@ from cnflow.training.module import NarrowingModule, NonFiniteLossError
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import (
     ColumnPenalty,
+    CorePenalty,
     JacobianPenalty,
     KineticPenalty,
     Penalty,
@@ -14,6 +15,7 @@ from cnflow.training.schedule import Schedule
 
 __all__ = [
     "ColumnPenalty",
+    "CorePenalty",
     "JacobianPenalty",
     "KineticPenalty",
     "Likelihood",

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from cnflow.flow import NarrowingFlow, Transport
 
-__all__ = ["ColumnPenalty", "JacobianPenalty", "KineticPenalty", "Penalty", "RetirementPenalty", "TransportPenalty"]
+__all__ = [
+    "ColumnPenalty",
+    "CorePenalty",
+    "JacobianPenalty",
+    "KineticPenalty",
+    "Penalty",
+    "RetirementPenalty",
+    "TransportPenalty",
+]
 
 SETTLED = 0.4
 """Share of the selection after which what a direction is worth counts in full: by then much of the dependence is undone."""
@@ -285,3 +293,24 @@ class JacobianPenalty(Penalty):
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Mean squared Frobenius norm along the way, scalar."""
         return way.jacobian.mean()
+
+
+class CorePenalty(Penalty):
+    """E Σ_d (∫|v_d| dt)² over the directions of the core, in squared units of the frame, while refitting.
+
+    The likelihood does not say where in the core anything lies: moving along a surface, or trading its thickness with the
+    noise beside it, costs nothing if the base follows. But what holds how much mass in the core depends on it. This budget
+    keeps the core as near to where the frame puts it, a linear map of the data, as undoing the noise allows. While directions
+    are selected it is zero, for which of them are core is not known yet.
+
+    References:
+        Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the budget over all directions.
+    """
+
+    name = "core"
+
+    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+        """Mean squared length of the way in the core, scalar."""
+        if progress < 1:
+            return way.path.new_zeros(())
+        return way.path.sum(0).square()[:, flow.base.core].sum(1).mean()

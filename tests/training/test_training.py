@@ -9,6 +9,7 @@ from cnflow.data import ArrayDataModule
 from cnflow.flow import FixedGrid, NarrowingFlow, VelocityField, load_flow
 from cnflow.training import (
     ColumnPenalty,
+    CorePenalty,
     JacobianPenalty,
     KineticPenalty,
     Likelihood,
@@ -147,12 +148,23 @@ def test_column_penalty_is_a_capped_l1_with_a_price(x):
         ColumnPenalty(count=0)
 
 
-@pytest.mark.parametrize("kind", [ColumnPenalty, TransportPenalty, RetirementPenalty, KineticPenalty, JacobianPenalty])
+def test_the_budget_of_the_core_counts_its_own_way_and_only_once_it_is_known(x):
+    offset = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    flow = affine_flow(offset=offset)
+    flow.base.prune(torch.tensor([True, False, True]))
+    way = way_of(flow, x)
+    torch.testing.assert_close(CorePenalty()(flow, way, 1.0), torch.tensor(1.25, dtype=torch.float64))
+    assert float(CorePenalty()(flow, way, 0.99)) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [ColumnPenalty, TransportPenalty, RetirementPenalty, KineticPenalty, JacobianPenalty, CorePenalty]
+)
 def test_every_penalty_keeps_the_contract(kind, x, rng):
     matrix = torch.randn(3, 3, generator=rng, dtype=torch.float64)
     flow = affine_flow(matrix=matrix, offset=0.3)
     penalty = kind(0.5)
-    value = penalty(flow, way_of(flow, x), 0.5)
+    value = penalty(flow, way_of(flow, x), 1.0)
     assert value.shape == () and torch.isfinite(value) and value > 0
     value.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in flow.parameters())
@@ -251,3 +263,48 @@ def test_a_lifted_run_with_full_covariances_goes_on_from_its_checkpoint_as_if_no
 def test_a_module_refuses_covariances_it_does_not_know():
     with pytest.raises(ValueError, match="expected 'diagonal' or 'full'"):
         NarrowingModule(covariance="spherical")
+
+
+class Stiff(VelocityField):
+    """v = -k z with k = 12 to begin with: six midpoint steps contract by another factor than the ODE does."""
+
+    def __init__(self):
+        super().__init__()
+
+    def build(self, width):
+        self.rate = torch.nn.Parameter(torch.tensor(12.0))
+
+    def forward(self, t, z):
+        return -self.rate * z
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path")
+def test_a_grid_that_is_too_coarse_is_made_finer_and_stays_so(tmp_path, rng, monkeypatch, caplog):
+    monkeypatch.setattr("cnflow.training.module.GRID_EVERY", 4)
+    x = torch.randn(300, 3, generator=rng).numpy()
+
+    def fit(steps, **resume):
+        model = NarrowingModule(
+            field=Stiff(), components=2, penalties=[], schedule=Schedule(select=1, lr=1e-5), solver=FixedGrid(steps=6)
+        )
+        keeper = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=20, save_on_train_epoch_end=False)
+        trainer = quiet(tmp_path, max_steps=steps, callbacks=[keeper], limit_val_batches=0)
+        trainer.fit(model, datamodule=ArrayDataModule(array=x, batch_size=64), **resume)
+        return model.flow
+
+    flow = fit(20)
+    assert flow.solver.steps == 12
+    assert "step 4: the training grid of 6 steps is off by" in caplog.text and "going on with 12 steps" in caplog.text
+    rows = torch.as_tensor(x[:50])
+    gap = (flow.log_prob(rows, solver=flow.solver) - flow.log_prob(rows)).mean()
+    assert abs(float(gap.detach())) < 0.05
+    assert load_flow(tmp_path).solver == flow.solver
+    assert fit(21, ckpt_path=tmp_path / "last.ckpt").solver == flow.solver
+
+
+def test_a_grid_that_is_fine_enough_is_left_alone(tmp_path, rng, monkeypatch, caplog):
+    monkeypatch.setattr("cnflow.training.module.GRID_EVERY", 2)
+    model = NarrowingModule(components=2)
+    trainer = quiet(tmp_path, max_steps=8, limit_val_batches=0)
+    trainer.fit(model, datamodule=ArrayDataModule(array=torch.randn(300, 3, generator=rng).numpy(), batch_size=64))
+    assert model.flow.solver == model.solver and "training grid" not in caplog.text
