@@ -31,7 +31,7 @@ from cnflow.topology.sources import read
 sys.path.append(str(ROOT))
 from tests.topology.densities import curved_valleys, eight_leaves, grid_merges, trimodal
 
-FLOWS = ("ring", "clusters", "nested_clusters", "linked_rings", "trefoil")
+FLOWS = ("ring", "clusters", "nested_clusters", "linked_rings", "trefoil", "torus", "sphere")
 PROMINENCE = {1.5: 0.4435051, 2.0: 1.3071891, 3.0: 3.8068528}
 THREE = MixtureDensity([0.5, 0.3, 0.2], [[-2.0, 0.0], [2.0, 0.0], [0.0, 2.5]], np.full(3, 0.6) ** 2)
 SURFACES = {
@@ -273,6 +273,7 @@ def main() -> None:
     tasks += [("surface", name, 0) for name in SURFACES]
     tasks += [("merges", f"{name} {d}", 0) for name in ("eight", "curved") for d in (2, 8, 20)]
     tasks += [("kernel", f"{name} 2 {share}", 0) for name in ("eight", "curved") for share in (0.3, 0.5, 0.7)]
+    tasks += [("kernel", f"{name} {d} 0.5", 0) for name in ("eight", "curved") for d in (8, 20)]
     tasks += [("flow", name, seed) for name in FLOWS for seed in range(5)]
     tasks += [("digits", "24 components", seed) for seed in range(3)]
     tasks += [("coverage", "three modes", seed) for seed in range(options.repeats)]

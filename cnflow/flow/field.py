@@ -70,6 +70,17 @@ class VelocityField(nn.Module):
         """
         return EmbeddedField(self, keep, fill)
 
+    def widen(self, extra: int, pace: float) -> VelocityField:
+        """The same field on ``extra`` further directions, last, that it neither moves nor reads as yet, run through ``pace``
+        times as fast: pace · v(pace · t, z).
+
+        Raises:
+            NotImplementedError: for a field that does not know how.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be widened: give it widen(extra, pace), or train the flow with MLPField"
+        )
+
 
 class EmbeddedField(VelocityField):
     """A field on k directions, read on some of them while the others stand still.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +25,7 @@ class LiftBound:
     @property
     def value(self) -> Tensor:
         """The bound, nats, shape (…,): log of the mean weight."""
-        return torch.logsumexp(self.log_weights, 0) - torch.log(torch.tensor(float(len(self.log_weights))))
+        return torch.logsumexp(self.log_weights, 0) - math.log(len(self.log_weights))
 
     @cached_property
     def _relative(self) -> Tensor:

@@ -229,6 +229,17 @@ class MLPField(VelocityField):
         small.clock = nn.Parameter(torch.stack(kept))
         return small
 
+    @torch.no_grad()
+    def widen(self, extra: int, pace: float) -> MLPField:
+        """See :meth:`VelocityField.widen`: zero weights to and from the new directions."""
+        wide = copy.deepcopy(self)
+        wide.width = self.width + extra
+        wide.layers[0].weight = nn.Parameter(F.pad(self.layers[0].weight, (0, extra)))
+        wide.out.weight = nn.Parameter(pace * F.pad(self.out.weight, (0, 0, 0, extra)))
+        wide.out.bias = nn.Parameter(pace * F.pad(self.out.bias, (0, extra)))
+        wide.clock.mul_(pace)
+        return wide
+
     def extra_repr(self) -> str:
         """The hyperparameters."""
         return f"hidden={self.hidden}, depth={self.depth}, activation={self.activation!r}"

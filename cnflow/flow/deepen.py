@@ -1,0 +1,72 @@
+"""A trained flow made deeper: lifted directions, and one more stage that may use them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from cnflow.flow.stage import Stage
+
+if TYPE_CHECKING:
+    from cnflow.flow.narrowing import NarrowingFlow
+
+__all__ = ["deepen"]
+
+
+@torch.no_grad()
+def deepen(flow: NarrowingFlow, lift: int, std: float, units: int | None = None) -> NarrowingFlow:
+    """The same density with lifted noise beside it, and a last stage that does nothing yet.
+
+    The new stage is active in the core and the lifted directions; the stages before it take correspondingly less of the depth
+    and neither move nor read what is lifted. log p(x, a) = log p(x) + log q(a), exactly, until something is trained.
+
+    Args:
+        flow: a flow without a lift; it is left as it is.
+        lift: number of lifted directions, at least 1.
+        std: their standard deviation, in units of the frame.
+        units: per hidden layer of the new stage's field, for a field whose ``build`` takes them; default as the field has.
+
+    Returns:
+        A new flow.
+
+    Raises:
+        ValueError: for a flow that has a lift already, or numbers that are not positive.
+        NotImplementedError: for a field that cannot be widened.
+    """
+    if flow.lift:
+        raise ValueError(
+            f"expected a flow without a lift; got one with lift={flow.lift}: start from the flow before it"
+        )
+    if lift < 1 or not std > 0:
+        raise ValueError(f"expected at least 1 lifted direction with a positive spread; got lift={lift}, std={std}")
+    count, added = len(flow.stages), torch.ones(lift, dtype=torch.bool)
+    template = copy.deepcopy(flow.stages[0].field)
+    deeper = type(flow)(
+        flow.data_dim, field=template, components=flow.base.components, divergence=flow.divergence,
+        solver=flow.solver, evaluation=flow.evaluation, stages=count + 1, lift=lift,
+    ).to(flow.base.mean)  # fmt: skip
+    frame, scale = flow.frame, flow.frame.scale
+    deeper.lift_std.copy_(std * scale)
+    deeper.frame.set(
+        torch.cat([frame.mean, frame.mean.new_zeros(lift)]), scale,
+        torch.block_diag(frame.rotation.double(), torch.eye(lift, dtype=torch.float64)).to(scale),
+    )  # fmt: skip
+    for old, new in zip(flow.stages, deeper.stages, strict=False):
+        new.field = old.field.widen(lift, (count + 1) / count)
+        new.active.copy_(torch.cat([old.active, added]))
+    core = torch.cat([flow.base.core, added])
+    field = copy.deepcopy(template)
+    field.build(int(core.sum()), **({} if units is None else {"units": units}))
+    deeper.stages[count] = Stage(field.to(scale), core)
+    base = deeper.base
+    for name in ("mean", "log_std", "shift", "log_ratio"):
+        getattr(base, name)[..., : flow.dim] = getattr(flow.base, name)
+    base.log_std[flow.dim :] = math.log(std)
+    base.logits.copy_(flow.base.logits)
+    base.core.copy_(torch.cat([flow.base.core, ~added]))
+    if flow.base.tilt is not None:
+        base.tilt_core().tilt.copy_(flow.base.tilt)
+    return deeper
