@@ -85,6 +85,15 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor) -> None:
         flow.base.tilt_core()
 
 
+def remake(plan: dict[str, Any]) -> NarrowingFlow:
+    """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
+    return NarrowingFlow(
+        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
+        lift=plan.get("lift", 0),
+        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
+    )  # fmt: skip
+
+
 def describe(flow: NarrowingFlow) -> dict[str, Any]:
     """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
     from cnflow import __version__
@@ -178,11 +187,7 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
             f"{FORMAT}. Load it with the version that wrote it."
         )
     plan = own["flow"]
-    flow = NarrowingFlow(
-        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
-        lift=plan.get("lift", 0),
-        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
-    )  # fmt: skip
+    flow = remake(plan)
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
     reshape(flow, plan, state["base.core"])
     flow.to(state["base.mean"].dtype)

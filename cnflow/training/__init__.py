@@ -11,6 +11,7 @@ from cnflow.training.penalties import (
     RetirementPenalty,
     TransportPenalty,
 )
+from cnflow.training.preparation import Preparation
 from cnflow.training.schedule import Schedule
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "NonFiniteLossError",
     "Objective",
     "Penalty",
+    "Preparation",
     "RetirementPenalty",
     "Schedule",
     "TransportPenalty",

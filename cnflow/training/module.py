@@ -13,9 +13,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
-from cnflow.flow.store import describe, load_flow, reshape
+from cnflow.flow.store import describe, load_flow, remake, reshape
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
+from cnflow.training.preparation import Preparation
 from cnflow.training.schedule import Schedule
 
 __all__ = ["NarrowingModule", "NonFiniteLossError"]
@@ -65,7 +66,12 @@ class NarrowingModule(LightningModule):
             surfaces with fewer of them; while directions are selected they are diagonal.
         lift: directions of Gaussian noise added to every row, fresh in every step; the loss is then that of a bound.
         start: path of a run or a flow to start from, instead of the data: unpruned, and of the same shape.
+        prepare: makes the flow to train out of the one to start from, which may then be of any shape; schedule.select is then
+            usually 0.
         seed: of the start and of every step's randomness.
+
+    Raises:
+        ValueError: for an unknown covariance, or something to prepare without a flow to start from.
     """
 
     def __init__(
@@ -85,9 +91,14 @@ class NarrowingModule(LightningModule):
         covariance: str = "diagonal",
         lift: int = 0,
         start: str | None = None,
+        prepare: Preparation | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if prepare is not None and start is None:
+            raise ValueError(
+                f"{type(prepare).__name__} prepares a trained flow: give the run it was trained in as start"
+            )
         if covariance not in ("diagonal", "full"):
             raise ValueError(f"covariance is {covariance!r}, expected 'diagonal' or 'full'")
         self.field_template = field or MLPField()
@@ -99,7 +110,7 @@ class NarrowingModule(LightningModule):
             [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
         )
         self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
-        self.covariance, self.lift, self.start, self.seed = covariance, lift, start, seed
+        self.covariance, self.lift, self.start, self.prepare, self.seed = covariance, lift, start, prepare, seed
         self.pruned_at: int | None = None
         self.flow: NarrowingFlow | None = None
 
@@ -112,8 +123,13 @@ class NarrowingModule(LightningModule):
         data = self.trainer.datamodule
         if data is None:
             raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
+        fresh = stage == "fit" and self.trainer.ckpt_path is None
+        if self.prepare is not None and fresh:
+            self.flow = self.prepare(load_flow(self.start), data.split("train"), self.seed).train()
+            self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
+            return
         self.build(data.dim)
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if fresh:
             if self.start is None:
                 self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
             else:
@@ -147,7 +163,7 @@ class NarrowingModule(LightningModule):
     def settings(self) -> dict[str, Any]:
         """Everything the training depends on beside the data, as plain strings and numbers."""
         names = ("components", "rotation", "stages", "covariance", "lift", "weight_decay", "jitter", "seed")
-        parts = ("divergence", "solver", "evaluation", "objective", "schedule")
+        parts = ("divergence", "solver", "evaluation", "objective", "schedule", "prepare")
         return (
             {name: getattr(self, name) for name in names}
             | {name: repr(getattr(self, name)) for name in parts}
@@ -170,7 +186,7 @@ class NarrowingModule(LightningModule):
             objective=copy.deepcopy(self.objective),
             penalties=[p.scaled(factor) if p.selects else copy.deepcopy(p) for p in self.penalties],
             schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages,
-            covariance=self.covariance, lift=self.lift, start=start, seed=self.seed,
+            covariance=self.covariance, lift=self.lift, start=start, prepare=self.prepare, seed=self.seed,
         )  # fmt: skip
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -325,7 +341,10 @@ class NarrowingModule(LightningModule):
         if own is None:
             raise ValueError("this checkpoint was not written by cnflow: it has no 'cnflow' entry")
         self.pruned_at = own["pruned_at"]
-        if self.flow is None:
+        if self.prepare is not None:
+            self.flow = remake(own["flow"])
+            self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
+        elif self.flow is None:
             self.build(own["flow"]["dim"])
         reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])
         before = own["flow"]["solver"]["init_args"].get("steps", 0)

@@ -1,0 +1,177 @@
+"""Curves written into circles: angles, the way there, and a flow that follows it."""
+
+import numpy as np
+import pytest
+import torch
+
+from cnflow.data import ArrayDataModule, structure
+from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
+from cnflow.topology import level_sets
+from cnflow.training import KineticPenalty, NarrowingModule, Preparation, Schedule
+from cnflow.untangling import Shears, Strands, Untangle, UntangleError
+
+TURN = 2 * np.pi
+
+
+def circle(centre, axes, n=200, radius=1.0):
+    t = TURN * np.arange(n) / n
+    points = np.zeros((n, 3))
+    points[:, axes[0]], points[:, axes[1]] = radius * np.cos(t), radius * np.sin(t)
+    return points + np.asarray(centre)
+
+
+def trefoil(t):
+    x, y = np.sin(t) + 2 * np.sin(2 * t), np.cos(t) - 2 * np.cos(2 * t)
+    return 0.75 * np.stack([x, y, -np.sin(3 * t)], 1)
+
+
+@pytest.fixture
+def hopf():
+    curves = [circle((0, 0, 0), (0, 1)), circle((1, 0, 0), (0, 2))]
+    return Strands.along(curves, np.concatenate(curves), radius=1.5, gap=4.5)
+
+
+def around(a, b):
+    return np.abs(np.angle(np.exp(1j * (a - b))))
+
+
+def test_angles_count_rows_whatever_the_parametrisation():
+    rng = np.random.default_rng(0)
+    t = rng.uniform(0, TURN, 20_000)
+    rows = trefoil(t)
+    # the polygon's vertices are uneven; rows are uniform in t
+    u = TURN * np.arange(300) / 300
+    strands = Strands.along([trefoil(u + 0.4 * np.sin(u))], rows, radius=1.0, gap=3.0)
+    which, angle = strands.place(rows)
+    assert (which == 0).all()
+    error = around(angle - angle[t.argmin()], t)
+    assert np.median(error) < 0.02 and error.max() < 0.06
+    np.testing.assert_allclose(np.linalg.norm(strands.code(rows), axis=1), 1.0)
+    # there and back
+    assert np.linalg.norm(strands.middle(strands.code(rows)) - rows, axis=1).max() < 0.03
+
+
+def test_every_component_has_a_circle_of_its_own(hopf):
+    points = hopf.points.reshape(-1, 3)
+    which = np.repeat([0, 1], hopf.points.shape[1])
+    assert (hopf.place(points)[0] == which).all()
+    assert (hopf.ring(hopf.code(points)) == which).all()
+    np.testing.assert_allclose(hopf.centres, [[-2.25, 0], [2.25, 0]])
+    assert "2 closed curves in 3-D" in repr(hopf)
+
+
+def test_the_way_starts_and_ends_right_and_its_velocity_is_its_derivative(hopf):
+    rng = np.random.default_rng(1)
+    h = hopf.points.reshape(-1, 3)[::40] + 0.1 * rng.standard_normal((52, 3))
+    a = 0.15 * rng.standard_normal((52, 2))
+    shears = Shears(hopf.code, hopf.middle)
+    left, code = shears.end(h, a)
+    assert np.abs(left).max() < 0.9 and np.linalg.norm(code, axis=1).min() > 0.3
+    given = [torch.as_tensor(v) for v in (h, a, hopf.code(h), hopf.middle(code))]
+    at = lambda share: Shears.states(*given, torch.tensor(share, dtype=torch.float64))  # noqa: E731
+    np.testing.assert_allclose(at(0.0)[0], np.hstack([h, a]))
+    np.testing.assert_allclose(at(1.0)[0], np.hstack([left, code]), atol=1e-12)
+    for share in (0.1, 0.3, 0.5, 0.6, 0.9):
+        numeric = (at(share + 1e-6)[0] - at(share - 1e-6)[0]) / 2e-6
+        np.testing.assert_allclose(at(share)[1], numeric, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["trefoil", "linked_rings"])
+def test_strands_never_meet_on_the_way(name):
+    sample = structure(name).sample(20_000, np.random.default_rng(0)).skeleton
+    t = TURN * np.arange(400) / 400
+    curves = [trefoil(t)]
+    if name == "linked_rings":
+        curves = [circle((-0.75, 0, 0), (0, 1), radius=1.5), circle((0.75, 0, 0), (0, 2), radius=1.5)]
+    strands = Strands.along(curves, sample, radius=1.5, gap=4.5)
+    h, a = sample[:400], np.zeros((400, 2))
+    code = strands.code(h)
+    given = [torch.as_tensor(v) for v in (h, a, code, strands.middle(code))]
+    apart = np.linalg.norm(code[:, None] - code, axis=2)
+    far = apart > 0.75
+    for share in np.linspace(0, 1, 21):
+        state = Shears.states(*given, torch.tensor(share, dtype=torch.float64))[0].numpy()
+        distance = np.linalg.norm(state[:, None] - state, axis=2)[far]
+        # strands a third of a circle apart keep the distance that the data's own crossings have, or more
+        assert distance.min() > 0.4, share
+
+
+def knotted(n, seed=0):
+    return structure("trefoil", sigma=0.12).sample(n, np.random.default_rng(seed)).points
+
+
+@pytest.fixture(scope="module")
+def flow():
+    """A trefoil's density without a velocity: a mixture fitted to it."""
+    flow = NarrowingFlow(3, field=MLPField(hidden=64, depth=2, activation="tanh"), components=64)
+    return flow.initialise(knotted(5000), rotation="identity")
+
+
+def test_a_flow_is_untied(flow):
+    x = knotted(4000, 1)
+    untied = Untangle(steps=1200, components=24)(flow, x)
+    assert untied.core_dim == 2 and untied.lift == 2 and untied.width_profile == (5, 5, 2)
+    core = untied.encode(x).core.numpy()
+    radius = np.linalg.norm(core, axis=1)
+    assert np.quantile(radius, 0.05) > 0.75 and np.quantile(radius, 0.95) < 2.2
+    # the knot's noise stays a small part of what is left of it
+    assert untied.encode(x).noise.numpy().std() < 0.5 < 0.9 < x.std()
+    t = level_sets(untied, x, refits=0)
+    assert t.at(0.9).betti == (1, 1)
+
+
+def test_a_module_starts_from_what_was_prepared_and_resumes(tmp_path, rng):
+    from cnflow.flow import load_flow, save_flow
+    from cnflow.flow.deepen import deepen
+
+    class Deeper(Preparation):
+        def __call__(self, flow, rows, seed=0):
+            assert rows.shape[1:] == (3,)
+            return deepen(flow, 1, 0.5)
+
+        def __repr__(self):
+            return "Deeper()"
+
+    x = torch.randn(100, 3, generator=rng).numpy()
+    start = NarrowingFlow(3, field=MLPField(hidden=8), components=2).initialise(x)
+    start.prune(torch.tensor([True, True, False]))
+    save_flow(start, tmp_path / "start.ckpt")
+
+    def module():
+        return NarrowingModule(
+            field=MLPField(hidden=8), components=2, start=str(tmp_path / "start.ckpt"), prepare=Deeper(),
+            schedule=Schedule(select=0.0), penalties=[KineticPenalty(0.01)], solver=FixedGrid(steps=4),
+        )  # fmt: skip
+
+    from lightning.pytorch import Trainer
+
+    trainer = Trainer(
+        max_steps=3, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0, default_root_dir=tmp_path, enable_checkpointing=False,
+    )  # fmt: skip
+    model = module()
+    trainer.fit(model, datamodule=ArrayDataModule(array=x, batch_size=32))
+    assert model.flow.lift == 1 and model.flow.width_profile == (4, 3, 2) and model.flow.solver.steps == 4
+    assert model.settings()["prepare"] == "Deeper()"
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    later = module()
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    later.on_load_checkpoint(content)
+    later.load_state_dict(content["state_dict"])
+    rows = torch.as_tensor(x[:5])
+    loaded = load_flow(tmp_path / "last.ckpt")
+    torch.testing.assert_close(later.flow.log_prob(later.flow.lifted(rows)), loaded.log_prob(loaded.lifted(rows)))
+    with pytest.raises(ValueError, match="Deeper prepares a trained flow: give the run"):
+        NarrowingModule(prepare=Deeper())
+
+
+def test_what_cannot_be_untied_says_so():
+    rng = np.random.default_rng(0)
+    blob = rng.standard_normal((1500, 3))
+    flow = NarrowingFlow(3, components=2).initialise(blob)
+    with pytest.raises(UntangleError, match=r"mass 0\.9 has Betti numbers \(1, 0, 0\) and 0 loops"):
+        Untangle()(flow, blob)
+    with pytest.raises(ValueError, match="mass must be in"):
+        Untangle(mass=1.0)
+    with pytest.raises(ValueError, match="circles have no hole"):
+        Untangle(spread=0.6)
