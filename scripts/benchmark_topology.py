@@ -143,7 +143,7 @@ def flow(case: str, seed: int, runs: Path) -> Row:
     truth = data.planted.shape.betti
     if trained.core_dim == 0:
         return {"core": 0, "betti": [], "truth": list(truth), "right": False}
-    t = level_sets(trained, np.asarray(data.all_rows(), dtype=float)[:20_000], held_out=np.asarray(data.split("test")))
+    t = level_sets(trained, np.asarray(data.all_rows(), dtype=float), held_out=np.asarray(data.split("test")))
     betti = t.at(0.9).betti
     row: Row = {
         "core": trained.core_dim,

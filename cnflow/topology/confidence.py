@@ -19,6 +19,9 @@ __all__ = ["SCALES", "Band", "density_band", "refits_of"]
 
 Floats = NDArray[np.float64]
 
+MOST_ROWS = 100_000
+"""Rows that a mixture is refitted to: with more, the band is that of so many rows, and wider than need be."""
+
 SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "density": (np.exp, lambda value: np.log(np.maximum(value, 0.0))),
     "sqrt": (lambda log_prob: np.exp(0.5 * log_prob), lambda value: 2 * np.log(np.maximum(value, 0.0))),
@@ -156,9 +159,10 @@ def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tu
         return refits, None, "bootstrap of the kernel density's rows"
     if len(x) < 10 * len(density.weights):
         return [], None, f"{len(x)} rows are too few to refit {len(density.weights)} components"
+    x = x[:MOST_ROWS]
     centre = refitted(density, x)
     return (
-        [refitted(density, x[rng.integers(0, len(x), len(x))]) for _ in range(count)],
+        [refitted(density, x, np.bincount(rng.integers(0, len(x), len(x)), minlength=len(x))) for _ in range(count)],
         centre,
         "EM on resampled rows, from the mixture as it is",
     )
@@ -168,28 +172,38 @@ def _is_kernel(density: MixtureDensity) -> bool:
     return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100
 
 
-def refitted(density: MixtureDensity, x: Floats, most: int = 20_000) -> MixtureDensity:
-    """A few steps of EM from a mixture; components that hold next to nothing stay as they are."""
-    x = x[:most]
+def refitted(density: MixtureDensity, x: Floats, counts: Floats | None = None) -> MixtureDensity:
+    """A few steps of EM from a mixture; components that hold next to nothing stay as they are.
+
+    Args:
+        density: where to start.
+        x: rows, shape (n, k).
+        counts: how often each row is taken, shape (n,); default once.
+    """
+    n, k = x.shape
     weights, means, covariances = density.weights, density.means, density.covariances
-    now = density
+    # the moments of all components are one product of the responsibilities with these
+    i, j = (np.arange(k), np.arange(k)) if density.diagonal else np.triu_indices(k)
+    powers = np.hstack([np.ones((n, 1)), x, x[:, i] * x[:, j]])
+    powers *= 1.0 if counts is None else counts[:, None]
+    width, now = np.sqrt(x.var(0).sum()), density
     for _ in range(30):
-        share = now.responsibilities(x)
-        count = share.sum(0)
-        held = count > 2 * (x.shape[1] + 1)
-        new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
-        new_means = np.where(held[:, None], (share.T @ x) / np.maximum(count, 1e-12)[:, None], means)
+        moments = now.responsibilities(x).T @ powers
+        count = np.maximum(moments[:, 0], 1e-12)
+        held = count > 2 * (k + 1)
+        new_means = np.where(held[:, None], moments[:, 1 : k + 1] / count[:, None], means)
+        second = moments[:, k + 1 :] / count[:, None] - new_means[:, i] * new_means[:, j]
         if density.diagonal:
-            spread = (share.T @ x**2) / np.maximum(count, 1e-12)[:, None] - new_means**2
-            new_covariances = np.where(held[:, None], np.maximum(spread, 1e-3 * covariances), covariances)
+            new_covariances = np.where(held[:, None], np.maximum(second, 1e-3 * covariances), covariances)
         else:
-            second = np.einsum("nk,ni,nj->kij", share, x, x) / np.maximum(count, 1e-12)[:, None, None]
-            spread = second - new_means[:, :, None] * new_means[:, None, :]
-            spread += 1e-9 * np.eye(x.shape[1]) * np.trace(spread, axis1=1, axis2=2)[:, None, None]
+            spread = np.empty((len(count), k, k))
+            spread[:, i, j] = spread[:, j, i] = second
+            spread += 1e-9 * np.eye(k) * np.trace(spread, axis1=1, axis2=2)[:, None, None]
             new_covariances = np.where(held[:, None, None], spread, covariances)
+        new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
         moved = np.abs(new_means - means).max()
         weights, means, covariances = new_weights, new_means, new_covariances
         now = MixtureDensity(weights, means, covariances)
-        if moved < 1e-4 * np.sqrt(x.var(0).sum()):
+        if moved < 1e-4 * width:
             break
     return now

@@ -1,5 +1,6 @@
 """Training: one LightningModule, pluggable objectives and penalties, select → prune → refit."""
 
+from cnflow.training.adversarial import Adversarial, Critic
 from cnflow.training.module import NarrowingModule, NonFiniteLossError
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import (
@@ -15,8 +16,10 @@ from cnflow.training.preparation import Preparation
 from cnflow.training.schedule import Schedule
 
 __all__ = [
+    "Adversarial",
     "ColumnPenalty",
     "CorePenalty",
+    "Critic",
     "JacobianPenalty",
     "KineticPenalty",
     "Likelihood",

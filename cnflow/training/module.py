@@ -127,6 +127,7 @@ class NarrowingModule(LightningModule):
         if self.prepare is not None and fresh:
             self.flow = self.prepare(load_flow(self.start), data.split("train"), self.seed).train()
             self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
+            self._start_parts()
             return
         self.build(data.dim)
         if fresh:
@@ -156,9 +157,17 @@ class NarrowingModule(LightningModule):
             solver=self.solver, evaluation=self.evaluation, stages=self.stages, lift=self.lift,
         )  # fmt: skip
         torch.set_rng_state(generator_state)
+        self._start_parts()
+        return self.flow
+
+    def _start_parts(self) -> None:
+        """Make what objective and penalties learn or remember, now that the number of directions is known."""
+        state = torch.get_rng_state()
+        torch.manual_seed(self.seed)
+        self.objective.start(self.flow.dim)
+        torch.set_rng_state(state)
         for penalty in self.penalties:
             penalty.start(self.flow.dim)
-        return self.flow
 
     def settings(self) -> dict[str, Any]:
         """Everything the training depends on beside the data, as plain strings and numbers."""
@@ -227,7 +236,7 @@ class NarrowingModule(LightningModule):
         if step >= self.schedule.prune_step(total) and self.pruned_at is None:
             self._prune(step)
         for group in self.optimizers().param_groups:
-            group["lr"] = self.schedule.rate(step, total)
+            group["lr"] = group.get("pace", 1.0) * self.schedule.rate(step, total)
         if step and step % GRID_EVERY == 0:
             self._refine_grid(batch[:GRID_ROWS])
 
@@ -276,12 +285,13 @@ class NarrowingModule(LightningModule):
         progress = self.schedule.progress(self.global_step, self.total_steps)
         terms = {self.objective.name: self.objective(self.flow, x, way)}
         loss = terms[self.objective.name]
+        told = {f"train/{name}": value for name, value in self.objective.told.items()}
         for penalty in self.penalties:
             terms[penalty.name] = penalty(self.flow, way, progress)
             loss = loss + penalty.weight * (ramp if penalty.selects else 1.0) * terms[penalty.name]
         if not bool(torch.isfinite(loss)):
             self._stop(terms)
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=False)
+        self.log_dict(told | {f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=False)
         return loss
 
     def _stop(self, terms: dict[str, Tensor]) -> None:
@@ -295,19 +305,25 @@ class NarrowingModule(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the norm of the gradient; stop if it is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.schedule.clip)
-        if not bool(torch.isfinite(norm)):
+        apart = {id(p) for p in self.objective.critics()}
+        parts = [[p for p in self.parameters() if id(p) not in apart], self.objective.critics()]
+        norms = [torch.nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in parts if part]
+        if not all(bool(torch.isfinite(norm)) for norm in norms):
             raise NonFiniteLossError(
                 f"the gradient is not finite at step {self.global_step} ({self.phase}) although the loss is. The last "
                 "checkpoint is intact: lower schedule.lr, or raise the weight of the Jacobian penalty, and resume from it."
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; weight decay on the field's matrices only. The rate is the schedule's."""
+        """AdamW; weight decay on the field's matrices only. The rate is the schedule's; critics have a group of their own."""
         decayed = [p for field in self.flow.fields() for p in field.parameters() if p.ndim > 1]
-        chosen = {id(p) for p in decayed}
+        critics = self.objective.critics()
+        chosen = {id(p) for p in (*decayed, *critics)}
         rest = [p for p in self.parameters() if id(p) not in chosen]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        if critics:
+            # no momentum against an opponent that moves
+            groups.append({"params": critics, "weight_decay": 0.0, "betas": (0.0, 0.99), "pace": self.objective.pace})
         return torch.optim.AdamW(groups, lr=self.schedule.lr, betas=(0.9, 0.99))
 
     # -- looking at it ---------------------------------------------------------------------------------------------
@@ -344,6 +360,7 @@ class NarrowingModule(LightningModule):
         if self.prepare is not None:
             self.flow = remake(own["flow"])
             self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
+            self._start_parts()
         elif self.flow is None:
             self.build(own["flow"]["dim"])
         reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])

@@ -13,6 +13,19 @@ class Objective(nn.Module):
     """A scalar to minimise, in nats per row. Subclass it and give ``forward``."""
 
     name = "objective"
+    told: dict[str, Tensor]
+    """Further scalars of the last batch to log, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = {}
+
+    def start(self, dim: int) -> None:
+        """Make what the objective itself learns, for a flow of ``dim`` directions; nothing by default."""
+
+    def critics(self) -> list[nn.Parameter]:
+        """Parameters that learn on a loss of their own; none by default."""
+        return []
 
     def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
         """The objective of a batch.
