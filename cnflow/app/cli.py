@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict and path from one config; topology from a run."""
+"""The command line: fit, validate, test, predict and path from one config; topology and animate from a run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from cnflow.app.animate import animate
 from cnflow.app.history import History, Progress
 from cnflow.app.path import GRID, NarrowingPath, narrowing_path
 from cnflow.app.predict import ShardWriter
@@ -26,6 +27,10 @@ from cnflow.flow.store import find_checkpoint
 from cnflow.training import NarrowingModule
 
 __all__ = ["Run", "RunExistsError", "main"]
+
+
+READERS = {"topology": topology, "animate": animate}
+"""Commands that look at a finished run."""
 
 
 class RunExistsError(FileExistsError):
@@ -234,9 +239,9 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
         args: list of arguments as strings; default those of the process.
     """
     given = sys.argv[1:] if args is None else args
-    if isinstance(given, list) and given[:1] == ["topology"]:
+    if isinstance(given, list) and given[:1] and given[0] in READERS:
         # what reads a finished run needs its directory and no trainer
-        return auto_cli(topology, args=given[1:], prog="cnflow topology")
+        return auto_cli(READERS[given[0]], args=given[1:], prog=f"cnflow {given[0]}")
     # what the trainer says of the machine is not what a user asked; warnings still come through
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return NarrowingCLI(

@@ -159,6 +159,47 @@ class LinkedRings(Structure):
         return np.logaddexp(flat, upright) - np.log(2) + _gauss(np.zeros(1), self.sigma, 3)
 
 
+class Chain(Structure):
+    """Three circles of radius 1.2 in 3-D, in a row, each linked with the next one: a chain of three links.
+
+    The middle ring stands upright at the origin; the centres of the flat ones are 1.4 radii to either side.
+    """
+
+    name, dim, betti = "chain", 3, (3, 3, 0)
+    radius, apart = 1.2, 1.4
+
+    def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        t, which = rng.uniform(0, 2 * np.pi, n), rng.integers(0, 3, n)
+        c, s, zero = np.cos(t), np.sin(t), np.zeros(n)
+        points = np.where((which == 1)[:, None], np.stack([c, zero, s], 1), np.stack([c, s, zero], 1))
+        points[:, 0] += self.apart * (which - 1)
+        return self.radius * points, t[:, None], which
+
+    def _log_prob(self, s: Floats) -> Floats:
+        along = [s[:, 0] - self.radius * self.apart * side for side in (-1, 0, 1)]
+        flat = [_blurred_circle(np.hypot(x, s[:, 1]), s[:, 2], self.radius, self.sigma) for x in along]
+        flat[1] = _blurred_circle(np.hypot(s[:, 0], s[:, 2]), s[:, 1], self.radius, self.sigma)
+        return logsumexp(flat, axis=0) - np.log(3) + _gauss(np.zeros(1), self.sigma, 3)
+
+
+class ConcentricCircles(Structure):
+    """Two circles around the same centre, of radii 1 and 2, with rows in proportion to their lengths."""
+
+    name, dim, betti = "concentric_circles", 2, (2, 2, 0)
+    radii = (1.0, 2.0)
+
+    def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        share = np.array(self.radii) / sum(self.radii)
+        t, which = rng.uniform(0, 2 * np.pi, n), rng.choice(2, n, p=share)
+        radius = np.array(self.radii)[which][:, None]
+        return radius * np.stack([np.cos(t), np.sin(t)], 1), t[:, None], which
+
+    def _log_prob(self, s: Floats) -> Floats:
+        rho = np.hypot(s[:, 0], s[:, 1])
+        parts = [np.log(r / sum(self.radii)) + _blurred_circle(rho, 0 * rho, r, self.sigma) for r in self.radii]
+        return logsumexp(parts, axis=0) + _gauss(np.zeros(1), self.sigma, 2)
+
+
 class _Curve(Structure):
     """A curve given by a parameter in [0, 1); the density is a quadrature over it."""
 
@@ -191,6 +232,18 @@ class Trefoil(_Curve):
         t = 2 * np.pi * u
         x, y = np.sin(t) + 2 * np.sin(2 * t), np.cos(t) - 2 * np.cos(2 * t)
         return 0.75 * np.stack([x, y, -np.sin(3 * t)], 1), _zeros(len(u))
+
+
+class FigureEightKnot(_Curve):
+    """The figure-eight knot ((2 + cos 2t) cos 3t, (2 + cos 2t) sin 3t, sin 4t), scaled by .75, uniform in t."""
+
+    name, dim, betti = "figure_eight_knot", 3, (1, 1, 0)
+
+    def curve(self, u: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """Points of the knot, shape (n, 3), and labels, at u in [0, 1), shape (n,)."""
+        t = 2 * np.pi * u
+        radius = 2 + np.cos(2 * t)
+        return 0.75 * np.stack([radius * np.cos(3 * t), radius * np.sin(3 * t), np.sin(4 * t)], 1), _zeros(len(u))
 
 
 class FigureEight(_Curve):
@@ -325,6 +378,16 @@ class Torus(Structure):
         return logsumexp(circles, axis=1) - np.log(self.nodes) + _gauss(np.zeros(1), self.sigma, 3)
 
 
+def _blurred_sphere(r: Floats, radius: float, sigma: float) -> Floats:
+    """Log-density of a uniform sphere blurred in 3-D at a distance r from its centre, without the Gaussian's factor."""
+    kappa = r * radius / sigma**2
+    # log(sinh κ / κ) = κ + log((1 - exp(-2κ)) / 2κ), which is 0 at κ = 0
+    small = kappa < 1e-8
+    safe = np.where(small, 1.0, kappa)
+    shell = np.where(small, -kappa, np.log(-np.expm1(-2 * safe) / (2 * safe)))
+    return -0.5 * (r - radius) ** 2 / sigma**2 + shell
+
+
 class Sphere(Structure):
     """A sphere of radius 2 in 3-D; its density has a hyperbolic sine in closed form."""
 
@@ -338,19 +401,38 @@ class Sphere(Structure):
         return self.radius * unit, angles, _zeros(n)
 
     def _log_prob(self, s: Floats) -> Floats:
+        return _blurred_sphere(np.linalg.norm(s, axis=1), self.radius, self.sigma) + _gauss(np.zeros(1), self.sigma, 3)
+
+
+class NestedSpheres(Structure):
+    """Two spheres around the same centre in 3-D, of radii .9 and 2, with rows in proportion to their areas."""
+
+    name, dim, betti = "nested_spheres", 3, (2, 0, 2)
+    radii = (0.9, 2.0)
+
+    def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        v = rng.standard_normal((n, 3))
+        unit = v / np.linalg.norm(v, axis=1, keepdims=True)
+        angles = np.stack([np.arctan2(unit[:, 1], unit[:, 0]), np.arccos(unit[:, 2])], 1)
+        which = rng.choice(2, n, p=self._shares())
+        return np.array(self.radii)[which][:, None] * unit, angles, which
+
+    def _shares(self) -> Floats:
+        area = np.square(self.radii)
+        return area / area.sum()
+
+    def _log_prob(self, s: Floats) -> Floats:
         r = np.linalg.norm(s, axis=1)
-        kappa = r * self.radius / self.sigma**2
-        # log(sinh κ / κ) = κ + log((1 - exp(-2κ)) / 2κ), which is 0 at κ = 0
-        small = kappa < 1e-8
-        safe = np.where(small, 1.0, kappa)
-        shell = np.where(small, -kappa, np.log(-np.expm1(-2 * safe) / (2 * safe)))
-        return -0.5 * (r - self.radius) ** 2 / self.sigma**2 + shell + _gauss(np.zeros(1), self.sigma, 3)
+        shells = zip(self.radii, self._shares(), strict=True)
+        parts = [np.log(share) + _blurred_sphere(r, radius, self.sigma) for radius, share in shells]
+        return logsumexp(parts, axis=0) + _gauss(np.zeros(1), self.sigma, 3)
 
 
 STRUCTURES: dict[str, type[Structure]] = {
     kind.name: kind
     for kind in (
-        Ring, LinkedRings, Trefoil, Clusters, NestedClusters, TwoMoons, SwissRoll, Torus, Sphere, FigureEight,
+        Ring, LinkedRings, Trefoil, Clusters, NestedClusters, TwoMoons, SwissRoll, Torus, Sphere, FigureEight, Chain,
+        FigureEightKnot, ConcentricCircles, NestedSpheres,
     )
 }  # fmt: skip
 

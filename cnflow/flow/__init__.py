@@ -14,6 +14,7 @@ from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
+from cnflow.flow.passage import Passage, passage
 from cnflow.flow.stage import Transport
 from cnflow.flow.store import CheckpointError, load_flow, save_flow
 
@@ -33,6 +34,7 @@ __all__ = [
     "NarrowingFlow",
     "NoiseCheck",
     "NoiseMixture",
+    "Passage",
     "Solver",
     "Spectrum",
     "SpectrumPath",
@@ -43,6 +45,7 @@ __all__ = [
     "load_flow",
     "ngca",
     "noise_independence",
+    "passage",
     "save_flow",
     "spectrum",
 ]

@@ -175,10 +175,16 @@ def _is_kernel(density: MixtureDensity) -> bool:
 def refitted(density: MixtureDensity, x: Floats, counts: Floats | None = None) -> MixtureDensity:
     """A few steps of EM from a mixture; components that hold next to nothing stay as they are.
 
+    Covariances have a prior: each is as if 2 (k + 1) further rows had the covariance it started with. Without it a component of a
+    few rows collapses onto them, and the band is as high as that spike.
+
     Args:
         density: where to start.
         x: rows, shape (n, k).
         counts: how often each row is taken, shape (n,); default once.
+
+    References:
+        Fraley, Raftery: Bayesian regularization for normal mixture estimation (2007).
     """
     n, k = x.shape
     weights, means, covariances = density.weights, density.means, density.covariances
@@ -186,20 +192,20 @@ def refitted(density: MixtureDensity, x: Floats, counts: Floats | None = None) -
     i, j = (np.arange(k), np.arange(k)) if density.diagonal else np.triu_indices(k)
     powers = np.hstack([np.ones((n, 1)), x, x[:, i] * x[:, j]])
     powers *= 1.0 if counts is None else counts[:, None]
-    width, now = np.sqrt(x.var(0).sum()), density
+    width, now, prior, first = np.sqrt(x.var(0).sum()), density, 2 * (k + 1), density.covariances
     for _ in range(30):
         moments = now.responsibilities(x).T @ powers
         count = np.maximum(moments[:, 0], 1e-12)
-        held = count > 2 * (k + 1)
+        held = count > prior
         new_means = np.where(held[:, None], moments[:, 1 : k + 1] / count[:, None], means)
         second = moments[:, k + 1 :] / count[:, None] - new_means[:, i] * new_means[:, j]
-        if density.diagonal:
-            new_covariances = np.where(held[:, None], np.maximum(second, 1e-3 * covariances), covariances)
-        else:
+        spread = second
+        if not density.diagonal:
             spread = np.empty((len(count), k, k))
             spread[:, i, j] = spread[:, j, i] = second
-            spread += 1e-9 * np.eye(k) * np.trace(spread, axis1=1, axis2=2)[:, None, None]
-            new_covariances = np.where(held[:, None, None], spread, covariances)
+        each = (slice(None),) + (None,) * (spread.ndim - 1)
+        spread = (count[each] * spread + prior * first) / (count + prior)[each]
+        new_covariances = np.where(held[each], spread, covariances)
         new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
         moved = np.abs(new_means - means).max()
         weights, means, covariances = new_weights, new_means, new_covariances

@@ -1,0 +1,70 @@
+"""``cnflow animate RUN``: rows on their way through a trained flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cnflow.app.report import take_rows
+from cnflow.app.topology import run_data
+from cnflow.flow import load_flow
+from cnflow.flow.passage import Passage, passage
+from cnflow.topology import level_sets
+from cnflow.untangling import Strands
+
+__all__ = ["animate"]
+
+
+def animate(
+    run: str,
+    out: str | None = None,
+    rows: int = 2000,
+    frames: int = 48,
+    fps: int = 12,
+    mass: float = 0.9,
+    seed: int = 0,
+) -> None:
+    """Animate how a trained flow carries its data to the core: what is tangled comes undone with depth.
+
+    Args:
+        run: the run directory.
+        out: file to write, .gif or .mp4; default animation.gif in the run directory. A still is written beside it.
+        rows: how many rows are drawn.
+        frames: number of depths.
+        fps: frames per second.
+        mass: of the level set whose components and loops give the colours; rows outside it are not drawn.
+        seed: of the choice of rows.
+    """
+    from cnflow.plot.passage import animate_passage, plot_passage
+
+    way = run_passage(Path(run), rows, frames, mass, seed)
+    path = Path(out) if out else Path(run) / "animation.gif"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    animate_passage(way, path, fps=fps)
+    still = path.with_suffix(".png")
+    plot_passage(way).savefig(still, dpi=150)
+    print(f"{path} and {still}: {way}", flush=True)
+
+
+def run_passage(folder: Path, rows: int, frames: int, mass: float, seed: int) -> Passage:
+    """Rows of a level set of a run's core on their way there, with component and angle."""
+    flow, data = load_flow(folder), run_data(folder)
+    everything = data.all_rows()
+    number = np.random.default_rng(seed).permutation(len(everything))[:20_000]
+    x = take_rows(everything, number).double().numpy()
+    if flow.core_dim == 0:
+        return passage(flow, x[:rows], frames=frames)
+    t = level_sets(flow, x, refits=0, seed=seed)
+    level = t.at(mass)
+    groups = np.unique(level.membership, return_inverse=True)[1] - int((level.membership < 0).any())
+    angles = np.full(len(x), np.nan)
+    loops = [loop for loop in t.loops if loop.of.birth >= level.threshold > loop.of.death]
+    if loops:
+        strands = Strands.along([loop.curve(t.rows, 128) for loop in loops], t.rows, 1.0, 3.0)
+        nearest, angle = strands.place(t.rows)
+        for i, loop in enumerate(loops):
+            mine = (level.membership == loop.structure) | np.isin(np.arange(len(x)), loop.members)
+            angles[mine & (nearest == i)] = angle[mine & (nearest == i)]
+    drawn = np.flatnonzero(groups >= 0)[:rows]
+    return passage(flow, x[drawn], groups[drawn], angles[drawn], frames)

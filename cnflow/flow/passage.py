@@ -1,0 +1,143 @@
+"""What a flow does to rows on the way, seen in three directions that turn with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter1d
+
+if TYPE_CHECKING:
+    from cnflow.flow.narrowing import NarrowingFlow
+
+__all__ = ["Passage", "passage"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+BINS = 96
+"""Stretches of a curve whose mean rows say where it is."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Passage:
+    """States of rows along the depth of a flow, projected.
+
+    Attributes:
+        depths: shape (f,).
+        points: shape (f, n, 3), in units of the frame.
+        groups: component of each row, shape (n,), int; -1 for none.
+        angles: of each row around its component's loop, radians, shape (n,); nan where there is none.
+        widths: number of directions active at each depth, shape (f,).
+    """
+
+    depths: Floats
+    points: Floats
+    groups: Ints
+    angles: Floats
+    widths: Ints
+
+    def curves(self, frame: int) -> list[Floats]:
+        """Closed polygons through the means of rows that are near each other in angle, one for every loop, each shape (m, 3)."""
+        points, curves = self.points[frame], []
+        for group in np.unique(self.groups[np.isfinite(self.angles)]):
+            mine = np.flatnonzero((self.groups == group) & np.isfinite(self.angles))
+            mine = mine[np.argsort(self.angles[mine], kind="stable")]
+            parts = np.array_split(mine, min(BINS, max(3, len(mine) // 8)))
+            means = np.stack([points[part].mean(0) for part in parts])
+            curves.append(gaussian_filter1d(means, 1.5, axis=0, mode="wrap"))
+        return curves
+
+    def __repr__(self) -> str:
+        """Frames and rows."""
+        return f"Passage({len(self.depths)} depths of {self.points.shape[1]} rows)"
+
+
+def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
+    """Mean states of groups, by angle where there is one: what the projection is to show, shape (m, D)."""
+    means = []
+    for group in np.unique(groups):
+        mine = np.flatnonzero(groups == group)
+        looped = mine[np.isfinite(angles[mine])]
+        if group >= 0 and len(looped) >= 3 * 8:
+            order = looped[np.argsort(angles[looped], kind="stable")]
+            means += [states[part].mean(0) for part in np.array_split(order, min(BINS, len(order) // 8))]
+        elif group >= 0:
+            means.append(states[mine].mean(0))
+    return np.stack(means) if len(means) >= 4 else states
+
+
+def _basis(states: Floats, groups: Ints, angles: Floats, before: Floats | None) -> Floats:
+    """Orthonormal basis of the three directions in which the landmarks vary the most, turned towards the one before, (D, 3)."""
+    marks = _landmarks(states, groups, angles)
+    basis = np.linalg.svd(marks - marks.mean(0), full_matrices=False)[2][:3].T
+    if basis.shape[1] < 3:
+        # too few directions for three: fill up with any others
+        basis = np.linalg.qr(np.hstack([basis, np.eye(len(basis))]))[0][:, :3]
+    if len(basis) < 3:
+        basis = np.hstack([basis, np.zeros((len(basis), 3 - basis.shape[1]))])
+    if before is None:
+        return basis
+    u, _, vt = np.linalg.svd(basis.T @ before)
+    return basis @ (u @ vt)
+
+
+@torch.no_grad()
+def passage(
+    flow: NarrowingFlow,
+    x: Any,
+    groups: ArrayLike | None = None,
+    angles: ArrayLike | None = None,
+    frames: int = 48,
+) -> Passage:
+    """States of rows at evenly spaced depths, in three directions.
+
+    The directions are those in which the means of groups, or of stretches of loops, vary the most at every stage boundary; in
+    between they turn from one boundary to the next, so that nothing jumps. It is a projection: strands that cross in it need
+    not meet.
+
+    Args:
+        flow: the flow.
+        x: rows, shape (n, d).
+        groups: component of each row, shape (n,), int; negative for none.
+        angles: around the component's loop, radians, shape (n,); nan where there is none.
+        frames: number of depths, from 0 to 1.
+
+    Returns:
+        ``Passage``.
+
+    Raises:
+        ValueError: for fewer than 2 frames, or groups and angles that do not fit the rows.
+    """
+    if frames < 2:
+        raise ValueError(f"expected at least 2 frames, for depths 0 and 1; got {frames}")
+    rows = flow.checked(x)
+    n = len(rows)
+    groups = np.zeros(n, dtype=np.int64) if groups is None else np.asarray(groups, dtype=np.int64)
+    angles = np.full(n, np.nan) if angles is None else np.asarray(angles, dtype=np.float64)
+    if groups.shape != (n,) or angles.shape != (n,):
+        raise ValueError(f"expected groups and angles of shape ({n},); got {groups.shape} and {angles.shape}")
+    count = len(flow.stages)
+    keys = np.arange(count + 1) / count
+    depths = np.union1d(np.linspace(0, 1, frames), keys)
+    state, now, states = flow.frame(rows), 0.0, []
+    for depth in depths:
+        state = flow.stages.carry(state, now, float(depth), flow.evaluation).z
+        now = float(depth)
+        states.append(state.double().cpu().numpy())
+    bases: list[Floats] = []
+    for key in keys:
+        at = states[int(np.flatnonzero(depths == key)[0])]
+        bases.append(_basis(at, groups, angles, bases[-1] if bases else None))
+    points = []
+    for depth, at in zip(depths, states, strict=True):
+        s = min(int(depth * count), count - 1)
+        share = depth * count - s
+        share = share * share * (3 - 2 * share)
+        u, _, vt = np.linalg.svd((1 - share) * bases[s] + share * bases[s + 1], full_matrices=False)
+        points.append((at - at.mean(0)) @ (u @ vt))
+    widths = [int(flow.stages[min(int(d * count), count - 1)].active.sum()) for d in depths[:-1]] + [flow.core_dim]
+    return Passage(depths, np.stack(points), groups, angles, np.asarray(widths))
