@@ -33,6 +33,7 @@ _HOMES = {
     "kunneth": "factors",
     "level_sets": "analysis",
     "linking_number": "polygons",
+    "plane_crossings": "polygons",
     "ridge_loops": "ridge",
     "representative_cycle": "cycles",
     "rips": "diagrams",

@@ -61,11 +61,11 @@ class Untangle(Preparation):
     def __init__(
         self,
         radius: float = 1.5,
-        spread: float = 0.15,
+        spread: float = 0.1,
         mass: float = 0.9,
         units: int = 96,
         components: int = 32,
-        steps: int = 3000,
+        steps: int = 5000,
         rows: int = 20_000,
     ) -> None:
         if not 0 < mass < 1:

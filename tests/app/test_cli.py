@@ -92,6 +92,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, ste
         pd.testing.assert_frame_equal(a, b)
 
 
+def test_a_run_is_animated(finished, tmp_path, capsys):
+    main(["animate", str(finished), "--out", str(tmp_path / "deep/way.gif"), "--rows", "60", "--frames", "3"])
+    assert (tmp_path / "deep/way.gif").stat().st_size > 10_000 and (tmp_path / "deep/way.png").is_file()
+    assert "Passage(3 depths of 60 rows)" in capsys.readouterr().out
+
+
 def test_topology_of_a_run_is_written_at_the_end_and_on_demand(finished, tmp_path):
     summary = json.loads((finished / "summary.json").read_text())
     if summary["core_dim"] == 0:
@@ -197,7 +203,9 @@ def test_every_shipped_config_parses_and_ships_with_its_data(capsys, monkeypatch
     assert len(configs) >= 5
     for config in configs:
         # what is about stages is given after the config of a set
-        base = {"stages_digits": "digits", "stages": "ring", "stages_32d": "ring"}.get(config.stem)
+        base = {"stages_digits": "digits", "stages": "ring", "stages_32d": "ring", "untangle": "trefoil"}.get(
+            config.stem
+        )
         files = [*([ROOT / f"configs/{base}.yaml"] if base else []), config]
         given = [part for file in files for part in ("--config", str(file))]
         monkeypatch.setattr(sys, "argv", ["cnflow", "fit", *given, "--print_config"])

@@ -1,0 +1,233 @@
+"""Untangling, the adversarial objective and the hierarchy on planted sets; prints the tables of docs/benchmarks/untangling.md.
+
+    python scripts/benchmark_untangling.py --runs runs/untangling --json docs/benchmarks/untangling.json
+
+``--runs`` holds runs made by ``cnflow fit``: SET_SEED without a lift, untied_SET_SEED after untangling, OBJECTIVE_SET_SEED for the
+objectives. What is not there is trained first. Rows are written as they come; run again to go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmark_rows import Row, complete, train
+
+from cnflow.app.topology import run_data
+from cnflow.flow import NarrowingFlow, check_noise, load_flow
+from cnflow.topology import LevelSets, level_sets, linking_number, plane_crossings
+from cnflow.topology.knots import knot_determinant
+from cnflow.untangling import Strands
+
+TANGLED = ("linked_rings", "trefoil", "concentric_circles", "chain", "figure_eight_knot")
+OBJECTIVES: dict[str, list[str]] = {
+    "likelihood": [],
+    "adversarial": ["likelihood=0", "weight=1"],
+    "both": ["likelihood=1", "weight=0.1"],
+}
+QUIET = ["--run.figures=false", "--run.topology=false"]
+TEST_ROWS, DRAWS = 4000, 16
+
+
+def curves_of(t: LevelSets, mass: float = 0.9) -> list[np.ndarray]:
+    """Middles of the loops of a level set, closed polygons."""
+    level = t.at(mass).threshold
+    return [loop.curve(t.rows, 128) for loop in t.loops if loop.of.birth >= level > loop.of.death]
+
+
+def invariants(curves: list[np.ndarray]) -> str:
+    """Linking numbers of all pairs without their signs, or the determinant of a single knot."""
+    if not curves or curves[0].shape[1] != 3:
+        return "–"
+    if len(curves) == 1:
+        return f"determinant {knot_determinant(curves[0])}"
+    pairs = [(i, j) for j in range(len(curves)) for i in range(j)]
+    return "links " + " ".join(str(abs(linking_number(curves[i], curves[j]))) for i, j in pairs)
+
+
+def angle_errors(strands: Strands, core: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Error of the core's angle against the true parameter, radians, up to sense and origin; π on a wrong component."""
+    which, angle = strands.place(core)
+    errors = np.empty(len(core))
+    for label in np.unique(labels):
+        mine = labels == label
+        own = which[mine] == np.bincount(which[mine]).argmax()
+        tries = []
+        for sense in (1, -1):
+            turn = np.exp(1j * (sense * angle[mine] - truth[mine]))
+            turn *= np.conj(turn[own].mean())
+            tries.append(np.where(own, np.abs(np.angle(turn)), np.pi))
+        errors[mine] = min(tries, key=np.median)
+    return errors
+
+
+def untie(name: str, seed: int, runs: Path) -> Row:
+    """A run without a lift, untied: its core, density and angles."""
+    base, folder = runs / f"{name}_{seed}", runs / f"untied_{name}_{seed}"
+    if not (base / "summary.json").is_file():
+        train([name], seed, base, QUIET)
+    start = time.perf_counter()
+    if not (folder / "summary.json").is_file():
+        train([name, "untangle"], seed, folder, [*QUIET, f"--model.start={base}"])
+    seconds = time.perf_counter() - start
+    data, before, flow = run_data(folder), load_flow(base), load_flow(folder)
+    rows = np.asarray(data.all_rows(), dtype=float)[:20_000]
+    test, sample = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS], data.sample("test")
+    tangled = level_sets(before, rows, refits=0)
+    t = level_sets(flow, rows)
+    curves, bound = curves_of(t), flow.bound(test, DRAWS)
+    truth = data.planted.log_prob(test)
+    value = bound.value.double().numpy()
+    row: Row = {
+        "core_before": before.core_dim, "betti_before": list(tangled.at(0.9).betti), "knot": invariants(curves_of(tangled)),
+        "nll_before": float(-before.log_prob(test).double().mean() + truth.mean()), "core": flow.core_dim,
+        "betti": list(t.at(0.9).betti), "betti_truth": list(data.planted.shape.betti), "excess": float((truth - value).mean()),
+        "excess_se": float((truth - value).std() / len(test) ** 0.5), "gap": bound.gap, "gap_se": bound.gap_error,
+        "effective": bound.effective, "seconds": summary(folder)["seconds"] if seconds < 1 else seconds,
+    }  # fmt: skip
+    check = check_noise(flow, np.asarray(data.split("test"), dtype=float), max_rows=4000, seed=seed)
+    row |= {"auc": check.auc, "auc_se": check.auc_se}
+    if curves and curves[0].shape[1] == 2:
+        strands = Strands.along(curves, t.rows, 1.0, 3.0)
+        core = flow.encode(test).core.numpy()
+        errors = angle_errors(strands, core, sample.parameters[:TEST_ROWS, 0], sample.labels[:TEST_ROWS])
+        row |= {"angle": float(np.median(errors)), "angle_95": float(np.quantile(errors, 0.95))}
+        row["crossings"] = plane_crossings(*curves)
+    return row
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What a run wrote of itself."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def compare(objective: str, name: str, seed: int, runs: Path) -> Row:
+    """One objective on one planted set."""
+    folder = runs / f"{objective}_{name}_{seed}"
+    if not (folder / "summary.json").is_file():
+        chosen = [f"--model.objective.init_args.{part}" for part in OBJECTIVES[objective]]
+        chosen = ["--model.objective=cnflow.training.Adversarial", *chosen] if chosen else []
+        train([name], seed, folder, [*QUIET, *chosen])
+    data, flow, told = run_data(folder), load_flow(folder), summary(folder)
+    test = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS]
+    excess = data.planted.log_prob(test) - flow.log_prob(test).double().numpy()
+    row: Row = {"core": flow.core_dim, "truth": data.planted.core_dim, "excess": float(excess.mean())}
+    if 0 < flow.core_dim < flow.dim:
+        check = check_noise(flow, np.asarray(data.split("test"), dtype=float), max_rows=4000, seed=seed)
+        row |= {"auc": check.auc, "auc_se": check.auc_se, "angle": plane_angle(flow, data.planted.core_plane)}
+    return row | {"seconds": told["seconds"]}
+
+
+def plane_angle(flow: NarrowingFlow, plane: np.ndarray) -> float:
+    """Largest sine² between the true plane and the rows of the frame that become core: 0 is the same plane."""
+    axes = flow.frame.rotation.detach().double().numpy()[flow.base.core.numpy()]
+    cosines = np.linalg.svd(axes @ plane, compute_uv=False)
+    return float(1 - cosines.min() ** 2) if len(axes) >= plane.shape[1] else 1.0
+
+
+def hierarchy(name: str, seed: int, runs: Path) -> Row:
+    """Is the tree of a trained core the planted one."""
+    folder = runs / f"{name}_{seed}"
+    if not (folder / "summary.json").is_file():
+        train([name], seed, folder, QUIET)
+    data, flow = run_data(folder), load_flow(folder)
+    levels = flow.core.hierarchy().levels()
+    two = next((level for level in levels if len(level) == 2), levels[-1])
+    planted = data.planted.shape
+    groups = sorted(float(planted.weights[list(group)].sum()) for group in planted.hierarchy)
+    found, leaves = sorted(map(float, two.weights)), sorted(map(float, levels[0].weights))
+    return {
+        "groups": found, "groups_truth": groups, "leaves": leaves, "leaves_truth": sorted(map(float, planted.weights)),
+        "right": len(leaves) == len(planted.weights) and float(np.abs(np.subtract(found, groups)).max()) < 0.02,
+    }  # fmt: skip
+
+
+def table(rows: list[Row], machine: str) -> str:
+    """Markdown."""
+    lines = [
+        "| set, seed | core → | Betti at .9 → | before | NLL over the truth before → after, nats | gap of the bound | AUC | "
+        "angle: median, 95 % | crossings | seconds |",
+        "|---" * 10 + "|",
+    ]
+    for r in (r for r in rows if r["part"] == "untie"):
+        angle = f"{r['angle']:.3f}, {r['angle_95']:.3f}" if "angle" in r else "–"
+        betti = " → ".join("".join(map(str, r[key][:2])) for key in ("betti_before", "betti"))
+        lines.append(
+            f"| {r['case']}, {r['seed']} | {r['core_before']} → {r['core']} | {betti} | {r['knot']} | {r['nll_before']:.3f} → "
+            f"{r['excess']:.3f} ± {r['excess_se']:.3f} | {r['gap']:.4f} ± {r['gap_se']:.4f} | {r['auc']:.3f} ± {r['auc_se']:.3f} | "
+            f"{angle} | {r.get('crossings', '–')} | {r['seconds']:.0f} |"
+        )
+    lines += [
+        "",
+        "| set | objective | core (truth) | NLL over the truth, nats | AUC | sin² to the true plane | seconds |",
+    ]
+    lines += ["|---" * 7 + "|"]
+    for name in dict.fromkeys(r["case"].split()[1] for r in rows if r["part"] == "objective"):
+        for objective in OBJECTIVES:
+            mine = [r for r in rows if r["part"] == "objective" and r["case"] == f"{objective} {name}"]
+            if mine:
+                told = [
+                    ", ".join(f"{r[key]:.3f}" if key in r else "–" for r in mine) for key in ("excess", "auc", "angle")
+                ]
+                cores = ", ".join(str(r["core"]) for r in mine)
+                seconds = np.median([r["seconds"] for r in mine])
+                lines.append(
+                    f"| {name} | {objective} | {cores} ({mine[0]['truth']}) | {' | '.join(told)} | {seconds:.0f} |"
+                )
+    lines += [
+        "",
+        "| nested clusters, seed | weights of the two groups (planted) | largest error of a cluster's weight | tree right |",
+    ]
+    lines += ["|---" * 4 + "|"]
+    for r in (r for r in rows if r["part"] == "hierarchy"):
+        error = np.abs(np.subtract(r["leaves"], r["leaves_truth"])).max() if len(r["leaves"]) == 6 else float("nan")
+        told = ["/".join(f"{w:.3f}" for w in r[key]) for key in ("groups", "groups_truth")]
+        lines.append(f"| {r['seed']} | {told[0]} ({told[1]}) | {error:.4f} | {r['right']} |")
+    return "\n".join([*lines, "", machine])
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/untangling"))
+    parser.add_argument("--json", type=Path, default=Path("untangling.json"))
+    parser.add_argument("--seeds", type=int, default=5, help="of linked rings, trefoil and nested clusters")
+    parser.add_argument("--more", type=int, default=2, help="seeds of the other sets and of the objectives")
+    parser.add_argument("--sets", nargs="+", default=["ring", "clusters", "trefoil"], help="for the objectives")
+    parser.add_argument("--only", help="one part")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    tasks = [("hierarchy", "nested_clusters", seed) for seed in range(options.seeds)]
+    tasks += [("untie", name, seed) for seed in range(options.seeds) for name in TANGLED[:2]]
+    tasks += [("untie", name, seed) for seed in range(options.more) for name in TANGLED[2:]]
+    tasks += [
+        ("objective", f"{objective} {name}", seed)
+        for seed in range(options.more)
+        for name in options.sets
+        for objective in OBJECTIVES
+    ]
+    tasks = [task for task in tasks if options.only in (None, task[0])]
+
+    def measure(part: str, case: str, seed: int) -> Row:
+        if part == "objective":
+            row = compare(*case.split(), seed, options.runs)
+        else:
+            row = {"untie": untie, "hierarchy": hierarchy}[part](case, seed, options.runs)
+        return {"part": part, "case": case, "seed": seed} | row
+
+    def describe(row: Row) -> str:
+        return " ".join(f"{key} {value}" for key, value in row.items())
+
+    rows, machine = complete(
+        options.json, tasks, ("part", "case", "seed"), measure, describe, jobs=options.jobs,
+        packages=("torch", "torchdiffeq", "gudhi", "scikit-learn", "numpy"),
+    )  # fmt: skip
+    print(f"\n{table(rows, machine)}")
+
+
+if __name__ == "__main__":
+    main()
