@@ -273,7 +273,8 @@ def main() -> None:
     tasks += [("surface", name, 0) for name in SURFACES]
     tasks += [("merges", f"{name} {d}", 0) for name in ("eight", "curved") for d in (2, 8, 20)]
     tasks += [("kernel", f"{name} 2 {share}", 0) for name in ("eight", "curved") for share in (0.3, 0.5, 0.7)]
-    tasks += [("kernel", f"{name} {d} 0.5", 0) for name in ("eight", "curved") for d in (8, 20)]
+    shares = ((8, 0.3), (8, 0.5), (8, 0.7), (20, 0.5))
+    tasks += [("kernel", f"{name} {d} {share}", 0) for name in ("eight", "curved") for d, share in shares]
     tasks += [("flow", name, seed) for name in FLOWS for seed in range(5)]
     tasks += [("digits", "24 components", seed) for seed in range(3)]
     tasks += [("coverage", "three modes", seed) for seed in range(options.repeats)]
