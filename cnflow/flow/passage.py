@@ -70,8 +70,11 @@ def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
     return np.stack(means) if len(means) >= 4 else states
 
 
-def _basis(states: Floats, groups: Ints, angles: Floats, before: Floats | None) -> Floats:
-    """Orthonormal basis of the three directions in which the landmarks vary the most, turned towards the one before, (D, 3)."""
+def _basis(states: Floats, groups: Ints, angles: Floats, before: Floats | None, last: bool) -> Floats:
+    """Orthonormal basis of the three directions in which the landmarks vary the most, turned towards the one before, (D, 3).
+
+    The last is turned within its first two only, so that what is flat in the end lies flat.
+    """
     marks = _landmarks(states, groups, angles)
     basis = np.linalg.svd(marks - marks.mean(0), full_matrices=False)[2][:3].T
     if basis.shape[1] < 3:
@@ -81,8 +84,10 @@ def _basis(states: Floats, groups: Ints, angles: Floats, before: Floats | None) 
         basis = np.hstack([basis, np.zeros((len(basis), 3 - basis.shape[1]))])
     if before is None:
         return basis
-    u, _, vt = np.linalg.svd(basis.T @ before)
-    return basis @ (u @ vt)
+    free = 2 if last else 3
+    u, _, vt = np.linalg.svd(basis[:, :free].T @ before[:, :free])
+    basis[:, :free] = basis[:, :free] @ (u @ vt)
+    return basis * np.where(np.sum(basis * before, 0) < 0, [1, 1, -1], 1) if last else basis
 
 
 @torch.no_grad()
@@ -131,7 +136,7 @@ def passage(
     bases: list[Floats] = []
     for key in keys:
         at = states[int(np.flatnonzero(depths == key)[0])]
-        bases.append(_basis(at, groups, angles, bases[-1] if bases else None))
+        bases.append(_basis(at, groups, angles, bases[-1] if bases else None, key == 1))
     points = []
     for depth, at in zip(depths, states, strict=True):
         s = min(int(depth * count), count - 1)

@@ -52,7 +52,7 @@ def _draw(ax: Any, way: Passage, frame: int, colours: Any, half: float, turn: fl
     for curve in way.curves(frame):
         ax.plot(*np.vstack([curve, curve[:1]]).T, color=DARK, lw=0.8, alpha=0.6)
     ax.set(xlim=(-half, half), ylim=(-half, half), zlim=(-half, half))
-    ax.set_box_aspect((1, 1, 1), zoom=1.4)
+    ax.set_box_aspect((1, 1, 1), zoom=1.25)
     low, high = RANGE
     ax.view_init(elev=low + (high - low) * way.depths[frame], azim=-60 + turn)
     ax.set_title(
