@@ -49,7 +49,8 @@ class Adversarial(Objective):
     second is log p(h, e) / p(h) p(e), whose mean is the total correlation between core and noise. The loss is the
     non-saturating logistic one of Goodfellow et al.; a gradient penalty on what came through the flow (R1) keeps the critics
     smooth, and they may learn at another rate than the flow (two time-scales). Critics and flow take their steps together,
-    each on its own loss: the critics see detached states, the flow sees critics that stand still.
+    each on its own loss: the critics see detached states, the flow sees critics that stand still. The base follows the flow by
+    likelihood, and is not moved by the critics: two that chase each other run away.
 
     While directions are being selected, core are those whose column activation is above one half.
 
@@ -119,9 +120,9 @@ class Adversarial(Objective):
         # draws are a function of the number of steps, so that a resumed run goes on as it would have
         generator = torch.Generator(z.device).manual_seed(int(self.calls))
         self.calls += 1
-        made = {"base": flow.base.rsample(len(z), generator)}
+        made = {"base": flow.base.rsample(len(z), generator).detach()}
         if bool(core.any()) and not bool(core.all()):
-            noise = flow.base.mean + torch.exp(flow.base.log_std) * torch.randn(
+            noise = flow.base.mean.detach() + torch.exp(flow.base.log_std.detach()) * torch.randn(
                 z.shape, generator=generator, dtype=z.dtype, device=z.device
             )
             made["pairs"] = torch.where(core, z, z.roll(1, 0))
@@ -158,8 +159,10 @@ class Adversarial(Objective):
                 self.told["total_correlation"] = _bound(real[:, head].detach(), false.detach())
 
         nll = Likelihood()(flow, x, way)
+        # with the likelihood the base follows the flow anyhow
+        fit = 0.0 if self.likelihood else -flow.base.log_prob(z.detach()).mean()
         self.told |= {"nll": nll.detach(), "adversarial": flow_loss.detach(), "critic": critic_loss.detach()}
-        return self.likelihood * nll + self.weight * flow_loss + critic_loss
+        return self.likelihood * nll + self.weight * flow_loss + critic_loss + fit
 
     @torch.no_grad()
     def total_correlation(self, flow: NarrowingFlow, z: Tensor) -> float:
