@@ -42,8 +42,7 @@ TEST_ROWS, DRAWS = 4000, 16
 
 def curves_of(t: LevelSets, mass: float = 0.9) -> list[np.ndarray]:
     """Middles of the loops of a level set, closed polygons."""
-    level = t.at(mass).threshold
-    return [loop.curve(t.rows, 128) for loop in t.loops if loop.of.birth >= level > loop.of.death]
+    return [loop.curve(t.rows, 128) for loop in t.loops_at(mass)]
 
 
 def invariants(curves: list[np.ndarray]) -> str:

@@ -59,7 +59,7 @@ def run_passage(folder: Path, rows: int, frames: int, mass: float, seed: int) ->
     level = t.at(mass)
     groups = np.unique(level.membership, return_inverse=True)[1] - int((level.membership < 0).any())
     angles = np.full(len(x), np.nan)
-    loops = [loop for loop in t.loops if loop.of.birth >= level.threshold > loop.of.death]
+    loops = t.loops_at(mass)
     if loops:
         strands = Strands.along([loop.curve(t.rows, 128) for loop in loops], t.rows, 1.0, 3.0)
         nearest, angle = strands.place(t.rows)

@@ -176,10 +176,10 @@ class Chain(Structure):
         return self.radius * points, t[:, None], which
 
     def _log_prob(self, s: Floats) -> Floats:
-        along = [s[:, 0] - self.radius * self.apart * side for side in (-1, 0, 1)]
-        flat = [_blurred_circle(np.hypot(x, s[:, 1]), s[:, 2], self.radius, self.sigma) for x in along]
-        flat[1] = _blurred_circle(np.hypot(s[:, 0], s[:, 2]), s[:, 1], self.radius, self.sigma)
-        return logsumexp(flat, axis=0) - np.log(3) + _gauss(np.zeros(1), self.sigma, 3)
+        sides = [s[:, 0] - self.radius * self.apart * side for side in (-1, 1)]
+        rings = [_blurred_circle(np.hypot(x, s[:, 1]), s[:, 2], self.radius, self.sigma) for x in sides]
+        rings.append(_blurred_circle(np.hypot(s[:, 0], s[:, 2]), s[:, 1], self.radius, self.sigma))
+        return logsumexp(rings, axis=0) - np.log(3) + _gauss(np.zeros(1), self.sigma, 3)
 
 
 class ConcentricCircles(Structure):
@@ -388,6 +388,14 @@ def _blurred_sphere(r: Floats, radius: float, sigma: float) -> Floats:
     return -0.5 * (r - radius) ** 2 / sigma**2 + shell
 
 
+def _uniform_sphere(n: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Points of the unit sphere, shape (n, 3), and their longitude and colatitude, radians, shape (n, 2)."""
+    v = rng.standard_normal((n, 3))
+    unit = v / np.linalg.norm(v, axis=1, keepdims=True)
+    angles = np.stack([np.arctan2(unit[:, 1], unit[:, 0]), np.arccos(unit[:, 2])], 1)
+    return unit, angles
+
+
 class Sphere(Structure):
     """A sphere of radius 2 in 3-D; its density has a hyperbolic sine in closed form."""
 
@@ -395,9 +403,7 @@ class Sphere(Structure):
     radius = 2.0
 
     def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
-        v = rng.standard_normal((n, 3))
-        unit = v / np.linalg.norm(v, axis=1, keepdims=True)
-        angles = np.stack([np.arctan2(unit[:, 1], unit[:, 0]), np.arccos(unit[:, 2])], 1)
+        unit, angles = _uniform_sphere(n, rng)
         return self.radius * unit, angles, _zeros(n)
 
     def _log_prob(self, s: Floats) -> Floats:
@@ -411,9 +417,7 @@ class NestedSpheres(Structure):
     radii = (0.9, 2.0)
 
     def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
-        v = rng.standard_normal((n, 3))
-        unit = v / np.linalg.norm(v, axis=1, keepdims=True)
-        angles = np.stack([np.arctan2(unit[:, 1], unit[:, 0]), np.arccos(unit[:, 2])], 1)
+        unit, angles = _uniform_sphere(n, rng)
         which = rng.choice(2, n, p=self._shares())
         return np.array(self.radii)[which][:, None] * unit, angles, which
 

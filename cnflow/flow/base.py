@@ -200,6 +200,14 @@ class NoiseMixture(nn.Module):
         self.core.copy_(core)
         return self
 
+    @torch.no_grad()
+    def adopt(self, other: NoiseMixture, which: Tensor) -> NoiseMixture:
+        """Take the columns ``which``, bool, shape (D,), and the weights from a mixture of so many directions; returns self."""
+        for name in ("mean", "log_std", "shift", "log_ratio"):
+            getattr(self, name)[..., which] = getattr(other, name)
+        self.logits.copy_(other.logits)
+        return self
+
     @property
     def noise_mean(self) -> Tensor:
         """m of the noise directions, shape (number of noise directions,)."""

@@ -62,10 +62,8 @@ def deepen(flow: NarrowingFlow, lift: int, std: float, units: int | None = None)
     field.build(int(core.sum()), **({} if units is None else {"units": units}))
     deeper.stages[count] = Stage(field.to(scale), core)
     base = deeper.base
-    for name in ("mean", "log_std", "shift", "log_ratio"):
-        getattr(base, name)[..., : flow.dim] = getattr(flow.base, name)
+    base.adopt(flow.base, torch.arange(deeper.dim) < flow.dim)
     base.log_std[flow.dim :] = math.log(std)
-    base.logits.copy_(flow.base.logits)
     base.core.copy_(torch.cat([flow.base.core, ~added]))
     if flow.base.tilt is not None:
         base.tilt_core().tilt.copy_(flow.base.tilt)

@@ -45,15 +45,18 @@ class Passage:
         points, curves = self.points[frame], []
         for group in np.unique(self.groups[np.isfinite(self.angles)]):
             mine = np.flatnonzero((self.groups == group) & np.isfinite(self.angles))
-            mine = mine[np.argsort(self.angles[mine], kind="stable")]
-            parts = np.array_split(mine, min(BINS, max(3, len(mine) // 8)))
-            means = np.stack([points[part].mean(0) for part in parts])
-            curves.append(gaussian_filter1d(means, 1.5, axis=0, mode="wrap"))
+            curves.append(gaussian_filter1d(_along(points, mine, self.angles), 1.5, axis=0, mode="wrap"))
         return curves
 
     def __repr__(self) -> str:
         """Frames and rows."""
         return f"Passage({len(self.depths)} depths of {self.points.shape[1]} rows)"
+
+
+def _along(points: Floats, mine: Ints, angles: Floats) -> Floats:
+    """Means of the points numbered ``mine`` in stretches of the loop that their angles go around, shape (m, k)."""
+    order = mine[np.argsort(angles[mine], kind="stable")]
+    return np.stack([points[part].mean(0) for part in np.array_split(order, min(BINS, max(3, len(order) // 8)))])
 
 
 def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
@@ -63,8 +66,7 @@ def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
         mine = np.flatnonzero(groups == group)
         looped = mine[np.isfinite(angles[mine])]
         if group >= 0 and len(looped) >= 3 * 8:
-            order = looped[np.argsort(angles[looped], kind="stable")]
-            means += [states[part].mean(0) for part in np.array_split(order, min(BINS, len(order) // 8))]
+            means += list(_along(states, looped, angles))
         elif group >= 0:
             means.append(states[mine].mean(0))
     return np.stack(means) if len(means) >= 4 else states

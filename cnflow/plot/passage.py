@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["animate_passage", "plot_passage"]
 
-LOOKS = ("twilight_shifted", "viridis", "plasma", "cividis")
-"""Colour maps of the angle, one for each loop; the first is cyclic, as most pictures hold one loop."""
+LOOK = "twilight_shifted"
+"""Colour map of the angle of a single loop: cyclic."""
 
 RANGE = (25.0, 90.0)
 """Elevation of the camera at the first and the last depth, degrees: the end is seen from above, where it is flat."""
@@ -36,7 +36,7 @@ def _colours(way: Passage) -> Any:
         if group in loops:
             mine &= looped
             if len(loops) == 1:
-                colours[mine] = mpl.colormaps[LOOKS[0]](way.angles[mine] / (2 * np.pi) % 1)
+                colours[mine] = mpl.colormaps[LOOK](way.angles[mine] / (2 * np.pi) % 1)
             else:
                 # light and dark along the loop, hue by loop
                 tone = 0.5 + 0.5 * np.cos(way.angles[mine])[:, None]

@@ -175,6 +175,11 @@ class LevelSets:
         """Loops with their rows in order and the circular coordinate of every row of their structure."""
         return find_loops(self)
 
+    def loops_at(self, mass: float) -> tuple[Loop, ...]:
+        """The loops that the level set of a mass, in (0, 1), has."""
+        level = self.at(mass).threshold
+        return tuple(loop for loop in self.loops if loop.of.birth >= level > loop.of.death)
+
     def to_frame(self) -> pd.DataFrame:
         """The tree, one row per structure."""
         return self.tree.to_frame()

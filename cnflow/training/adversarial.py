@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -136,10 +137,15 @@ class Adversarial(Objective):
             self.critic.to(way.z)
         core, z = self.split(flow), way.z
         mean, scale = (part.detach() for part in flow.base.moments())
-        seen = lambda state: (state - mean) / scale.sqrt()  # noqa: E731
+
+        def seen(state: Tensor) -> Tensor:
+            return (state - mean) / scale.sqrt()
+
         made = self._counterfeits(flow, z, core)
         still = {name: p.detach() for name, p in self.critic.named_parameters()}
-        told = lambda state: functional_call(self.critic, still, (seen(state),))  # noqa: E731
+
+        def told(state: Tensor) -> Tensor:
+            return functional_call(self.critic, still, (seen(state),))
 
         real = told(z)
         flow_loss = real.new_zeros(())
@@ -194,4 +200,4 @@ class Adversarial(Objective):
 
 def _bound(joint: Tensor, product: Tensor) -> Tensor:
     """Donsker and Varadhan's bound of a divergence from log-ratios under both, scalar, nats."""
-    return joint.mean() - torch.logsumexp(product, 0) + torch.log(product.new_tensor(float(len(product))))
+    return joint.mean() - torch.logsumexp(product, 0) + math.log(len(product))

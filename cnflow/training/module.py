@@ -125,9 +125,7 @@ class NarrowingModule(LightningModule):
             raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
         fresh = stage == "fit" and self.trainer.ckpt_path is None
         if self.prepare is not None and fresh:
-            self.flow = self.prepare(load_flow(self.start), data.split("train"), self.seed).train()
-            self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
-            self._start_parts()
+            self._adopt(self.prepare(load_flow(self.start), data.split("train"), self.seed).train())
             return
         self.build(data.dim)
         if fresh:
@@ -159,6 +157,12 @@ class NarrowingModule(LightningModule):
         torch.set_rng_state(generator_state)
         self._start_parts()
         return self.flow
+
+    def _adopt(self, flow: NarrowingFlow) -> None:
+        """Take a flow of any shape, to be solved as this module says."""
+        flow.divergence, flow.solver, flow.evaluation = self.divergence, self.solver, self.evaluation
+        self.flow = flow
+        self._start_parts()
 
     def _start_parts(self) -> None:
         """Make what objective and penalties learn or remember, now that the number of directions is known."""
@@ -358,9 +362,7 @@ class NarrowingModule(LightningModule):
             raise ValueError("this checkpoint was not written by cnflow: it has no 'cnflow' entry")
         self.pruned_at = own["pruned_at"]
         if self.prepare is not None:
-            self.flow = remake(own["flow"])
-            self.flow.divergence, self.flow.solver, self.flow.evaluation = self.divergence, self.solver, self.evaluation
-            self._start_parts()
+            self._adopt(remake(own["flow"]))
         elif self.flow is None:
             self.build(own["flow"]["dim"])
         reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])

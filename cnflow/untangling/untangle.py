@@ -81,8 +81,7 @@ class Untangle(Preparation):
         Raises:
             UntangleError: unless every component has exactly one loop at the mass.
         """
-        level = t.at(self.mass)
-        loops = [loop for loop in t.loops if loop.of.birth >= level.threshold > loop.of.death]
+        level, loops = t.at(self.mass), t.loops_at(self.mass)
         if not loops or len(loops) != len(level.components) or level.betti[1:2] != (len(loops),):
             raise UntangleError(
                 f"the level set of mass {self.mass:g} has Betti numbers {level.betti} and {len(loops)} loops that could be drawn; "
@@ -123,9 +122,7 @@ class Untangle(Preparation):
         base.prune(core)
         base.mean.copy_(z.mean(0))
         base.log_std.copy_(torch.log(z.std(0)))
-        for name in ("mean", "log_std", "shift", "log_ratio"):
-            getattr(base, name)[..., core] = getattr(plane, name)
-        base.logits.copy_(plane.logits)
+        base.adopt(plane, core)
         flow.base = base
 
     def __repr__(self) -> str:
