@@ -2,15 +2,16 @@
 
     python scripts/benchmark_untangling.py --runs runs/untangling --json docs/benchmarks/untangling.json
 
-``--runs`` holds runs made by ``cnflow fit``: SET_SEED without a lift, untied_SET_SEED after untangling, OBJECTIVE_SET_SEED for the
-objectives. What is not there is trained first. Rows are written as they come; run again to go on where it stopped.
+``--runs`` holds runs made by ``cnflow fit``: SET_SEED without a lift, untied_SET_SEED after untangling, apart_SET_SEED after moving
+apart, OBJECTIVE_SET_SEED for the objectives. What is not there is trained first. Rows are written as they come; run again to go on
+where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cnflow.training import Adversarial
 from cnflow.untangling import Strands
 
 TANGLED = ("linked_rings", "trefoil", "concentric_circles", "chain", "figure_eight_knot")
+ENTWINED = ("linked_rings", "concentric_circles", "chain", "nested_spheres")
 PART = "--model.objective.init_args"
 OBJECTIVES: dict[str, list[str]] = {
     "likelihood": [],
@@ -71,39 +73,74 @@ def angle_errors(strands: Strands, core: np.ndarray, truth: np.ndarray, labels: 
     return errors
 
 
-def untie(name: str, seed: int, runs: Path) -> Row:
-    """A run without a lift, untied: its core, density and angles."""
-    base, folder = runs / f"{name}_{seed}", runs / f"untied_{name}_{seed}"
+def again(name: str, seed: int, runs: Path, overlay: str, word: str) -> tuple[Path, Path, float]:
+    """A run without a lift and one on top of it, trained if they are not there; folders, and seconds of the second."""
+    base, folder = runs / f"{name}_{seed}", runs / f"{word}_{name}_{seed}"
     if not (base / "summary.json").is_file():
         train([name], seed, base, QUIET)
-    start = time.perf_counter()
     if not (folder / "summary.json").is_file():
-        train([name, "untangle"], seed, folder, [*QUIET, f"--model.start={base}"])
-    seconds = time.perf_counter() - start
+        train([name, overlay], seed, folder, [*QUIET, f"--model.start={base}"])
+    return base, folder, summary(folder)["seconds"]
+
+
+def before_and_after(base: Path, folder: Path, seed: int) -> tuple[Row, LevelSets, NarrowingFlow]:
+    """Cores, Betti numbers and densities of a run without a lift, and of the one that went on from it."""
     data, before, flow = run_data(folder), load_flow(base), load_flow(folder)
-    rows = np.asarray(data.all_rows(), dtype=float)[:20_000]
-    test, sample = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS], data.sample("test")
-    tangled = level_sets(before, rows, refits=0)
-    t = level_sets(flow, rows)
-    curves, bound = curves_of(t), flow.bound(test, DRAWS)
-    truth = data.planted.log_prob(test)
+    rows, split = np.asarray(data.all_rows(), dtype=float), np.asarray(data.split("test"), dtype=float)
+    test = split[:TEST_ROWS]
+    # the band is that of all rows
+    tangled, t = level_sets(before, rows), level_sets(flow, rows)
+    bound, truth = flow.bound(test, DRAWS), data.planted.log_prob(test)
     value = bound.value.double().numpy()
     row: Row = {
         "core_before": before.core_dim, "betti_before": list(tangled.at(0.9).betti), "knot": invariants(curves_of(tangled)),
         "nll_before": float(-before.log_prob(test).double().mean() + truth.mean()), "core": flow.core_dim,
         "betti": list(t.at(0.9).betti), "betti_truth": list(data.planted.shape.betti), "excess": float((truth - value).mean()),
         "excess_se": float((truth - value).std() / len(test) ** 0.5), "gap": bound.gap, "gap_se": bound.gap_error,
-        "effective": bound.effective, "seconds": summary(folder)["seconds"] if seconds < 1 else seconds,
+        "effective": bound.effective,
     }  # fmt: skip
-    check = check_noise(flow, np.asarray(data.split("test"), dtype=float), max_rows=4000, seed=seed)
-    row |= {"auc": check.auc, "auc_se": check.auc_se}
+    check = check_noise(flow, split, max_rows=4000, seed=seed)
+    return row | {"auc": check.auc, "auc_se": check.auc_se}, t, flow
+
+
+def untie(name: str, seed: int, runs: Path) -> Row:
+    """A run without a lift, untied: its core, density and angles."""
+    base, folder, seconds = again(name, seed, runs, "untangle", "untied")
+    row, t, flow = before_and_after(base, folder, seed)
+    data = run_data(folder)
+    test, sample, curves = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS], data.sample("test"), curves_of(t)
     if curves and curves[0].shape[1] == 2:
         strands = Strands.along(curves, t.rows, 1.0, 3.0)
         core = flow.encode(test).core.numpy()
         errors = angle_errors(strands, core, sample.parameters[:TEST_ROWS, 0], sample.labels[:TEST_ROWS])
         row |= {"angle": float(np.median(errors)), "angle_95": float(np.quantile(errors, 0.95))}
         row["crossings"] = plane_crossings(*curves)
-    return row
+    return row | {"seconds": seconds}
+
+
+def apart(name: str, seed: int, runs: Path) -> Row:
+    """A run without a lift, its components moved apart: its core, density, and how wide the gaps between components are."""
+    base, folder, seconds = again(name, seed, runs, "move_apart", "apart")
+    row, t, flow = before_and_after(base, folder, seed)
+    data = run_data(folder)
+    test, labels = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS], data.sample("test").labels[:TEST_ROWS]
+    core = flow.encode(test).core.double().numpy()
+    row["cut"] = float(max(side_by_side(core[:, axis], labels) for axis in range(core.shape[1])))
+    row["links"] = invariants(curves_of(t))
+    return row | {"seconds": seconds}
+
+
+def side_by_side(along: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows in the right interval when a line is cut between components, in the order of their medians."""
+    order = sorted(np.unique(labels), key=lambda c: np.median(along[labels == c]))
+    right = len(along)
+    for left, beside in itertools.pairwise(order):
+        pair = np.isin(labels, (left, beside))
+        rank = labels[pair][np.argsort(along[pair])] == beside
+        # rows on the wrong side of the best cut
+        wrong = np.cumsum(np.r_[0, rank]) + np.r_[np.cumsum(~rank[::-1])[::-1], 0]
+        right -= wrong.min()
+    return right / len(along)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -190,6 +227,20 @@ def table(rows: list[Row], machine: str) -> str:
         )
     lines += [
         "",
+        "| moved apart: set, seed | core → | Betti at .9 → | linked before → after | NLL over the truth before → after, nats | "
+        "gap of the bound | AUC | side by side | seconds |",
+        "|---" * 9 + "|",
+    ]
+    for r in (r for r in rows if r["part"] == "apart"):
+        betti = " → ".join("".join(map(str, r[key])) for key in ("betti_before", "betti"))
+        lines.append(
+            f"| {r['case']}, {r['seed']} | {r['core_before']} → {r['core']} | {betti} | {r['knot']} → {r['links']} | "
+            f"{r['nll_before']:.3f} → {r['excess']:.3f} ± {r['excess_se']:.3f} | "
+            f"{r['gap']:.4f} ± {r['gap_se']:.4f} | {r['auc']:.3f} ± {r['auc_se']:.3f} | "
+            f"{r['cut']:.2%} | {r['seconds']:.0f} |"
+        )
+    lines += [
+        "",
         "| set | objective | core (truth) | NLL over the truth, nats | AUC | sin² to the true plane | seconds |",
     ]
     lines += ["|---" * 7 + "|"]
@@ -232,6 +283,7 @@ def main() -> None:
     tasks += [("correlation", str(rho), seed) for rho in (0.0, 0.3, 0.6, 0.9) for seed in range(2)]
     tasks += [("untie", name, seed) for seed in range(options.seeds) for name in TANGLED[:2]]
     tasks += [("untie", name, seed) for seed in range(options.more) for name in TANGLED[2:]]
+    tasks += [("apart", name, seed) for seed in range(options.more) for name in ENTWINED]
     tasks += [
         ("objective", f"{objective} {name}", seed)
         for seed in range(options.more)
@@ -240,14 +292,14 @@ def main() -> None:
     ]
     tasks = [task for task in tasks if options.only in (None, task[0])]
 
-    def measure(part: str, case: str, seed: int) -> Row:
-        if part == "objective":
+    def measure(kind: str, case: str, seed: int) -> Row:
+        if kind == "objective":
             row = compare(*case.split(), seed, options.runs)
-        elif part == "correlation":
+        elif kind == "correlation":
             row = correlation(case, seed)
         else:
-            row = {"untie": untie, "hierarchy": hierarchy}[part](case, seed, options.runs)
-        return {"part": part, "case": case, "seed": seed} | row
+            row = {"untie": untie, "apart": apart, "hierarchy": hierarchy}[kind](case, seed, options.runs)
+        return {"part": kind, "case": case, "seed": seed} | row
 
     def describe(row: Row) -> str:
         return " ".join(f"{key} {value}" for key, value in row.items())

@@ -411,10 +411,10 @@ class Sphere(Structure):
 
 
 class NestedSpheres(Structure):
-    """Two spheres around the same centre in 3-D, of radii .9 and 2, with rows in proportion to their areas."""
+    """Two spheres around the same centre in 3-D, of radii .6 and 1.5, with rows in proportion to their areas."""
 
     name, dim, betti = "nested_spheres", 3, (2, 0, 2)
-    radii = (0.9, 2.0)
+    radii = (0.6, 1.5)
 
     def _skeleton(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.int64]]:
         unit, angles = _uniform_sphere(n, rng)

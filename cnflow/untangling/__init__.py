@@ -1,7 +1,9 @@
 """Untying what a flow in the data's own dimension cannot: topology first, then a lifted stage that follows it."""
 
-from cnflow.untangling.shears import Shears
+from cnflow.untangling.apart import MoveApart, Places
+from cnflow.untangling.lifted import LiftedWay, UntangleError
+from cnflow.untangling.shears import Shear, Shears
 from cnflow.untangling.strands import Strands
-from cnflow.untangling.untangle import Untangle, UntangleError
+from cnflow.untangling.untangle import Untangle
 
-__all__ = ["Shears", "Strands", "Untangle", "UntangleError"]
+__all__ = ["LiftedWay", "MoveApart", "Places", "Shear", "Shears", "Strands", "Untangle", "UntangleError"]

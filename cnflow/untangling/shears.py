@@ -1,9 +1,10 @@
-"""The way of an untangling: two volume-preserving shears, along which strands never meet."""
+"""The way of an untangling: volume-preserving shears, one after another, along which rows never meet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from cnflow.flow import VelocityField
 
-__all__ = ["Shears"]
+__all__ = ["Shear", "Shears"]
 
 Floats = NDArray[np.float64]
 
@@ -21,99 +22,133 @@ SLICES = 4
 """Times that a step looks at; the field takes one time for a batch."""
 
 
-def _ease(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of a shear that is done at u, and its rate: from 0 to 1 with no velocity at either end."""
-    u = u.clamp(0, 1)
-    return u * u * (3 - 2 * u), 6 * u * (1 - u)
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Shears:
-    """Up, then down: a ← a + code(h), then h ← h - middle(a).
-
-    The first writes down in the lifted directions a where on its curve a row is, and moves nothing else: what is (h, a) for
-    different h stays different, however the curves are knotted. The second takes away from h what a says. Each is a shear, so
-    neither changes volume, and each velocity is a function of the state that it does not itself move, so ways do not cross.
+@dataclass(frozen=True, eq=False)
+class Shear:
+    """One part of the state is moved by what the other part says.
 
     Attributes:
-        code: (n, k) -> (n, m): what is written.
-        middle: (n, m) -> (n, k): what is taken away.
+        moves: "core", shape (n, k), or "lift", shape (n, m).
+        by: the other part -> displacement of this one, rows to rows.
     """
 
-    code: Callable[[Floats], Floats]
-    middle: Callable[[Floats], Floats]
+    moves: Literal["core", "lift"]
+    by: Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Shears:
+    """Shears of (h, a), core and lifted directions, one after another, each at constant velocity in an equal share of the depth.
+
+    A shear changes no volume, and its velocity is a function of the part of the state that it does not itself move, so that ways do
+    not cross. Two of them untie curves: a ← a + code(h) writes down where on its curve a row is, h ← h - middle(a) takes away
+    from h what a says. Three move components apart and leave the lifted directions as they were.
+
+    Attributes:
+        shears: in order.
+    """
+
+    shears: tuple[Shear, ...]
+
+    def __post_init__(self) -> None:
+        if not self.shears:
+            raise ValueError("expected at least one shear; got none")
+
+    def displacements(self, h: Floats, a: Floats) -> list[Floats]:
+        """What every shear adds to its part of (h, a), shapes (n, k) and (n, m)."""
+        state, moves = {"core": h, "lift": a}, []
+        for shear in self.shears:
+            moves.append(shear.by(state["lift" if shear.moves == "core" else "core"]))
+            state[shear.moves] = state[shear.moves] + moves[-1]
+        return moves
 
     def end(self, h: Floats, a: Floats) -> tuple[Floats, Floats]:
-        """Where (h, a), shapes (n, k) and (n, m), is carried: what is left of h, and the code."""
-        code = a + self.code(h)
-        return h - self.middle(code), code
+        """Where (h, a), shapes (n, k) and (n, m), is carried."""
+        moves = self.displacements(h, a)
+        parts = {"core": h, "lift": a}
+        for shear, move in zip(self.shears, moves, strict=True):
+            parts[shear.moves] = parts[shear.moves] + move
+        return parts["core"], parts["lift"]
 
-    @staticmethod
-    def states(h: Tensor, a: Tensor, code: Tensor, middle: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def states(self, h: Tensor, a: Tensor, moves: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
         """State and velocity a ``share`` in [0, 1] along the way, per unit of share; each shape (n, k + m)."""
-        up, rise = _ease(2 * share)
-        down, fall = _ease(2 * share - 1)
-        state = torch.cat([h - down * middle, a + up * code], 1)
-        return state, torch.cat([-2 * fall * middle, 2 * rise * code], 1)
+        parts = {"core": h, "lift": a}
+        rates = {"core": torch.zeros_like(h), "lift": torch.zeros_like(a)}
+        count = len(self.shears)
+        for number, (shear, move) in enumerate(zip(self.shears, moves, strict=True)):
+            done = float(np.clip(count * float(share) - number, 0, 1))
+            parts[shear.moves] = parts[shear.moves] + done * move
+            if number <= count * float(share) < number + 1:
+                rates[shear.moves] = count * move
+        return torch.cat([parts["core"], parts["lift"]], 1), torch.cat([rates["core"], rates["lift"]], 1)
 
     def teach(
         self,
-        field: VelocityField,
+        fields: Sequence[VelocityField],
         h: Floats,
+        lift: int,
         spread: float,
         *,
         start: float,
         end: float = 1.0,
-        steps: int = 3000,
+        steps: int = 2500,
         batch: int = 1024,
         draws: int = 4,
         lr: float = 5e-3,
         seed: int = 0,
-    ) -> float:
-        """Fit a field to the way, by least squares at random times: flow matching with paths that are known.
+    ) -> list[float]:
+        """Fit a field to every shear, by least squares at random times: flow matching with paths that are known.
 
         Args:
-            field: on k + m directions, the lifted ones last.
+            fields: one for every shear, on k + m directions, the lifted ones last.
             h: core states, shape (n, k).
+            lift: number m of lifted directions.
             spread: standard deviation of the lifted noise.
             start: depth at which the way begins.
             end: depth at which it ends.
-            steps: of Adam, with a cosine rate.
+            steps: of Adam, for each field, with a cosine rate.
             batch: rows per step.
             draws: of the lifted noise per row.
             lr: peak rate.
             seed: of the draws.
 
         Returns:
-            Mean squared error of the velocity over its mean square, over the last tenth of the steps.
+            For every shear the mean squared error of the velocity over its mean square, over the last tenth of the steps.
+
+        Raises:
+            ValueError: unless there is one field for every shear.
 
         References:
             Lipman, Chen, Ben-Hamu, Nickel, Le: Flow matching for generative modeling (2023).
         """
-        rng = np.random.default_rng(seed)
+        count = len(self.shears)
+        if len(fields) != count:
+            raise ValueError(f"expected one field for each of {count} shears; got {len(fields)}")
+        rng, draw = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         h = np.repeat(h, draws, 0)
-        code = self.code(h)
-        a = spread * rng.standard_normal(code.shape)
-        parts = [torch.as_tensor(v).to(next(field.parameters())) for v in (h, a, code, self.middle(a + code))]
-        draw = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(field.parameters(), lr=lr)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
-        error = power = 0.0
-        for step in tqdm(range(steps), desc="untangle", unit="step", mininterval=5):
-            rows = torch.randint(0, len(h), (SLICES, batch // SLICES), generator=draw)
-            shares = (torch.rand(SLICES, generator=draw) + torch.arange(SLICES)) / SLICES
-            loss = scale = 0.0
-            for chosen, share in zip(rows, shares, strict=True):
-                state, velocity = self.states(*(part[chosen] for part in parts), share.to(parts[0]))
-                velocity = velocity / (end - start)
-                loss = (
-                    loss + (field(start + share.to(state) * (end - start), state) - velocity).square().mean() / SLICES
-                )
-                scale += float(velocity.square().mean()) / SLICES
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-            if step >= 0.9 * steps:
-                error, power = error + float(loss.detach()), power + scale
-        return error / power
+        a = spread * rng.standard_normal((len(h), lift))
+        like = next(fields[0].parameters())
+        core, lifted, *moves = [torch.as_tensor(v).to(like) for v in (h, a, *self.displacements(h, a))]
+        errors = []
+        for number, field in enumerate(fields):
+            optimizer = torch.optim.Adam(field.parameters(), lr=lr)
+            rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+            error = power = 0.0
+            for step in tqdm(range(steps), desc=f"shear {number + 1} of {count}", unit="step", mininterval=5):
+                rows = torch.randint(0, len(h), (SLICES, batch // SLICES), generator=draw)
+                times = (torch.rand(SLICES, generator=draw) + torch.arange(SLICES)) / SLICES
+                loss, scale = like.new_zeros(()), 0.0
+                for chosen, time in zip(rows, times.tolist(), strict=True):
+                    share = (number + time) / count
+                    state, velocity = self.states(core[chosen], lifted[chosen], [m[chosen] for m in moves], share)
+                    velocity = velocity / (end - start)
+                    depth = like.new_tensor(start + share * (end - start))
+                    loss = loss + (field(depth, state) - velocity).square().mean() / SLICES
+                    scale += float(velocity.square().mean()) / SLICES
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                rate.step()
+                if step >= 0.9 * steps:
+                    error, power = error + float(loss.detach()), power + scale
+            errors.append(error / power if power else 0.0)
+        return errors

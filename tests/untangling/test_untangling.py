@@ -8,7 +8,7 @@ from cnflow.data import ArrayDataModule, structure
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
 from cnflow.topology import level_sets
 from cnflow.training import KineticPenalty, NarrowingModule, Preparation, Schedule
-from cnflow.untangling import Shears, Strands, Untangle, UntangleError
+from cnflow.untangling import MoveApart, Places, Shear, Shears, Strands, Untangle, UntangleError
 
 TURN = 2 * np.pi
 
@@ -64,14 +64,15 @@ def test_the_way_starts_and_ends_right_and_its_velocity_is_its_derivative(hopf):
     rng = np.random.default_rng(1)
     h = hopf.points.reshape(-1, 3)[::40] + 0.1 * rng.standard_normal((52, 3))
     a = 0.15 * rng.standard_normal((52, 2))
-    shears = Shears(hopf.code, hopf.middle)
+    shears = Shears((Shear("lift", hopf.code), Shear("core", lambda a: -hopf.middle(a))))
     left, code = shears.end(h, a)
     assert np.abs(left).max() < 0.9 and np.linalg.norm(code, axis=1).min() > 0.3
-    given = [torch.as_tensor(v) for v in (h, a, hopf.code(h), hopf.middle(code))]
-    at = lambda share: Shears.states(*given, torch.tensor(share, dtype=torch.float64))  # noqa: E731
+    moves = [torch.as_tensor(v) for v in shears.displacements(h, a)]
+    given = torch.as_tensor(h), torch.as_tensor(a), moves
+    at = lambda share: shears.states(*given, float(share))  # noqa: E731
     np.testing.assert_allclose(at(0.0)[0], np.hstack([h, a]))
     np.testing.assert_allclose(at(1.0)[0], np.hstack([left, code]), atol=1e-12)
-    for share in (0.1, 0.3, 0.5, 0.6, 0.9):
+    for share in (0.1, 0.3, 0.49, 0.6, 0.9):
         numeric = (at(share + 1e-6)[0] - at(share - 1e-6)[0]) / 2e-6
         np.testing.assert_allclose(at(share)[1], numeric, atol=1e-4)
 
@@ -86,11 +87,12 @@ def test_strands_never_meet_on_the_way(name):
     strands = Strands.along(curves, sample, radius=1.5, gap=4.5)
     h, a = sample[:400], np.zeros((400, 2))
     code = strands.code(h)
-    given = [torch.as_tensor(v) for v in (h, a, code, strands.middle(code))]
+    shears = Shears((Shear("lift", strands.code), Shear("core", lambda a: -strands.middle(a))))
+    given = torch.as_tensor(h), torch.as_tensor(a), [torch.as_tensor(v) for v in shears.displacements(h, a)]
     apart = np.linalg.norm(code[:, None] - code, axis=2)
     far = apart > 0.75
     for share in np.linspace(0, 1, 21):
-        state = Shears.states(*given, torch.tensor(share, dtype=torch.float64))[0].numpy()
+        state = shears.states(*given, float(share))[0].numpy()
         distance = np.linalg.norm(state[:, None] - state, axis=2)[far]
         # strands a third of a circle apart keep the distance that the data's own crossings have, or more
         assert distance.min() > 0.4, share
@@ -110,7 +112,7 @@ def flow():
 def test_a_flow_is_untied(flow):
     x = knotted(4000, 1)
     untied = Untangle(steps=1200, components=24)(flow, x)
-    assert untied.core_dim == 2 and untied.lift == 2 and untied.width_profile == (5, 5, 2)
+    assert untied.core_dim == 2 and untied.lift == 2 and untied.width_profile == (5, 5, 5, 2)
     core = untied.encode(x).core.numpy()
     radius = np.linalg.norm(core, axis=1)
     assert np.quantile(radius, 0.05) > 0.75 and np.quantile(radius, 0.95) < 2.2
@@ -175,3 +177,59 @@ def test_what_cannot_be_untied_says_so():
         Untangle(mass=1.0)
     with pytest.raises(ValueError, match="circles have no hole"):
         Untangle(spread=0.6)
+
+
+def test_components_are_moved_side_by_side_and_their_marks_taken_away():
+    rng = np.random.default_rng(0)
+    which = rng.choice(2, 4000, p=[0.2, 0.8])
+    unit = rng.standard_normal((4000, 3))
+    rows = np.array([0.9, 2.0])[which][:, None] * unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    places = Places.beside(rows, which, gap=0.5, step=1.5)
+    way = Shears((Shear("lift", places.mark), Shear("core", places.shift), Shear("lift", places.unmark)))
+    a = 0.15 * rng.standard_normal((4000, 1))
+    h, left = way.end(rows, a)
+    np.testing.assert_allclose(left, a, atol=1e-12)
+    np.testing.assert_allclose(h.mean(0), rows.mean(0), atol=1e-9)
+    low, high = h[which == 0, places.axis], h[which == 1, places.axis]
+    gap = max(low.min() - high.max(), high.min() - low.max())
+    assert gap == pytest.approx(0.5, abs=1e-9)
+    # each is as it was, only elsewhere, and nothing else is moved
+    off = h - rows
+    assert all(np.ptp(off[which == c], axis=0).max() < 1e-12 for c in (0, 1))
+    assert (np.delete(off, places.axis, 1) == 0).all()
+
+
+def test_circles_in_one_another_are_parted_by_one_direction():
+    def circles(n, seed):
+        rng = np.random.default_rng(seed)
+        t, r = rng.uniform(0, TURN, n), rng.choice([0.7, 2.0], n, p=[0.3, 0.7])
+        return r[:, None] * np.stack([np.cos(t), np.sin(t)], 1) + 0.1 * rng.standard_normal((n, 2))
+
+    start = NarrowingFlow(2, field=MLPField(hidden=64, depth=2, activation="tanh"), components=32)
+    start.initialise(circles(5000, 0), rotation="identity")
+    x = circles(4000, 1)
+    assert level_sets(start, x, refits=0).at(0.9).betti[0] == 2
+    parted = MoveApart(steps=1200, components=32)(start, x)
+    assert parted.core_dim == 2 and parted.lift == 1 and parted.width_profile == (3, 3, 3, 3, 2)
+    narrowed = parted.encode(x)
+    core, inner = narrowed.core.numpy(), np.linalg.norm(x, axis=1) < 1.3
+    # side by side: along one axis a point parts them
+    best = max(
+        np.mean((core[:, axis] > cut) == side)
+        for axis in (0, 1)
+        for cut in np.linspace(-3, 3, 61)
+        for side in (inner, ~inner)
+    )
+    assert best > 0.995
+    assert narrowed.noise.numpy().std() < 1.15 * 0.15 * float(parted.frame.scale)
+
+
+def test_one_component_cannot_be_moved_apart():
+    blob = np.random.default_rng(0).standard_normal((1500, 3))
+    flow = NarrowingFlow(3, components=2).initialise(blob)
+    with pytest.raises(UntangleError, match="has 1 component"):
+        MoveApart()(flow, blob)
+    with pytest.raises(ValueError, match="marks cannot be told"):
+        MoveApart(spread=0.5)
+    with pytest.raises(ValueError, match="at least one shear"):
+        Shears(())
