@@ -5,6 +5,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Alignment": "cnflow.alignment",
     "NGCA": "cnflow.flow",
     "FlowCut": "cnflow.flow",
     "LevelSets": "cnflow.topology",
@@ -14,6 +15,7 @@ _HOMES = {
     "NoiseCheck": "cnflow.flow",
     "Spectrum": "cnflow.flow",
     "SpectrumPath": "cnflow.flow",
+    "align": "cnflow.alignment",
     "check_noise": "cnflow.flow",
     "level_sets": "cnflow.topology",
     "load_flow": "cnflow.flow",

@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict and path from one config; topology and animate from a run."""
+"""The command line: fit, validate, test, predict and path from one config; topology, animate and align from finished runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from cnflow.app.align import align
 from cnflow.app.animate import animate
 from cnflow.app.history import History, Progress
 from cnflow.app.path import GRID, NarrowingPath, narrowing_path
@@ -29,7 +30,7 @@ from cnflow.training import NarrowingModule
 __all__ = ["Run", "RunExistsError", "main"]
 
 
-READERS = {"topology": topology, "animate": animate}
+READERS = {"topology": topology, "animate": animate, "align": align}
 """Commands that look at a finished run."""
 
 

@@ -4,6 +4,7 @@ back.
 Matplotlib is imported when a figure is drawn, and its global settings are left alone.
 """
 
+from cnflow.plot.alignment import plot_alignment
 from cnflow.plot.barcode import plot_barcode, plot_betti
 from cnflow.plot.core import plot_core
 from cnflow.plot.level_sets import plot_level_sets
@@ -16,6 +17,7 @@ from cnflow.plot.topology import plot_topology
 from cnflow.plot.training import plot_columns, plot_losses
 
 __all__ = [
+    "plot_alignment",
     "plot_barcode",
     "plot_betti",
     "plot_columns",

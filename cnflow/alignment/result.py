@@ -1,0 +1,175 @@
+"""What an alignment found, how sure it is, and the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cnflow.alignment.affine import AffineMap
+from cnflow.alignment.sides import AlignmentError, Side
+from cnflow.alignment.symmetry import Certificate, ContinuousSymmetry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["Alignment", "Match", "Symmetries"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A structure of one side and what it corresponds to on the other.
+
+    Attributes:
+        a: number of the structure in A; None if there is only one in B.
+        b: number of its partner in B; None without one.
+        mass_a: share of A's rows.
+        mass_b: share of B's rows.
+        there: share of the rows of a that are carried to b.
+        back: share of what arrives at b that comes from a.
+        margin: nats per row by which the best map that gives a another partner is worse; inf if none was found.
+        confidence: share of bootstrap samples whose best map gives a this partner.
+        status: "certain", "ambiguous" or "unmatched".
+    """
+
+    a: int | None
+    b: int | None
+    mass_a: float
+    mass_b: float
+    there: float
+    back: float
+    margin: float
+    confidence: float
+    status: str
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetries:
+    """What cannot be told apart.
+
+    Attributes:
+        orbits_a: classes of structures of A that equally good maps exchange.
+        orbits_b: of B.
+        matchings: partner of every structure of A, -1 for none, in each of the equally good maps; the best first.
+        continuous_a: rotations of A's core that change nothing.
+        continuous_b: of B's.
+    """
+
+    orbits_a: tuple[tuple[int, ...], ...]
+    orbits_b: tuple[tuple[int, ...], ...]
+    matchings: tuple[tuple[int, ...], ...]
+    continuous_a: ContinuousSymmetry | None
+    continuous_b: ContinuousSymmetry | None
+
+    @property
+    def order(self) -> int:
+        """Number of matchings that are equally good."""
+        return len(self.matchings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment:
+    """A transformation between two cores that no pairs were needed for, and what is known of it.
+
+    Attributes:
+        a: one side.
+        b: the other.
+        core_map: from A's core to B's.
+        pairs: all structures and their partners.
+        symmetries: what cannot be told apart.
+        subspace_a: orthonormal basis of the directions of A's core that the map is determined in, shape (k_a, r).
+        subspace_b: of those they are carried to, shape (k_b, r).
+        explained: share of B's structure that carried rows of A have: 1 as if they were B's own, 0 as if they were Gaussian.
+        alternatives: maps to a core that are no worse than can be told, the best first.
+        certificate: whether the matching is provably the only best one of the structures' distances and masses; None where there
+            is no one-to-one matching.
+        scores: (nats, standard error) by which each distinct map that was found is worse than the best.
+    """
+
+    a: Side
+    b: Side
+    core_map: AffineMap
+    pairs: tuple[Match, ...]
+    symmetries: Symmetries
+    subspace_a: Floats
+    subspace_b: Floats
+    explained: float
+    alternatives: tuple[AffineMap, ...]
+    certificate: Certificate | None
+    scores: tuple[tuple[float, float], ...]
+    least_explained: float = 0.5
+
+    @property
+    def verdict(self) -> str:
+        """ "aligned", "ambiguous: …" or "unrelated: …"."""
+        if self.explained < self.least_explained:
+            return f"unrelated: {max(self.explained, 0):.0%} of the structure explained, less than {self.least_explained:.0%}"
+        if self.symmetries.order > 1:
+            return f"ambiguous: {self.symmetries.order} equally good maps"
+        if self.subspace_a.shape[1] == 0:
+            return "ambiguous: a continuous family of equally good maps"
+        return "aligned"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the verdict is "aligned"."""
+        return self.verdict == "aligned"
+
+    @property
+    def matches(self) -> pd.DataFrame:
+        """All structures: number in A and in B, masses, shares, margin, confidence, status."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(match) for match in self.pairs]).astype({"a": "Int64", "b": "Int64"})
+
+    def to_frame(self) -> pd.DataFrame:
+        """The matches."""
+        return self.matches
+
+    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Rows of A on B's side.
+
+        Args:
+            x: rows in A's data space, shape (n, d_a).
+            space: "data": rows of B's data space, noise at its mean; "core": of B's core.
+
+        Raises:
+            AlignmentError: for another space.
+        """
+        return _out(self.core_map(self.a.encode(x)), self.b, space)
+
+    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Rows of B on A's side; see ``transform``."""
+        return _out(self.core_map.inverse(self.b.encode(x)), self.a, space)
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """B's rows and A's carried onto them, coloured by matched structure."""
+        from cnflow.plot import plot_alignment
+
+        return plot_alignment(self, ax, **options)
+
+    def __repr__(self) -> str:
+        """Verdict, matches, what is determined."""
+        k, r = self.a.dim, self.subspace_a.shape[1]
+        free = f", O({k - r}) is free" if r < k else ""
+        lines = [
+            f"Alignment({self.a.name} → {self.b.name}): {self.verdict}",
+            f"  {self.core_map!r}, determined in {r} of {k} directions{free}; {self.explained:.0%} of the structure explained",
+        ]
+        for match in self.pairs[:12]:
+            lines.append(
+                f"  {'–' if match.a is None else match.a} ↔ {'–' if match.b is None else match.b}: {match.status}, "
+                f"confidence {match.confidence:.2f}, masses {match.mass_a:.3f} / {match.mass_b:.3f}"
+            )
+        return "\n".join(lines)
+
+
+def _out(h: Floats, side: Side, space: str) -> Floats:
+    if space not in ("data", "core"):
+        raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
+    return side.decode(h) if space == "data" else h

@@ -1,0 +1,207 @@
+"""One side of an alignment: rows in a core, their density, and the structures it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.mixture import GaussianMixture
+
+from cnflow.topology import Density, LevelSets, MixtureDensity, Structure, level_sets
+from cnflow.topology.density import DensityError, rows_of
+from cnflow.topology.sources import read
+
+__all__ = ["AlignmentError", "Side", "fitted_mixture", "side"]
+
+Floats = NDArray[np.float64]
+
+COMPONENTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
+"""Sizes of the mixtures that are tried for rows without a density."""
+MOST_ROWS = 20_000
+"""Rows that a mixture is fitted to, and that structures are looked for in."""
+LEAST_ROWS = 50
+
+
+class AlignmentError(ValueError):
+    """There is nothing that could be aligned, or it was given in a way that cannot be read."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Side:
+    """What one model brings.
+
+    Attributes:
+        name: for messages and tables.
+        rows: in its core, shape (n, k).
+        levels: level sets of the core's density.
+        encode: rows of data space to the core.
+        decode: rows of the core to data space, noise at its mean.
+    """
+
+    name: str
+    rows: Floats
+    levels: LevelSets
+    encode: Callable[[ArrayLike], Floats]
+    decode: Callable[[Floats], Floats]
+
+    @property
+    def dim(self) -> int:
+        """Directions of the core, k."""
+        return self.rows.shape[1]
+
+    @property
+    def density(self) -> Density:
+        """Of the core."""
+        return self.levels.source.density
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """Leaves of the merge tree."""
+        return self.levels.tree.leaves
+
+    @cached_property
+    def middle(self) -> Floats:
+        """Mean of the rows, shape (k,)."""
+        return self.rows.mean(0)
+
+    @cached_property
+    def size(self) -> float:
+        """Root of the mean squared distance of a row from the middle."""
+        return float(((self.rows - self.middle) ** 2).sum(1).mean() ** 0.5)
+
+    @cached_property
+    def axes(self) -> Floats:
+        """Principal axes, widest first, shape (k, k)."""
+        return np.linalg.svd(self.rows - self.middle, full_matrices=False)[2].T
+
+    def unit(self, h: Floats) -> Floats:
+        """Core rows h in units of the size, from the middle."""
+        return (h - self.middle) / self.size
+
+    def label(self, h: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Leaf that each row belongs to, -1 for none, shape (n,); for new core rows h that of the nearest row."""
+        own = self.levels.tree.label
+        if h is None:
+            if len(own) == len(self.rows):
+                return own
+            h = self.rows
+        from scipy.spatial import cKDTree
+
+        return own[cKDTree(self.levels.rows).query(np.asarray(h, dtype=np.float64))[1]]
+
+    def __repr__(self) -> str:
+        """Rows, directions, structures."""
+        return f"Side({self.name}: {len(self.rows)} rows, core of {self.dim} directions, {len(self.structures)} structures)"
+
+
+def fitted_mixture(x: Floats, seed: int = 0, most: int = max(COMPONENTS)) -> MixtureDensity:
+    """A Gaussian mixture with as many components as the Bayesian information criterion takes.
+
+    Args:
+        x: rows, shape (n, k).
+        seed: of the starts.
+        most: components tried.
+
+    References:
+        Schwarz: Estimating the dimension of a model (1978).
+    """
+    best, least, worse = None, np.inf, 0
+    floor = 1e-3 * float(x.var(0).mean())
+    for count in COMPONENTS:
+        if count > most or count * (x.shape[1] + 2) > len(x):
+            break
+        mixture = GaussianMixture(count, random_state=seed, reg_covar=floor, n_init=2, max_iter=200, tol=1e-3)
+        mixture.fit(x)
+        value = mixture.bic(x)
+        if value < least:
+            best, least, worse = mixture, value, 0
+        else:
+            worse += 1
+            if worse == 3:
+                break
+    return MixtureDensity(best.weights_ / best.weights_.sum(), best.means_, best.covariances_)
+
+
+def _checked(x: Any, name: str) -> Floats:
+    array = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+    if array.dtype.kind not in "fiu":
+        raise AlignmentError(f"side {name}: expected numbers; got an array of {array.dtype}")
+    if array.ndim != 2:
+        raise AlignmentError(
+            f"side {name}: expected rows of shape (n, k); got {array.shape}"
+            + (": reshape a single column with x[:, None]" if array.ndim == 1 else "")
+        )
+    try:
+        rows = rows_of(array)
+    except DensityError as error:
+        raise AlignmentError(f"side {name}: {error}") from error
+    if len(rows) < LEAST_ROWS:
+        raise AlignmentError(f"side {name}: {len(rows)} rows are too few for a density; give {LEAST_ROWS} or more")
+    if rows.shape[1] < 2:
+        raise AlignmentError(
+            f"side {name}: one direction has an order and a reflection, and no transformation to find; expected two or more"
+        )
+    return rows
+
+
+def side(source: Any, name: str, *, homology: bool | None = None, mass: float = 0.02, seed: int = 0) -> Side:
+    """Read one side.
+
+    Args:
+        source: rows, shape (n, k); or (flow, rows); or level sets that were made before.
+        name: for messages.
+        homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
+        mass: least share of the rows that a structure must hold.
+        seed: of everything that is drawn.
+
+    Raises:
+        AlignmentError: for rows that cannot be read, have no spread, or a flow without a core.
+    """
+    if isinstance(source, LevelSets):
+        return _from_levels(source, name)
+    if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "encode"):
+        return _from_flow(*source, name, homology, mass, seed)
+    rows = _checked(source, name)
+    _spread(rows, name)
+    some = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])]
+    t = level_sets(
+        fitted_mixture(some, seed), some, refits=0, mass=mass, seed=seed,
+        homology=rows.shape[1] <= 3 if homology is None else homology,
+    )  # fmt: skip
+    dim = rows.shape[1]
+    return Side(name, rows, t, lambda x: rows_of(x, dim), lambda h: h)
+
+
+def _spread(rows: Floats, name: str) -> None:
+    spread = rows.std(0)
+    if not (spread > 1e-12 * max(1.0, np.abs(rows).max())).any():
+        raise AlignmentError(f"side {name}: all {len(rows)} points are equal; there is nothing to align")
+
+
+def _from_levels(t: LevelSets, name: str) -> Side:
+    rows = _checked(t.rows, name)
+    dim = rows.shape[1]
+    return Side(name, rows, t, lambda x: rows_of(x, dim), t.decode)
+
+
+def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, mass: float, seed: int) -> Side:
+    if getattr(flow, "core_dim", None) == 0:
+        raise AlignmentError(
+            f"side {name}: the flow has no core, every direction was routed to noise, and noise is not matched: any rotation of it "
+            "is as good as another. Train with a larger budget or a lower price (KineticPenalty, ColumnPenalty)"
+        )
+    x = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+    some = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])
+    try:
+        given = read(flow, x, "core")
+    except DensityError as error:
+        raise AlignmentError(f"side {name}: {error}") from error
+    rows = _checked(given.rows, name)
+    t = level_sets(
+        flow, x[some], refits=0, mass=mass, seed=seed, homology=rows.shape[1] <= 3 if homology is None else homology
+    )
+    return Side(name, rows, t, lambda more: read(flow, more, "core").rows, t.decode)

@@ -1,0 +1,157 @@
+"""``cnflow align RUN_A RUN_B``: the cores of two trained runs, aligned without pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnflow.app.report import take_rows
+from cnflow.app.topology import run_data
+from cnflow.flow import load_flow
+
+if TYPE_CHECKING:
+    from cnflow.alignment import Alignment, Side
+
+__all__ = ["align"]
+
+MOST_ROWS = 100_000
+"""Rows of a run that are used; a random choice when there are more."""
+
+
+def align(
+    run_a: str,
+    run_b: str,
+    kind: str = "auto",
+    starts: int = 60,
+    rows: int = 1500,
+    mass: float = 0.02,
+    least_explained: float = 0.5,
+    out: str | None = None,
+    figures: bool = True,
+    seed: int = 0,
+) -> None:
+    """Align the cores of two trained runs: matched structures, the map between them, and whether to believe it.
+
+    Args:
+        run_a: directory of the run whose core is carried over.
+        run_b: directory of the run that it is carried to.
+        kind: of the map: rigid, similarity, affine, or auto.
+        starts: maps started from landmarks.
+        rows: most rows of a side that candidates are compared on.
+        mass: least share of the rows that a structure must hold.
+        least_explained: share of the structure that a map must explain for the runs to be called related.
+        out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
+        figures: whether to draw.
+        seed: of all draws.
+    """
+    from cnflow.alignment import align as align_sides
+
+    folders = Path(run_a), Path(run_b)
+    (flow_a, x_a, labels_a), (flow_b, x_b, labels_b) = (_opened(folder, seed) for folder in folders)
+    names = (folders[0].name, folders[1].name)
+    if names[0] == names[1]:
+        names = (str(folders[0]), str(folders[1]))
+    found = align_sides(
+        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, least_explained=least_explained, names=names,
+        seed=seed, progress=True,
+    )  # fmt: skip
+    called = _named(found.a, labels_a), _named(found.b, labels_b)
+    folder = Path(out) if out else folders[0] / f"aligned_to_{folders[1].name}"
+    write_alignment(found, folder, called, figures=figures)
+    print(f"\n{found}\n{folder}: report.md, matches.csv, alignment.json, map.npz", flush=True)
+
+
+def _opened(folder: Path, seed: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Flow, rows and, where there are any, labels of a run."""
+    flow, data = load_flow(folder), run_data(folder)
+    everything = data.all_rows()
+    number = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_ROWS])
+    parts = [data.labels(name) for name in ("train", "val", "test")]
+    labels = None if any(part is None for part in parts) else np.concatenate([np.asarray(part) for part in parts])
+    if labels is not None and len(labels) != len(everything):
+        labels = None
+    return flow, take_rows(everything, number).double().numpy(), None if labels is None else labels[number]
+
+
+def _named(side: Side, labels: np.ndarray | None) -> dict[int, str]:
+    """Majority label of every structure; empty without labels."""
+    if labels is None:
+        return {}
+    own, names = side.label(), {}
+    for structure in side.structures:
+        kinds, counts = np.unique(labels[own == structure.number], return_counts=True)
+        if len(kinds):
+            names[structure.number] = str(kinds[counts.argmax()])
+    return names
+
+
+def write_alignment(
+    found: Alignment, folder: Path, names: tuple[dict[int, str], dict[int, str]] = ({}, {}), figures: bool = True
+) -> None:
+    """Write what was found: report.md, matches.csv, alignment.json, map.npz and alignment.png.
+
+    Args:
+        found: an alignment.
+        folder: made if it is not there.
+        names: of the structures of both sides, by number, such as majority labels.
+        figures: whether to draw.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = found.matches
+    if names[0] or names[1]:
+        frame["label_a"], frame["label_b"] = (
+            frame[column].map(lambda n, known=known: known.get(n, ""))
+            for column, known in zip("ab", names, strict=True)
+        )
+    frame.to_csv(folder / "matches.csv", index=False)
+    np.savez_compressed(
+        folder / "map.npz", matrix=found.core_map.matrix, offset=found.core_map.offset, subspace_a=found.subspace_a,
+        subspace_b=found.subspace_b, matrices=np.stack([m.matrix for m in found.alternatives]),
+        offsets=np.stack([m.offset for m in found.alternatives]),
+    )  # fmt: skip
+    told = {
+        "verdict": found.verdict, "explained": found.explained, "kind": found.core_map.kind,
+        "determined": int(found.subspace_a.shape[1]), "directions_a": found.a.dim, "directions_b": found.b.dim,
+        "orbits_a": found.symmetries.orbits_a, "orbits_b": found.symmetries.orbits_b, "matchings": found.symmetries.matchings,
+        "certificate": None if found.certificate is None else vars(found.certificate) | {"holds": found.certificate.holds},
+        "scores": found.scores,
+    }  # fmt: skip
+    (folder / "alignment.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "report.md").write_text(_report(found, frame))
+    if figures:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        from cnflow.plot import plot_alignment
+
+        figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        plot_alignment(found, figure.add_subplot(), names)
+        figure.savefig(folder / "alignment.png", dpi=150)
+
+
+def _report(found: Alignment, frame: Any) -> str:
+    """Markdown."""
+    k, r = found.a.dim, found.subspace_a.shape[1]
+    lines = [
+        f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
+        f"The map ({found.core_map.kind}) explains {found.explained:.0%} of the structure of {found.b.name} and is determined in "
+        f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
+    ]  # fmt: skip
+    head = [
+        name
+        for name in ("a", "label_a", "b", "label_b", "mass_a", "mass_b", "there", "back", "confidence", "status")
+        if name in frame
+    ]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in frame[head].itertuples(index=False):
+        cells = ["–" if value is None or value != value else f"{value:.3f}" if isinstance(value, float) else str(value) for value in
+                 (None if str(v) == "<NA>" else v for v in row)]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    if found.symmetries.order > 1:
+        lines += ["", f"Classes that cannot be told apart in {found.a.name}: {found.symmetries.orbits_a}; in {found.b.name}: "
+                  f"{found.symmetries.orbits_b}."]  # fmt: skip
+    return "\n".join(lines) + "\n"

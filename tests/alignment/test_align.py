@@ -1,0 +1,168 @@
+"""Whole alignments of planted pairs: right where they can be told, honest where they cannot."""
+
+import numpy as np
+import pytest
+
+from cnflow.alignment import Alignment, AlignmentError, align, foscttm
+from cnflow.topology import level_sets
+
+SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))
+EQUILATERAL = ((0, 0), (4, 0), (2, 3.464))
+
+
+def clusters(n, seed, centres=SCALENE, weights=(0.2, 0.25, 0.25, 0.3)):
+    rng = np.random.default_rng(seed)
+    which = rng.choice(len(weights), n, p=weights)
+    return np.array(centres)[which] + 0.35 * rng.standard_normal((n, 2)), which
+
+
+def seen(z, dim, seed, noise=0.3):
+    """Rows through a smooth invertible map into more directions, with noise."""
+    rng, own = np.random.default_rng(seed), np.random.default_rng(seed + len(z))
+    x = np.hstack([z, noise * own.standard_normal((len(z), dim - z.shape[1]))])
+    x = x @ np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    bend = rng.standard_normal((dim, dim)) / dim**0.5
+    return x + 0.25 * np.tanh(x @ bend) @ np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+
+
+FAST = {"starts": 6, "rows": 400}
+
+
+@pytest.fixture(scope="module")
+def scalene():
+    (za, ka), (zb, kb), (zt, _) = clusters(500, 0), clusters(500, 1), clusters(200, 2)
+    a, b = seen(np.vstack([za, zt]), 4, 5), seen(np.vstack([zb, zt]), 6, 6)
+    return align(a[:500], b[:500], **FAST), ka, kb, a[500:], b[500:]
+
+
+def test_scalene_clusters_are_told_apart_and_the_map_is_right(scalene):
+    found, ka, kb, a, b = scalene
+    assert found.verdict == "aligned" and found.aligned
+    for match in found.pairs:
+        assert match.status == "certain" and match.confidence > 0.95
+        truth = [
+            np.bincount(k[side.label() == n]).argmax()
+            for side, k, n in ((found.a, ka, match.a), (found.b, kb, match.b))
+        ]
+        assert truth[0] == truth[1]
+    assert found.subspace_a.shape[0] == 4 and found.subspace_b.shape[0] == 6
+    np.testing.assert_allclose(found.subspace_b.T @ found.subspace_b, np.eye(found.subspace_b.shape[1]), atol=1e-9)
+    u, v = found.transform(a) @ found.subspace_b, b @ found.subspace_b
+    assert foscttm(u, v) < 0.05
+    back = found.inverse_transform(b) @ found.subspace_a
+    assert foscttm(back, a @ found.subspace_a) < 0.08
+    assert 0.8 < found.explained < 1.3
+    assert found.symmetries.order == 1 and found.symmetries.orbits_a == ((0,), (1,), (2,), (3,))
+
+
+def test_what_is_told_can_be_read(scalene):
+    found = scalene[0]
+    assert isinstance(found, Alignment)
+    frame = found.to_frame()
+    assert list(frame.columns[:2]) == ["a", "b"] and len(frame) == 4 and (frame.status == "certain").all()
+    text = repr(found)
+    assert "aligned" in text and "structure explained" in text and "certain" in text
+    assert found.certificate is not None
+    with pytest.raises(AlignmentError, match="space must be 'data' or 'core'"):
+        found.transform(scalene[3], space="latent")
+
+
+def test_equilateral_clusters_have_a_whole_orbit():
+    a, b = (clusters(450, s, EQUILATERAL, (1 / 3,) * 3)[0] for s in (0, 1))
+    found = align(a, b, **FAST)
+    assert found.verdict == "ambiguous: 6 equally good maps"
+    assert found.symmetries.order == 6 and found.symmetries.orbits_a == found.symmetries.orbits_b == ((0, 1, 2),)
+    assert {m.status for m in found.pairs} == {"ambiguous"}
+    assert found.subspace_a.shape[1] == 0
+
+
+def test_isosceles_clusters_have_two_maps():
+    a, b = (clusters(450, s, ((0, 0), (3, 0), (1.5, 4.5)), (0.3, 0.3, 0.4))[0] for s in (2, 3))
+    found = align(a, b, **FAST)
+    assert found.verdict == "ambiguous: 2 equally good maps"
+    assert sorted(len(o) for o in found.symmetries.orbits_a) == [1, 2]
+    assert sorted(m.status for m in found.pairs) == ["ambiguous", "ambiguous", "certain"]
+
+
+def test_a_structure_that_only_one_side_has_is_left_out():
+    centres, weights = (*SCALENE, (3.5, 7.0)), (0.16, 0.2, 0.2, 0.24, 0.2)
+    a, b = clusters(500, 4)[0], clusters(600, 5, centres, weights)[0]
+    found = align(a, b, **FAST)
+    matched = [m for m in found.pairs if m.a is not None and m.b is not None]
+    extra = [m for m in found.pairs if m.a is None]
+    assert len(matched) == 4 and len(extra) == 1
+    side = found.b.rows[found.b.label() == extra[0].b]
+    np.testing.assert_allclose(side.mean(0), (3.5, 7.0), atol=0.3)
+
+
+def test_unrelated_sides_are_refused():
+    a = clusters(500, 6)[0]
+    rng = np.random.default_rng(0)
+    t = rng.uniform(0, 2 * np.pi, 500)
+    b = np.stack([2 * np.cos(t), 2 * np.sin(t)], 1) + 0.1 * rng.standard_normal((500, 2))
+    found = align(a, b, **FAST)
+    assert found.verdict.startswith("unrelated: ") and not found.aligned
+
+
+def test_a_uniform_ring_can_be_turned():
+    def ring(seed):
+        rng = np.random.default_rng(seed)
+        t = rng.uniform(0, 2 * np.pi, 600)
+        return np.stack([2 * np.cos(t), 2 * np.sin(t)], 1) + 0.15 * rng.standard_normal((600, 2))
+
+    found = align(ring(0), ring(1), starts=24, rows=400)
+    assert found.verdict.startswith("ambiguous")
+    assert found.subspace_a.shape[1] == 0
+
+
+def test_the_same_seed_gives_the_same_alignment():
+    a, b = clusters(300, 7)[0], clusters(300, 8)[0]
+    one, two = (align(a, b, starts=4, rows=300, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.core_map.matrix, two.core_map.matrix)
+    assert one.pairs == two.pairs
+
+
+def test_flows_and_level_sets_are_sides():
+    from cnflow.flow import MLPField, NarrowingFlow
+
+    a, b = clusters(400, 9)[0], clusters(400, 10)[0]
+    flow = NarrowingFlow(2, field=MLPField(hidden=8), components=4).initialise(b)
+    found = align(level_sets(_mixture(a), a, refits=0), (flow, b), **FAST)
+    assert found.aligned
+    assert foscttm(found.transform(a), a) < 0.05
+    assert "core of 2 directions" in repr(found.b)
+
+
+def _mixture(x):
+    from sklearn.mixture import GaussianMixture
+
+    return GaussianMixture(4, random_state=0).fit(x)
+
+
+def test_what_cannot_be_aligned_says_why():
+    import torch
+
+    from cnflow.flow import MLPField, NarrowingFlow
+
+    good = clusters(300, 11)[0]
+    blob = np.random.default_rng(0).standard_normal((300, 2))
+    for bad, message in [
+        (blob, "side A: 1 structure in 2 directions, and no loop; at least two are needed"),
+        (good[:, :1], "side A: one direction has an order"),
+        (good[:, 0], r"side A: expected rows of shape \(n, k\); got \(300,\): reshape"),
+        (np.ones((300, 2)), "side A: all 300 points are equal"),
+        (
+            np.where(np.arange(600).reshape(300, 2) == 5, np.nan, good),
+            "side A: 1 of 300 rows are not finite, the first is row 2",
+        ),
+        (good[:20], "side A: 20 rows are too few"),
+        (good.astype(str), "side A: expected numbers"),
+    ]:
+        with pytest.raises(AlignmentError, match=message):
+            align(bad, good, **FAST)
+    flow = NarrowingFlow(2, field=MLPField(hidden=8), components=2).initialise(good)
+    flow.prune(torch.tensor([False, False]))
+    with pytest.raises(AlignmentError, match="side B: the flow has no core"):
+        align(good, (flow, good), **FAST)
+    with pytest.raises(AlignmentError, match="kind must be"):
+        align(good, good, kind="linear")

@@ -1,0 +1,46 @@
+"""``cnflow align``: what it reads, and what it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cnflow.app import align as command
+from cnflow.app.cli import main
+from cnflow.flow import MLPField, NarrowingFlow
+
+CENTRES = np.array([[0, 0], [3, 0], [0.5, 4.5], [5.5, 3]])
+
+
+def opened(folder, seed):
+    """A flow whose base is fitted to four clusters of unequal masses, its rows and their labels."""
+    rng = np.random.default_rng(len(folder.name))
+    label = rng.choice(4, 500, p=[0.15, 0.2, 0.3, 0.35])
+    x = CENTRES[label] + 0.35 * rng.standard_normal((500, 2))
+    return NarrowingFlow(2, field=MLPField(hidden=8), components=4).initialise(x), x, np.array(list("abcd"))[label]
+
+
+def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_opened", opened)
+    one, two = tmp_path / "one", tmp_path / "second"
+    config = tmp_path / "align.yaml"
+    config.write_text("starts: 4\nrows: 300\n")
+    main(["align", str(one), str(two), "--config", str(config)])
+    out = one / "aligned_to_second"
+    told = json.loads((out / "alignment.json").read_text())
+    assert told["verdict"] == "aligned" and told["determined"] == 2
+    lines = (out / "matches.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    for line in lines[1:]:
+        row = dict(zip(columns, line.split(","), strict=True))
+        assert row["label_a"] == row["label_b"] and row["status"] == "certain"
+    assert len(lines) == 5
+    saved = np.load(out / "map.npz")
+    assert saved["matrix"].shape == (2, 2) and saved["matrices"].shape[1:] == (2, 2)
+    assert "**aligned**" in (out / "report.md").read_text() and (out / "alignment.png").stat().st_size > 10_000
+    assert "one → second" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["align", str(tmp_path / "a"), str(tmp_path / "b")])
