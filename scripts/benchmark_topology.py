@@ -43,6 +43,13 @@ SURFACES = {
 }
 
 
+KERNEL_ROWS = (
+    "curved 2 30000 0.16 10000", "curved 2 100000 0.16 10000", "eight 8 30000 0.45 10000", "eight 8 100000 0.45 4000",
+    "eight 20 30000 0.75 10000", "curved 8 30000 0.5 10000",
+)  # fmt: skip
+"""Bent modes or a hierarchy, directions, rows of the estimate, bandwidth, rows whose tree is grown."""
+
+
 def two_gaussians(case: str, seed: int) -> Row:
     """Prominence beside the closed form."""
     dim, a = case.split()
@@ -104,6 +111,16 @@ def kernel(case: str, seed: int) -> Row:
     bandwidth = float(share) * len(x) ** (-1 / (k + 4)) * float(np.sqrt(x.var(0).mean()))
     t = level_sets(KernelDensity(bandwidth=bandwidth).fit(x), x, refits=20, homology=False)
     return {"bandwidth": bandwidth, "peaks": len(t.landscape.births), "leaves": len(t.tree.leaves)}
+
+
+def kernel_rows(case: str, seed: int) -> Row:
+    """The same with as many rows, and the bandwidth, as the case says; the tree is that of some of the rows."""
+    name, dim, count, width, looked_at = case.split()
+    k = int(dim)
+    density = curved_valleys(k)[0] if name == "curved" else eight_leaves(k)
+    x = density.sample(int(count), seed + 1)
+    t = level_sets(KernelDensity(bandwidth=float(width)).fit(x), x[: int(looked_at)], refits=20, homology=False)
+    return {"peaks": len(t.landscape.births), "leaves": len(t.tree.leaves), "band": t.band.size}
 
 
 def noise(case: str, seed: int) -> Row:
@@ -275,6 +292,7 @@ def main() -> None:
     tasks += [("kernel", f"{name} 2 {share}", 0) for name in ("eight", "curved") for share in (0.3, 0.5, 0.7)]
     shares = ((8, 0.3), (8, 0.5), (8, 0.7), (20, 0.5))
     tasks += [("kernel", f"{name} {d} {share}", 0) for name in ("eight", "curved") for d, share in shares]
+    tasks += [("kernel rows", case, 0) for case in KERNEL_ROWS]
     tasks += [("flow", name, seed) for name in FLOWS for seed in range(5)]
     tasks += [("digits", "24 components", seed) for seed in range(3)]
     tasks += [("coverage", "three modes", seed) for seed in range(options.repeats)]
@@ -282,6 +300,7 @@ def main() -> None:
     ways: dict[str, Any] = {
         "two Gaussians": two_gaussians, "coverage": coverage, "scale": scale, "stream": stream, "overhead": overhead,
         "noise": noise, "surface": surface, "merges": merges, "kernel": kernel,
+        "kernel rows": kernel_rows,
     }  # fmt: skip
 
     def measure(part: str, case: str, seed: int) -> Row:
@@ -332,6 +351,17 @@ def table(rows: list[Row]) -> str:
         lines += [
             f"| {r['case']} | {r['bandwidth']:.3f} | {r['peaks']} | {r['leaves']} | {r['seconds']} |" for r in mine
         ] + [""]
+    if mine := by.get("kernel rows"):
+        lines += [
+            "| KernelDensity of: directions, rows | bandwidth | peaks | leaves beyond the band | band, sqrt scale | seconds |"
+        ]
+        lines += ["|---|---|---|---|---|---|"]
+        for r in mine:
+            name, dim, count, width, _ = r["case"].split()
+            lines.append(
+                f"| {name} {dim}, {int(count):,} | {width} | {r['peaks']} | {r['leaves']} | {r['band']:.2g} | {r['seconds']} |"
+            )
+        lines.append("")
     if many := by.get("coverage"):
         held, right = sum(r["held"] for r in many), sum(r["leaves"] == 3 for r in many)
         leaves, loops = sum(r["false_leaves"] > 0 for r in many), sum(r["false_loops"] > 0 for r in many)

@@ -47,7 +47,7 @@ def refine(
     y: Floats,
     *,
     kind: str = "rigid",
-    entropies: Sequence[float] = (0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.02, 0.02),
+    entropies: Sequence[float] = (0.3, 0.18, 0.1, 0.06, 0.035, 0.02),
     slack: float = 1.0,
     ridge: float = 0.05,
 ) -> AffineMap:
