@@ -45,7 +45,7 @@ SURFACES = {
 
 KERNEL_ROWS = (
     "curved 2 30000 0.16 10000", "curved 2 100000 0.16 10000", "eight 8 30000 0.45 10000", "eight 8 100000 0.45 4000",
-    "eight 20 30000 0.75 10000", "curved 8 30000 0.5 10000",
+    "eight 20 30000 0.75 10000", "curved 8 30000 0.5 10000", "curved 8 100000 0.45 4000",
 )  # fmt: skip
 """Bent modes or a hierarchy, directions, rows of the estimate, bandwidth, rows whose tree is grown."""
 
