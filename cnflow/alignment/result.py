@@ -85,6 +85,8 @@ class Alignment:
         subspace_a: orthonormal basis of the directions of A's core that the map is determined in, shape (k_a, r).
         subspace_b: of those they are carried to, shape (k_b, r).
         explained: share of B's structure that carried rows of A have: 1 as if they were B's own, 0 as if they were Gaussian.
+        overlap: how well carried rows of A mix with B's among their nearest neighbours, in the directions that hold most of B's
+            variance: 1 if nothing tells them apart, 0 if none is near another.
         alternatives: maps to a core that are no worse than can be told, the best first.
         certificate: whether the matching is provably the only best one of the structures' distances and masses; None where there
             is no one-to-one matching.
@@ -99,16 +101,17 @@ class Alignment:
     subspace_a: Floats
     subspace_b: Floats
     explained: float
+    overlap: float
     alternatives: tuple[AffineMap, ...]
     certificate: Certificate | None
     scores: tuple[tuple[float, float], ...]
-    least_explained: float = 0.5
+    least_overlap: float = 0.7
 
     @property
     def verdict(self) -> str:
         """ "aligned", "ambiguous: …" or "unrelated: …"."""
-        if self.explained < self.least_explained:
-            return f"unrelated: {max(self.explained, 0):.0%} of the structure explained, less than {self.least_explained:.0%}"
+        if self.overlap < self.least_overlap:
+            return f"unrelated: carried rows overlap by {self.overlap:.0%}, less than {self.least_overlap:.0%}"
         if self.symmetries.order > 1:
             return f"ambiguous: {self.symmetries.order} equally good maps"
         if self.subspace_a.shape[1] == 0:
@@ -159,7 +162,7 @@ class Alignment:
         free = f", O({k - r}) is free" if r < k else ""
         lines = [
             f"Alignment({self.a.name} → {self.b.name}): {self.verdict}",
-            f"  {self.core_map!r}, determined in {r} of {k} directions{free}; {self.explained:.0%} of the structure explained",
+            f"  {self.core_map!r}, determined in {r} of {k} directions{free}; rows overlap by {self.overlap:.0%}",
         ]
         for match in self.pairs[:12]:
             lines.append(

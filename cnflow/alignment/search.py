@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from cnflow.alignment.affine import AffineMap, fit_map
-from cnflow.alignment.candidates import landmark_maps
-from cnflow.alignment.criterion import Criterion, Score
+from cnflow.alignment.candidates import landmark_maps, landmarks
+from cnflow.alignment.criterion import Criterion, Score, mixing
 from cnflow.alignment.matching import best_matchings
 from cnflow.alignment.refine import refine
 from cnflow.alignment.result import Alignment, Match, Symmetries
@@ -31,6 +31,10 @@ FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
 COARSE_ROWS = 500
 """Rows of a side that candidates are first refined with."""
+EXCHANGED = 10
+"""Landmarks that are exchanged in twos."""
+TRIED = 8
+"""Exchanges that are fitted in a round."""
 MOST_SIBLINGS = 120
 """Exchanges of structures that the best map is compared with."""
 MOST_STRUCTURES = 12
@@ -39,6 +43,8 @@ APART = 0.25
 """Maps that carry rows farther apart than this, in units of the spread, are not the same map."""
 STANDARD_ERRORS = 4.0
 """A map is as good as the best if it is worse by less than so many standard errors."""
+HELD = 0.7
+"""Share of B's variance in the directions in which the overlap is told."""
 RESAMPLES = 200
 AGREE = 0.8
 """Part of a direction's length that the mean of equally good maps must keep for the direction to be determined."""
@@ -61,7 +67,8 @@ def align(
     rows: int = 1500,
     homology: bool | None = None,
     mass: float = 0.02,
-    least_explained: float = 0.5,
+    prominence: float = 0.7,
+    least_overlap: float = 0.7,
     names: tuple[str, str] = ("A", "B"),
     seed: int = 0,
     progress: bool = False,
@@ -71,7 +78,7 @@ def align(
     Rigid maps are started from matched landmarks (fused Gromov–Wasserstein), and from the best matchings of structures by mass and
     distance; each is refined by unbalanced transport. They are ranked by the cross-entropy of carried rows and the other side's
     density, both ways. If maps that are no worse than can be told exchange structures, the answer is that it is ambiguous; if the
-    best map leaves most of the structure unexplained, that the sides are unrelated. Noise is never matched: sides are cores.
+    best map does not bring rows together, that the sides are unrelated. Noise is never matched: sides are cores.
 
     Args:
         a: rows, shape (n, k); or (flow, rows); or level sets.
@@ -81,7 +88,8 @@ def align(
         rows: most rows of a side that candidates are refined and scored on; the cost is quadratic in it, and linear in the rows.
         homology: whether structures are to have their loops; default up to three directions.
         mass: least share of the rows that a structure must hold.
-        least_explained: share of the structure that a map must explain for the sides to be called related.
+        prominence: least depth of a valley, in nats, that divides two structures.
+        least_overlap: how well carried rows must mix with the other side's for the sides to be called related; see ``Alignment``.
         names: of the sides.
         seed: of everything that is drawn.
         progress: whether to show a bar.
@@ -95,16 +103,20 @@ def align(
     """
     if kind not in ("auto", "rigid", "similarity", "affine"):
         raise AlignmentError(f"kind must be auto, rigid, similarity or affine; got {kind!r}")
-    one, other = (side(s, name, homology=homology, mass=mass, seed=seed) for s, name in zip((a, b), names, strict=True))
+    one, other = (
+        side(s, name, homology=homology, mass=mass, prominence=prominence, seed=seed)
+        for s, name in zip((a, b), names, strict=True)
+    )
     for each in (one, other):
         _has_something(each)
     search = _Search(one, other, rows, seed)
     for start in tqdm(search.starts(starts), desc="align", unit="map", total=search.total, disable=not progress):
         search.add(start)
+    search.climb()
     search.polish(kind)
     best, *others = search.distinct()
     ties = [best, *(c for c in others if search.ties(c, best))]
-    return search.result(best, others, ties, least_explained)
+    return search.result(best, others, ties, least_overlap)
 
 
 def _has_something(given: Side) -> None:
@@ -216,6 +228,27 @@ class _Search:
         worse, error = candidate.score.worse_by(best.score)
         return worse < STANDARD_ERRORS * error
 
+    def climb(self, from_best: int = 3, rounds: int = 6) -> None:
+        """From the best candidates, exchange two landmarks of B at a time and keep what is better, until nothing is.
+
+        A map that is right in most places and has a few exchanged is a dead end for transport, but not for this.
+        """
+        centres = landmarks(self.y, EXCHANGED, self.seed)[0]
+        swaps = [_swap(centres, i, j) for j in range(len(centres)) for i in range(j)]
+        for best in self.distinct()[:from_best]:
+            for _ in range(rounds):
+                # what is nearly as good before it is fitted is worth the fit
+                tried = sorted((self.criterion(best.map.then(swap)).value, n) for n, swap in enumerate(swaps))[:TRIED]
+                fitted = [
+                    self._scored(refine(best.map.then(swaps[n]), self.x[self.few_a], self.y[self.few_b]))
+                    for _, n in tried
+                ]
+                better = min(fitted, key=lambda c: c.score.value)
+                self.candidates.extend(fitted)
+                if better.score.value >= best.score.value - 1e-3:
+                    break
+                best = better
+
     def polish(self, kind: str, most: int = 12) -> None:
         """Refine the best of the distinct candidates to the end, and the best of them with structures exchanged."""
         first = self.distinct()[:most]
@@ -289,9 +322,16 @@ class _Search:
         scores = tuple(c.score.worse_by(best.score) for c in others)
         return Alignment(
             self.a, self.b, core_map, pairs, symmetries, self.axes_a @ left, self.axes_b @ right,
-            self.criterion.explained(best.score), tuple(self._outward(c.map) for c in ties), self._certificate(pairs), scores,
+            self.criterion.explained(best.score), self._overlap(best.map),
+            tuple(self._outward(c.map) for c in ties), self._certificate(pairs), scores,
             least,
         )  # fmt: skip
+
+    def _overlap(self, found: AffineMap) -> float:
+        """How well carried rows mix with B's in B's widest directions, which hold ``HELD`` of the variance."""
+        share = np.cumsum(self.y.var(0)) / self.y.var(0).sum()
+        wide = max(2, int(np.searchsorted(share, HELD)) + 1)
+        return mixing(found(self.x)[:, :wide], self.y[:, :wide], seed=self.seed)
 
     @staticmethod
     def _exchange(one: tuple[int, ...], first: tuple[int, ...], count: int) -> list[int]:
@@ -410,6 +450,15 @@ def _structure_matrix(points: Floats, label: Ints, numbers: Ints) -> Floats:
 def _clearly_better(one: Score, other: Score) -> bool:
     worse, error = other.worse_by(one)
     return worse > 2 * error
+
+
+def _swap(centres: Floats, i: int, j: int) -> AffineMap:
+    """The reflection that exchanges two points of the space, shape (c, k), and leaves what is perpendicular to their line."""
+    across = centres[i] - centres[j]
+    across = across / max(np.linalg.norm(across), 1e-12)
+    matrix = np.eye(len(across)) - 2 * np.outer(across, across)
+    middle = (centres[i] + centres[j]) / 2
+    return AffineMap(matrix, middle - middle @ matrix)
 
 
 def _back(partner: tuple[int, ...], count: int) -> tuple[int, ...]:

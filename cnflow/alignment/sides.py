@@ -148,7 +148,15 @@ def _checked(x: Any, name: str) -> Floats:
     return rows
 
 
-def side(source: Any, name: str, *, homology: bool | None = None, mass: float = 0.02, seed: int = 0) -> Side:
+def side(
+    source: Any,
+    name: str,
+    *,
+    homology: bool | None = None,
+    mass: float = 0.02,
+    prominence: float = 0.7,
+    seed: int = 0,
+) -> Side:
     """Read one side.
 
     Args:
@@ -156,6 +164,7 @@ def side(source: Any, name: str, *, homology: bool | None = None, mass: float = 
         name: for messages.
         homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
         mass: least share of the rows that a structure must hold.
+        prominence: least depth of a valley, in nats, that divides two structures: grain of a fitted mixture is less deep.
         seed: of everything that is drawn.
 
     Raises:
@@ -164,12 +173,12 @@ def side(source: Any, name: str, *, homology: bool | None = None, mass: float = 
     if isinstance(source, LevelSets):
         return _from_levels(source, name)
     if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "encode"):
-        return _from_flow(*source, name, homology, mass, seed)
+        return _from_flow(*source, name, homology, mass, prominence, seed)
     rows = _checked(source, name)
     _spread(rows, name)
     some = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])]
     t = level_sets(
-        fitted_mixture(some, seed), some, refits=0, mass=mass, seed=seed,
+        fitted_mixture(some, seed), some, refits=0, mass=mass, prominence=prominence, seed=seed,
         homology=rows.shape[1] <= 3 if homology is None else homology,
     )  # fmt: skip
     dim = rows.shape[1]
@@ -188,7 +197,7 @@ def _from_levels(t: LevelSets, name: str) -> Side:
     return Side(name, rows, t, lambda x: rows_of(x, dim), t.decode)
 
 
-def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, mass: float, seed: int) -> Side:
+def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, mass: float, prominence: float, seed: int) -> Side:
     if getattr(flow, "core_dim", None) == 0:
         raise AlignmentError(
             f"side {name}: the flow has no core, every direction was routed to noise, and noise is not matched: any rotation of it "
@@ -202,6 +211,7 @@ def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, mass: float,
         raise AlignmentError(f"side {name}: {error}") from error
     rows = _checked(given.rows, name)
     t = level_sets(
-        flow, x[some], refits=0, mass=mass, seed=seed, homology=rows.shape[1] <= 3 if homology is None else homology
-    )
+        flow, x[some], refits=0, mass=mass, prominence=prominence, seed=seed,
+        homology=rows.shape[1] <= 3 if homology is None else homology,
+    )  # fmt: skip
     return Side(name, rows, t, lambda more: read(flow, more, "core").rows, t.decode)

@@ -28,7 +28,7 @@ def align(
     starts: int = 60,
     rows: int = 1500,
     mass: float = 0.02,
-    least_explained: float = 0.5,
+    least_overlap: float = 0.7,
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
@@ -42,7 +42,7 @@ def align(
         starts: maps started from landmarks.
         rows: most rows of a side that candidates are compared on.
         mass: least share of the rows that a structure must hold.
-        least_explained: share of the structure that a map must explain for the runs to be called related.
+        least_overlap: how well carried rows must mix with the other run's for the runs to be called related.
         out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
         figures: whether to draw.
         seed: of all draws.
@@ -55,7 +55,7 @@ def align(
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
     found = align_sides(
-        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, least_explained=least_explained, names=names,
+        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, least_overlap=least_overlap, names=names,
         seed=seed, progress=True,
     )  # fmt: skip
     called = _named(found.a, labels_a), _named(found.b, labels_b)
@@ -113,7 +113,7 @@ def write_alignment(
         offsets=np.stack([m.offset for m in found.alternatives]),
     )  # fmt: skip
     told = {
-        "verdict": found.verdict, "explained": found.explained, "kind": found.core_map.kind,
+        "verdict": found.verdict, "overlap": found.overlap, "explained": found.explained, "kind": found.core_map.kind,
         "determined": int(found.subspace_a.shape[1]), "directions_a": found.a.dim, "directions_b": found.b.dim,
         "orbits_a": found.symmetries.orbits_a, "orbits_b": found.symmetries.orbits_b, "matchings": found.symmetries.matchings,
         "certificate": None if found.certificate is None else vars(found.certificate) | {"holds": found.certificate.holds},
@@ -138,7 +138,7 @@ def _report(found: Alignment, frame: Any) -> str:
     k, r = found.a.dim, found.subspace_a.shape[1]
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"The map ({found.core_map.kind}) explains {found.explained:.0%} of the structure of {found.b.name} and is determined in "
+        f"Rows carried over by the map ({found.core_map.kind}) overlap by {found.overlap:.0%}. It is determined in "
         f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
     ]  # fmt: skip
     head = [

@@ -61,5 +61,5 @@ def plot_alignment(
     ax.scatter([], [], c=GREY, s=18, marker="x", label=f"{found.a.name}, carried over")
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.11), ncols=2, borderaxespad=0)
     ax.set(xlabel=f"widest direction of {found.b.name}'s core", ylabel="second widest", aspect="equal")
-    ax.set_title(f"{found.verdict}\n{found.explained:.0%} of the structure explained", fontsize=10, color=DARK)
+    ax.set_title(f"{found.verdict}\nrows overlap by {found.overlap:.0%}", fontsize=10, color=DARK)
     return ax

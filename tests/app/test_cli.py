@@ -199,7 +199,8 @@ def test_imports_cost_nothing(statement, absent):
 
 
 def test_every_shipped_config_parses_and_ships_with_its_data(capsys, monkeypatch):
-    configs = sorted((ROOT / "configs").glob("*.yaml"))
+    readers = {"align"}  # configs of a command that reads finished runs; tests/app/test_align.py parses it
+    configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem not in readers]
     assert len(configs) >= 5
     for config in configs:
         # what is about stages is given after the config of a set
