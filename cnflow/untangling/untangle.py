@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cnflow.flow import NarrowingFlow
-from cnflow.topology import LevelSets
+from cnflow.topology import LevelSets, Loop
 from cnflow.untangling.lifted import LiftedWay, UntangleError
 from cnflow.untangling.shears import Shear, Shears
 from cnflow.untangling.strands import Strands
@@ -15,6 +16,8 @@ __all__ = ["Untangle"]
 
 VERTICES = 128
 """Of the curve that is taken from a loop's members."""
+LEAST_MASS, DOWN = 0.5, 0.05
+"""Smallest mass of a level set that is looked at, and the step down to it."""
 
 
 class Untangle(LiftedWay):
@@ -29,7 +32,8 @@ class Untangle(LiftedWay):
         radius: of the circles, in units of the frame.
         spread: standard deviation of the lifted noise, in units of the frame. Over the radius it is the error, in radians, that the
             lift adds to an angle; the thinner, the harder the density is to follow.
-        mass: mass of the level set whose loops are untied.
+        mass: largest mass of the level set whose loops are untied; where components touch there, a smaller one is tried, down to
+            ``LEAST_MASS``.
         units: per hidden layer of the new stages' fields.
         components: of the new base.
         steps: of the fit to each shear.
@@ -62,21 +66,30 @@ class Untangle(LiftedWay):
             raise ValueError(f"expected 0 < spread < radius / 3, or circles have no hole; got {spread} and {radius}")
 
     def strands(self, t: LevelSets) -> Strands:
-        """The closed curves of a level set.
+        """The closed curves of the level set of the largest mass that is a disjoint union of them.
 
         Raises:
-            UntangleError: unless every component has exactly one loop at the mass.
+            UntangleError: where no mass has exactly one loop in every component.
         """
-        level, loops = t.at(self.mass), t.loops_at(self.mass)
-        if not loops or len(loops) != len(level.components) or level.betti[1:2] != (len(loops),):
+        masses = np.arange(self.mass, min(self.mass, LEAST_MASS) - 1e-9, -DOWN)
+        loops = next((found for mass in masses if (found := self._one_each(t, float(mass)))), None)
+        if loops is None:
             raise UntangleError(
-                f"the level set of mass {self.mass:g} has Betti numbers {level.betti} and {len(loops)} loops that could be drawn; "
-                "expected one loop in every component. Look at t.betti() for a mass at which that is so; a core that is no "
-                "disjoint union of closed curves cannot be untied this way, but its components can be moved apart (MoveApart)"
+                f"the level set of mass {self.mass:g} has Betti numbers {t.at(self.mass).betti} and {len(t.loops_at(self.mass))} "
+                f"loops that could be drawn, and none down to mass {masses[-1]:g} has what was expected, one loop in every "
+                "component. Look at t.betti(); a core that is no disjoint union of closed curves cannot be untied this way, but "
+                "its components can be moved apart (MoveApart)"
             )
         return Strands.along(
             [loop.curve(t.rows, VERTICES) for loop in loops], t.rows, self.radius, 2 * self.radius + 10 * self.spread
         )
+
+    @staticmethod
+    def _one_each(t: LevelSets, mass: float) -> list[Loop]:
+        """Loops of a level set, none if there is not exactly one in every component."""
+        level, loops = t.at(mass), t.loops_at(mass)
+        each = len(loops) == len(level.components) and level.betti[1:2] == (len(loops),)
+        return list(loops) if each else []
 
     def way(self, t: LevelSets) -> Shears:
         """Up, then down: see the class."""

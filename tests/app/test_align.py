@@ -1,6 +1,7 @@
 """``cnflow align``: what it reads, and what it leaves."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from cnflow.app import align as command
 from cnflow.app.cli import main
 from cnflow.flow import MLPField, NarrowingFlow
 
+SHIPPED = Path(__file__).parents[2] / "configs/align.yaml"
 CENTRES = np.array([[0, 0], [3, 0], [0.5, 4.5], [5.5, 3]])
 
 
@@ -23,9 +25,7 @@ def opened(folder, seed):
 def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "_opened", opened)
     one, two = tmp_path / "one", tmp_path / "second"
-    config = tmp_path / "align.yaml"
-    config.write_text("starts: 4\nrows: 300\n")
-    main(["align", str(one), str(two), "--config", str(config)])
+    main(["align", str(one), str(two), "--config", str(SHIPPED), "--starts", "4", "--rows", "300"])
     out = one / "aligned_to_second"
     told = json.loads((out / "alignment.json").read_text())
     assert told["verdict"] == "aligned" and told["determined"] == 2

@@ -179,6 +179,27 @@ def test_what_cannot_be_untied_says_so():
         Untangle(spread=0.6)
 
 
+def test_rings_that_touch_at_one_mass_are_untied_at_a_smaller_one():
+    turn = TURN * np.arange(14) / 14
+    ring = np.stack([np.cos(turn), np.sin(turn)], 1)
+    rng = np.random.default_rng(0)
+    centres = np.vstack([ring, ring + [2.8, 0]])
+    rows = centres[rng.integers(28, size=4000)] + 0.25 * rng.standard_normal((4000, 2))
+
+    def log_prob(x):
+        return np.logaddexp.reduce(-((x[:, None] - centres) ** 2).sum(2) / (2 * 0.25**2), 1) - np.log(
+            28 * TURN * 0.25**2
+        )
+
+    t = level_sets(log_prob, rows, refits=0)
+    assert t.at(0.9).betti == (1, 2) and t.at(0.7).betti == (2, 2)
+    strands = Untangle().strands(t)
+    which, _ = strands.place(rows)
+    assert (
+        len(strands.centres) == 2 and np.mean((which == which[0]) == ((rows[:, 0] < 1.4) == (rows[0, 0] < 1.4))) > 0.98
+    )
+
+
 def test_components_are_moved_side_by_side_and_their_marks_taken_away():
     rng = np.random.default_rng(0)
     which = rng.choice(2, 4000, p=[0.2, 0.8])
