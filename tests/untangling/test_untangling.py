@@ -183,7 +183,7 @@ def test_rings_that_touch_at_one_mass_are_untied_at_a_smaller_one():
     turn = TURN * np.arange(14) / 14
     ring = np.stack([np.cos(turn), np.sin(turn)], 1)
     rng = np.random.default_rng(0)
-    centres = np.vstack([ring, ring + [2.8, 0]])
+    centres = np.vstack([ring, ring + np.array([2.8, 0])])
     rows = centres[rng.integers(28, size=4000)] + 0.25 * rng.standard_normal((4000, 2))
 
     def log_prob(x):
