@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.mixture import GaussianMixture
 
-from cnflow.topology import Density, LevelSets, MixtureDensity, Structure, level_sets
+from cnflow.topology import Density, LevelSets, MixtureDensity, level_sets
 from cnflow.topology.density import DensityError, rows_of
 from cnflow.topology.sources import read
 
-__all__ = ["AlignmentError", "Side", "fitted_mixture", "side"]
+__all__ = ["AlignmentError", "Part", "Side", "fitted_mixture", "side"]
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,21 @@ class AlignmentError(ValueError):
     """There is nothing that could be aligned, or it was given in a way that cannot be read."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A structure as alignment sees it: a leaf of the merge tree, or leaves that the other side does not tell apart.
+
+    Attributes:
+        number: its place in ``Side.structures``.
+        leaves: numbers of the leaves.
+        basin_mass: share of the rows.
+    """
+
+    number: int
+    leaves: tuple[int, ...]
+    basin_mass: float
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Side:
     """What one model brings.
@@ -40,6 +55,7 @@ class Side:
         levels: level sets of the core's density.
         encode: rows of data space to the core.
         decode: rows of the core to data space, noise at its mean.
+        parts: leaves that are one structure, all leaves in all; default every leaf one of its own.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Side:
     levels: LevelSets
     encode: Callable[[ArrayLike], Floats]
     decode: Callable[[Floats], Floats]
+    parts: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def dim(self) -> int:
@@ -58,10 +75,21 @@ class Side:
         """Of the core."""
         return self.levels.source.density
 
-    @property
-    def structures(self) -> tuple[Structure, ...]:
-        """Leaves of the merge tree."""
-        return self.levels.tree.leaves
+    @cached_property
+    def structures(self) -> tuple[Part, ...]:
+        """What is matched: leaves of the merge tree, or groups of them."""
+        leaves = self.levels.tree.leaves
+        parts = tuple((leaf.number,) for leaf in leaves) if self.parts is None else self.parts
+        mass = {leaf.number: leaf.basin_mass for leaf in leaves}
+        return tuple(Part(number, part, sum(mass[n] for n in part)) for number, part in enumerate(parts))
+
+    @cached_property
+    def structure_of(self) -> NDArray[np.int64]:
+        """Structure of each leaf, and -1, for none, in the last place."""
+        into = np.full(len(self.levels.tree.leaves) + 1, -1)
+        for part in self.structures:
+            into[list(part.leaves)] = part.number
+        return into
 
     @cached_property
     def middle(self) -> Floats:
@@ -83,8 +111,8 @@ class Side:
         return (h - self.middle) / self.size
 
     def label(self, h: ArrayLike | None = None) -> NDArray[np.int64]:
-        """Leaf that each row belongs to, -1 for none, shape (n,); for new core rows h that of the nearest row."""
-        own = self.levels.tree.label
+        """Structure that each row belongs to, -1 for none, shape (n,); for new core rows h that of the nearest row."""
+        own = self.structure_of[self.levels.tree.label]
         if h is None:
             if len(own) == len(self.rows):
                 return own

@@ -1,0 +1,84 @@
+"""Two sides in, one alignment out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from cnflow.alignment.result import Alignment
+from cnflow.alignment.search import Search
+from cnflow.alignment.sides import AlignmentError, Side, side
+from cnflow.alignment.telling import tell
+
+__all__ = ["align"]
+
+
+def align(
+    a: Any,
+    b: Any,
+    *,
+    kind: str = "auto",
+    starts: int = 60,
+    rows: int = 1500,
+    homology: bool | None = None,
+    mass: float = 0.02,
+    prominence: float = 0.7,
+    least_overlap: float = 0.7,
+    names: tuple[str, str] = ("A", "B"),
+    seed: int = 0,
+    progress: bool = False,
+) -> Alignment:
+    """Align two latent spaces by the structures in them, without pairs.
+
+    Rigid maps are started from matched landmarks (fused Gromov–Wasserstein), and from the best matchings of structures by mass and
+    distance; each is refined by unbalanced transport. They are ranked by the cross-entropy of carried rows and the other side's
+    density, both ways. If maps that are no worse than can be told exchange structures, the answer is that it is ambiguous; if the
+    best map does not bring rows together, that the sides are unrelated. Noise is never matched: sides are cores.
+
+    Args:
+        a: rows, shape (n, k); or (flow, rows); or level sets.
+        b: likewise; other rows than a's, of any number and dimension.
+        kind: of the map: "rigid", "similarity", "affine", or "auto": the freest that a held-out half of the rows asks for.
+        starts: maps started from landmarks.
+        rows: most rows of a side that candidates are refined and scored on; the cost is quadratic in it, and linear in the rows.
+        homology: whether structures are to have their loops; default up to three directions.
+        mass: least share of the rows that a structure must hold.
+        prominence: least depth of a valley, in nats, that divides two structures.
+        least_overlap: how well carried rows must mix with the other side's for the sides to be called related; see ``Alignment``.
+        names: of the sides.
+        seed: of everything that is drawn.
+        progress: whether to show a bar.
+
+    Raises:
+        AlignmentError: for sides that cannot be read, or have nothing that could be matched.
+
+    References:
+        Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011).
+        Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
+    """
+    if kind not in ("auto", "rigid", "similarity", "affine"):
+        raise AlignmentError(f"kind must be auto, rigid, similarity or affine; got {kind!r}")
+    one, other = (
+        side(s, name, homology=homology, mass=mass, prominence=prominence, seed=seed)
+        for s, name in zip((a, b), names, strict=True)
+    )
+    for each in (one, other):
+        _has_something(each)
+    search = Search(one, other, rows, seed)
+    for start in tqdm(search.starts(starts), desc="align", unit="map", total=search.total, disable=not progress):
+        search.add(start)
+    search.climb()
+    search.polish(kind)
+    return tell(search, least_overlap)
+
+
+def _has_something(given: Side) -> None:
+    classes = given.levels.homology
+    more = 0 if classes is None else sum(len(classes.of(dim)) for dim in (1, 2))
+    if len(given.structures) + more < 2 and given.levels.log_prob.size:
+        raise AlignmentError(
+            f"side {given.name}: {len(given.structures)} structure in {given.dim} directions, and no loop; at least two are needed "
+            "to tell anything apart. Look at level_sets(...).tree; a smaller `mass` keeps smaller ones, `homology=True` looks "
+            "for loops"
+        )
