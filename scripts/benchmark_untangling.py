@@ -38,6 +38,8 @@ OBJECTIVES: dict[str, list[str]] = {
     "both": [f"{PART}.likelihood=1", f"{PART}.weight=0.1"],
 }  # fmt: skip
 """Further arguments of the command line; critics alone are unstable at the rates that the likelihood bears."""
+MORE = {("chain", "apart"): ["--model.prepare.init_args.mass=0.75"]}
+"""Links of the chain touch at mass .9."""
 QUIET = ["--run.figures=false", "--run.topology=false"]
 TEST_ROWS, DRAWS = 4000, 16
 
@@ -79,7 +81,7 @@ def again(name: str, seed: int, runs: Path, overlay: str, word: str) -> tuple[Pa
     if not (base / "summary.json").is_file():
         train([name], seed, base, QUIET)
     if not (folder / "summary.json").is_file():
-        train([name, overlay], seed, folder, [*QUIET, f"--model.start={base}"])
+        train([name, overlay], seed, folder, [*QUIET, *MORE.get((name, word), []), f"--model.start={base}"])
     return base, folder, summary(folder)["seconds"]
 
 

@@ -25,6 +25,8 @@ Ints = NDArray[np.int64]
 LANDMARKS = (20, 30, 45)
 FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
+SLACK = 0.2
+"""Price of leaving something out in the last rounds: what only one side has must not pull at the rest."""
 COARSE_ROWS = 500
 """Rows of a side that candidates are first refined with."""
 EXCHANGED = 10
@@ -161,7 +163,7 @@ class Search:
         """Refine the best of the distinct candidates to the end, and the best of them with structures exchanged."""
         first = self.distinct()[:most]
         kind, ridge = self._freest(first[0].map) if kind == "auto" else (kind, 0.05)
-        options = {"kind": kind, "ridge": ridge, "entropies": FINE}
+        options = {"kind": kind, "ridge": ridge, "entropies": FINE, "slack": SLACK}
         self.candidates = [self._scored(refine(c.map, self.x, self.y, **options)) for c in first]
         best = min(self.candidates, key=lambda c: c.score.value)
         for exchange in self._exchanges():

@@ -13,7 +13,7 @@ from cnflow.alignment.arrivals import Arrivals
 from cnflow.alignment.criterion import mixing
 from cnflow.alignment.refine import refine
 from cnflow.alignment.result import Alignment, Match, Symmetries
-from cnflow.alignment.search import FINE, Candidate, Search
+from cnflow.alignment.search import FINE, SLACK, Candidate, Search
 from cnflow.alignment.sides import Side
 from cnflow.alignment.symmetry import Certificate, certificate, continuous_symmetry, orbits_of
 from cnflow.topology.density import NoGradientError
@@ -108,7 +108,7 @@ def _widened(search: Search, core_map: AffineMap, inner: AffineMap) -> AffineMap
     start = AffineMap(
         core_map.matrix * a.size / b.size, (core_map(a.middle[None])[0] - b.middle) / b.size, core_map.kind
     )
-    wide = refine(start, a.unit(x), b.unit(y), kind=inner.kind, entropies=FINE)
+    wide = refine(start, a.unit(x), b.unit(y), kind=inner.kind, entropies=FINE, slack=SLACK)
     matrix = wide.matrix * b.size / a.size
     return AffineMap(matrix, wide.offset * b.size + b.middle - a.middle @ matrix, wide.kind, wide.rank)
 
