@@ -68,7 +68,6 @@ def align(
     search = Search(one, other, rows, seed)
     for start in tqdm(search.starts(starts), desc="align", unit="map", total=search.total, disable=not progress):
         search.add(start)
-    search.climb()
     search.polish(kind)
     return tell(search, least_overlap)
 

@@ -11,8 +11,9 @@ from scipy.spatial import cKDTree
 
 from cnflow.alignment.affine import AffineMap, fit_map
 from cnflow.alignment.arrivals import Arrivals
-from cnflow.alignment.candidates import landmark_maps, landmarks
+from cnflow.alignment.candidates import landmark_maps
 from cnflow.alignment.criterion import Criterion, Score
+from cnflow.alignment.cumulants import MOST_DIRECTIONS, agreeing_rotations
 from cnflow.alignment.matching import best_matchings
 from cnflow.alignment.refine import refine
 from cnflow.alignment.sides import Side
@@ -25,14 +26,12 @@ Ints = NDArray[np.int64]
 LANDMARKS = (20, 30, 45)
 FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
+THIN = 1e-3
+"""Width of a direction, relative to the widest, below which it is left out of white rows."""
 SLACK = 0.2
 """Price of leaving something out in the last rounds: what only one side has must not pull at the rest."""
 COARSE_ROWS = 500
 """Rows of a side that candidates are first refined with."""
-EXCHANGED = 10
-"""Landmarks that are exchanged in twos."""
-TRIED = 8
-"""Exchanges that are fitted in a round."""
 MOST_SIBLINGS = 120
 """Exchanges of structures that the best map is compared with."""
 MOST_STRUCTURES = 12
@@ -52,6 +51,37 @@ class Candidate:
     arrivals: Arrivals
 
 
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """A map to begin with, between the sides or between their white rows."""
+
+    map: AffineMap
+    white: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _White:
+    """Rows in the widest directions, in which they have unit covariance, and the maps there and back."""
+
+    rows: Floats
+    whiten: AffineMap
+    colour: AffineMap
+
+    @classmethod
+    def of(cls, rows: Floats, directions: int) -> _White:
+        middle = rows.mean(0)
+        _, values, right = np.linalg.svd(rows - middle, full_matrices=False)
+        widths, axes = values[:directions] / len(rows) ** 0.5, right[:directions]
+        whiten = AffineMap(axes.T / widths, -middle @ axes.T / widths, "affine")
+        return cls(whiten(rows), whiten, AffineMap(widths[:, None] * axes, middle, "affine"))
+
+
+def _directions(rows: Floats) -> int:
+    """How many of the widest directions are not too thin to be made as wide as the others."""
+    widths = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+    return min(int((widths > THIN * widths[0]).sum()), MOST_DIRECTIONS)
+
+
 class Search:
     """Candidates in units of the sides' sizes, in as many directions as the smaller side has."""
 
@@ -66,6 +96,8 @@ class Search:
         self.scale_a, self.scale_b = (float(((s - s.mean(0)) ** 2).sum(1).mean() ** 0.5) for s in (x, y))
         self.x, self.y = x / self.scale_a, y / self.scale_b
         self.label_a, self.label_b = a.label(a.rows[pick_a]), b.label(b.rows[pick_b])
+        directions = min(_directions(self.x), _directions(self.y))
+        self.white_a, self.white_b = _White.of(self.x, directions), _White.of(self.y, directions)
         self.tree = cKDTree(self.y)
         self.criterion = Criterion(self.x, self.y, seed)
         self.few_a, self.few_b = (rng.permutation(len(s))[:COARSE_ROWS] for s in (self.x, self.y))
@@ -74,9 +106,13 @@ class Search:
 
     # candidates
 
-    def starts(self, count: int) -> Sequence[AffineMap]:
+    def starts(self, count: int) -> Sequence[_Start]:
         """Maps to begin with."""
-        maps = [*self._from_structures(), *landmark_maps(self.x, self.y, LANDMARKS, count, self.seed)]
+        maps = [_Start(found) for found in self._from_structures()]
+        maps += [_Start(found) for found in landmark_maps(self.x, self.y, LANDMARKS, count, self.seed)]
+        if count:
+            rotations, _ = agreeing_rotations(self.white_a.rows, self.white_b.rows, self.seed, keep=count)
+            maps += [_Start(AffineMap(turn, np.zeros(len(turn))), white=True) for turn in rotations]
         self.total = len(maps)
         return maps
 
@@ -108,9 +144,13 @@ class Search:
                 maps.append(fit_map(centres[0][i], centres[1][j], weights=masses[0][i]))
         return maps
 
-    def add(self, start: AffineMap) -> None:
+    def add(self, start: _Start) -> None:
         """Refine a map with some of the rows, score it with all, and remember it."""
-        self.candidates.append(self._scored(refine(start, self.x[self.few_a], self.y[self.few_b])))
+        sides = (self.white_a.rows, self.white_b.rows) if start.white else (self.x, self.y)
+        found = refine(start.map, sides[0][self.few_a], sides[1][self.few_b])
+        if start.white:
+            found = self.white_a.whiten.then(found).then(self.white_b.colour)
+        self.candidates.append(self._scored(found))
 
     def _scored(self, found: AffineMap) -> Candidate:
         score, carried = self.criterion(found), found(self.x)
@@ -138,33 +178,14 @@ class Search:
         worse, error = candidate.score.worse_by(best.score)
         return worse < STANDARD_ERRORS * error
 
-    def climb(self, from_best: int = 3, rounds: int = 6) -> None:
-        """From the best candidates, exchange two landmarks of B at a time and keep what is better, until nothing is.
-
-        A map that is right in most places and has a few exchanged is a dead end for transport, but not for this.
-        """
-        centres = landmarks(self.y, EXCHANGED, self.seed)[0]
-        swaps = [_swap(centres, i, j) for j in range(len(centres)) for i in range(j)]
-        for best in self.distinct()[:from_best]:
-            for _ in range(rounds):
-                # what is nearly as good before it is fitted is worth the fit
-                tried = sorted((self.criterion(best.map.then(swap)).value, n) for n, swap in enumerate(swaps))[:TRIED]
-                fitted = [
-                    self._scored(refine(best.map.then(swaps[n]), self.x[self.few_a], self.y[self.few_b]))
-                    for _, n in tried
-                ]
-                better = min(fitted, key=lambda c: c.score.value)
-                self.candidates.extend(fitted)
-                if better.score.value >= best.score.value - 1e-3:
-                    break
-                best = better
-
     def polish(self, kind: str, most: int = 12) -> None:
         """Refine the best of the distinct candidates to the end, and the best of them with structures exchanged."""
         first = self.distinct()[:most]
         kind, ridge = self._freest(first[0].map) if kind == "auto" else (kind, 0.05)
         options = {"kind": kind, "ridge": ridge, "entropies": FINE, "slack": SLACK}
-        self.candidates = [self._scored(refine(c.map, self.x, self.y, **options)) for c in first]
+        # what was refined among white rows is affine already, and may be better as it was
+        before = [c for c in first if kind == c.map.kind == "affine"]
+        self.candidates = [*before, *(self._scored(refine(c.map, self.x, self.y, **options)) for c in first)]
         best = min(self.candidates, key=lambda c: c.score.value)
         for exchange in self._exchanges():
             swapped = self._scored(best.map.then(exchange))
@@ -216,12 +237,3 @@ class Search:
 def _clearly_better(one: Score, other: Score) -> bool:
     worse, error = other.worse_by(one)
     return worse > 2 * error
-
-
-def _swap(centres: Floats, i: int, j: int) -> AffineMap:
-    """The reflection that exchanges two points of the space, shape (c, k), and leaves what is perpendicular to their line."""
-    across = centres[i] - centres[j]
-    across = across / max(np.linalg.norm(across), 1e-12)
-    matrix = np.eye(len(across)) - 2 * np.outer(across, across)
-    middle = (centres[i] + centres[j]) / 2
-    return AffineMap(matrix, middle - middle @ matrix)
