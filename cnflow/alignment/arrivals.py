@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parts = tuple[tuple[int, ...], ...]
 
-ALIKE = 2.0
+ALIKE = 1.5
 """Groups of structures whose masses differ by more than this factor are not one structure that is divided differently."""
 
 

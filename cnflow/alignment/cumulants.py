@@ -20,7 +20,7 @@ MOST_DIRECTIONS = 10
 """Directions whose fourth cumulants are looked at: their number grows with the fourth power."""
 WEIGHTS = ((1 / 6, 1 / 24), (1 / 6, 1 / 8))
 """Of the third and the fourth cumulants: those of a density's expansion, and more of the fourth, which tell more apart."""
-STARTS, KEPT, ROUNDS, EXCHANGED = 1000, 60, 6, 10
+STARTS, KEPT, ROUNDS, EXCHANGED = 1000, 60, 4, 10
 ALIKE = 0.97
 """Cosine of two rotations that are the same one."""
 BLOCK = 4096

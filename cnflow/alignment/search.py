@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from cnflow.alignment.sides import Side
 
 __all__ = ["Candidate", "Search"]
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -32,6 +34,8 @@ SLACK = 0.2
 """Price of leaving something out in the last rounds: what only one side has must not pull at the rest."""
 COARSE_ROWS = 500
 """Rows of a side that candidates are first refined with."""
+NEAR = 0.5
+"""Share of what there is to explain by which a map may be worse than the best and still be refined to the end."""
 MOST_SIBLINGS = 120
 """Exchanges of structures that the best map is compared with."""
 MOST_STRUCTURES = 12
@@ -101,6 +105,8 @@ class Search:
         self.tree = cKDTree(self.y)
         self.criterion = Criterion(self.x, self.y, seed)
         self.few_a, self.few_b = (rng.permutation(len(s))[:COARSE_ROWS] for s in (self.x, self.y))
+        self.coarse = Criterion(self.x[self.few_a], self.y[self.few_b], seed)
+        self.rough: list[tuple[float, AffineMap]] = []
         self.candidates: list[Candidate] = []
         self.total = 0
 
@@ -145,12 +151,12 @@ class Search:
         return maps
 
     def add(self, start: _Start) -> None:
-        """Refine a map with some of the rows, score it with all, and remember it."""
+        """Refine and score a map with some of the rows, and remember it."""
         sides = (self.white_a.rows, self.white_b.rows) if start.white else (self.x, self.y)
         found = refine(start.map, sides[0][self.few_a], sides[1][self.few_b])
         if start.white:
             found = self.white_a.whiten.then(found).then(self.white_b.colour)
-        self.candidates.append(self._scored(found))
+        self.rough.append((self.coarse(found).value, found))
 
     def _scored(self, found: AffineMap) -> Candidate:
         score, carried = self.criterion(found), found(self.x)
@@ -164,13 +170,18 @@ class Search:
 
     def distinct(self) -> list[Candidate]:
         """Candidates that carry rows to different places, the best of each, best first."""
-        kept: list[Candidate] = []
+        return self._apart(sorted(self.candidates, key=lambda c: c.score.value), lambda c: c.map)
+
+    def _apart(self, ordered: Sequence[T], map_of: Callable[[T], AffineMap], most: int | None = None) -> list[T]:
+        kept: list[T] = []
         places: list[Floats] = []
-        for candidate in sorted(self.candidates, key=lambda c: c.score.value):
-            here = candidate.map(self.x)
+        for one in ordered:
+            here = map_of(one)(self.x)
             if all(((here - there) ** 2).sum(1).mean() ** 0.5 > APART for there in places):
-                kept.append(candidate)
+                kept.append(one)
                 places.append(here)
+                if len(kept) == most:
+                    break
         return kept
 
     def ties(self, candidate: Candidate, best: Candidate) -> bool:
@@ -180,18 +191,23 @@ class Search:
 
     def polish(self, kind: str, most: int = 12) -> None:
         """Refine the best of the distinct candidates to the end, and the best of them with structures exchanged."""
-        first = self.distinct()[:most]
+        rough = self._apart(sorted(self.rough, key=lambda one: one[0]), lambda one: one[1], most)
+        limit = rough[0][0] + NEAR * (self.coarse.blank - self.coarse.floor)
+        first = [self._scored(found) for value, found in rough if value < limit]
+        first.sort(key=lambda c: c.score.value)
         kind, ridge = self._freest(first[0].map) if kind == "auto" else (kind, 0.05)
         options = {"kind": kind, "ridge": ridge, "entropies": FINE, "slack": SLACK}
         # what was refined among white rows is affine already, and may be better as it was
         before = [c for c in first if kind == c.map.kind == "affine"]
         self.candidates = [*before, *(self._scored(refine(c.map, self.x, self.y, **options)) for c in first)]
         best = min(self.candidates, key=lambda c: c.score.value)
+        few = {"kind": kind, "ridge": ridge, "slack": SLACK}
+        limit = self.coarse(best.map).value + NEAR / 2 * (self.coarse.blank - self.coarse.floor)
         for exchange in self._exchanges():
-            swapped = self._scored(best.map.then(exchange))
-            # only what is nearly as good before it is fitted is worth the fit
-            if swapped.score.worse_by(best.score)[0] < 0.5 * (self.criterion.blank - self.criterion.floor):
-                self.candidates.append(self._scored(refine(swapped.map, self.x, self.y, **options)))
+            # only what is nearly as good with some of the rows is worth the fit with all
+            swapped = refine(best.map.then(exchange), self.x[self.few_a], self.y[self.few_b], **few)
+            if self.coarse(swapped).value < limit:
+                self.candidates.append(self._scored(refine(swapped, self.x, self.y, **options)))
 
     def _exchanges(self) -> list[AffineMap]:
         """Rigid maps of B to itself that exchange structures, as well as a rigid map can, and turn nothing else."""
