@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -339,14 +340,13 @@ def main() -> None:
     if options.data:
         tasks += [("snare", "halves", seed) for seed in seeds]
     tasks = [task for task in tasks if not options.only or task[0] in options.only]
-    ways = {"identifiable": identifiable, "symmetric": symmetric, "unrelated": unrelated, "scale": scale}
+    ways = {
+        "identifiable": identifiable, "symmetric": symmetric, "unrelated": unrelated, "scale": scale,
+        "digits": partial(digits, data=options.data), "snare": partial(snare, data=options.data),
+    }  # fmt: skip
 
     def measure(part: str, case: str, seed: int) -> Row:
-        if part in ("digits", "snare"):
-            row = {"digits": digits, "snare": snare}[part](case, seed, options.data)
-        else:
-            row = ways[part](case, seed)
-        return {"part": part, "case": case, "seed": seed} | row
+        return {"part": part, "case": case, "seed": seed} | ways[part](case, seed)
 
     rows, machine = complete(
         options.json, tasks, ("part", "case", "seed"), measure, lambda r: " ".join(f"{k} {v}" for k, v in r.items()),

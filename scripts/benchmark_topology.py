@@ -102,12 +102,16 @@ def merges(case: str, seed: int) -> Row:
     return {"leaves": len(t.tree.leaves), "error": error, "analysis_seconds": round(seconds, 2)}
 
 
+def modes(name: str, dim: int) -> MixtureDensity:
+    """The bent modes, "curved", or the hierarchy of eight, "eight"."""
+    return curved_valleys(dim)[0] if name == "curved" else eight_leaves(dim)
+
+
 def kernel(case: str, seed: int) -> Row:
     """Leaves of scikit-learn's KernelDensity on the same 10 000 rows, after pruning by its band."""
     name, dim, share = case.split()
     k = int(dim)
-    density = curved_valleys(k)[0] if name == "curved" else eight_leaves(k)
-    x = density.sample(10_000, seed + 1)
+    x = modes(name, k).sample(10_000, seed + 1)
     bandwidth = float(share) * len(x) ** (-1 / (k + 4)) * float(np.sqrt(x.var(0).mean()))
     t = level_sets(KernelDensity(bandwidth=bandwidth).fit(x), x, refits=20, homology=False)
     return {"bandwidth": bandwidth, "peaks": len(t.landscape.births), "leaves": len(t.tree.leaves)}
@@ -116,9 +120,7 @@ def kernel(case: str, seed: int) -> Row:
 def kernel_rows(case: str, seed: int) -> Row:
     """The same with as many rows, and the bandwidth, as the case says; the tree is that of some of the rows."""
     name, dim, count, width, looked_at = case.split()
-    k = int(dim)
-    density = curved_valleys(k)[0] if name == "curved" else eight_leaves(k)
-    x = density.sample(int(count), seed + 1)
+    x = modes(name, int(dim)).sample(int(count), seed + 1)
     t = level_sets(KernelDensity(bandwidth=float(width)).fit(x), x[: int(looked_at)], refits=20, homology=False)
     return {"peaks": len(t.landscape.births), "leaves": len(t.tree.leaves), "band": t.band.size}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cnflow.alignment.affine import KINDS
 from cnflow.alignment.result import Alignment
 from cnflow.alignment.search import Search
 from cnflow.alignment.sides import AlignmentError, Side, side
@@ -31,16 +32,17 @@ def align(
 ) -> Alignment:
     """Align two latent spaces by the structures in them, without pairs.
 
-    Rigid maps are started from matched landmarks (fused Gromov–Wasserstein), and from the best matchings of structures by mass and
-    distance; each is refined by unbalanced transport. They are ranked by the cross-entropy of carried rows and the other side's
-    density, both ways. If maps that are no worse than can be told exchange structures, the answer is that it is ambiguous; if the
-    best map does not bring rows together, that the sides are unrelated. Noise is never matched: sides are cores.
+    Maps are started from matched landmarks (fused Gromov–Wasserstein), from the best matchings of structures by mass and distance,
+    and from rotations of white rows under which cumulants agree; each is refined by unbalanced transport. They are ranked by the
+    cross-entropy of carried rows and the other side's density, both ways. If maps that are no worse than can be told exchange
+    structures, the answer is that it is ambiguous; if the best map does not bring rows together, that the sides are unrelated.
+    Noise is never matched: sides are cores.
 
     Args:
         a: rows, shape (n, k); or (flow, rows); or level sets.
         b: likewise; other rows than a's, of any number and dimension.
         kind: of the map: "rigid", "similarity", "affine", or "auto": the freest that a held-out half of the rows asks for.
-        starts: maps started from landmarks.
+        starts: maps started from landmarks, and rotations kept for each weighting of the cumulants.
         rows: most rows of a side that candidates are refined and scored on; the cost is quadratic in it, and linear in the rows.
         homology: whether structures are to have their loops; default up to three directions.
         mass: least share of the rows that a structure must hold.
@@ -57,7 +59,7 @@ def align(
         Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011).
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
     """
-    if kind not in ("auto", "rigid", "similarity", "affine"):
+    if kind not in ("auto", *KINDS):
         raise AlignmentError(f"kind must be auto, rigid, similarity or affine; got {kind!r}")
     one, other = (
         side(s, name, homology=homology, mass=mass, prominence=prominence, seed=seed)
@@ -66,7 +68,7 @@ def align(
     for each in (one, other):
         _has_something(each)
     search = Search(one, other, rows, seed)
-    for start in tqdm(search.starts(starts), desc="align", unit="map", total=search.total, disable=not progress):
+    for start in tqdm(search.starts(starts), desc="align", unit="map", disable=not progress):
         search.add(start)
     search.polish(kind)
     return tell(search, least_overlap)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from cnflow.alignment.symmetry import classes_of
 
 __all__ = ["Arrivals", "Parts"]
 
@@ -80,15 +80,10 @@ class Arrivals:
         """
         count_a, count_b = self.there.shape
         i, j = np.nonzero((self.shares > 0.5).any(0))
-        size = count_a + count_b
-        label = connected_components(
-            coo_array((np.ones(len(i)), (i, count_a + j)), shape=(size, size)), directed=False
-        )[1]
         mass_a, mass_b = self.of_a / max(self.of_a.sum(), 1), self.of_b / max(self.of_b.sum(), 1)
         groups: tuple[list[tuple[int, ...]], list[tuple[int, ...]]] = ([], [])
-        for group in range(label.max() + 1):
-            mine = tuple(int(n) for n in np.flatnonzero(label[:count_a] == group))
-            theirs = tuple(int(n) for n in np.flatnonzero(label[count_a:] == group))
+        for group in classes_of(i, count_a + j, count_a + count_b):
+            mine, theirs = tuple(n for n in group if n < count_a), tuple(n - count_a for n in group if n >= count_a)
             one, other = mass_a[list(mine)].sum(), mass_b[list(theirs)].sum()
             together = min(one, other) * ALIKE >= max(one, other)
             for found, numbers in zip(groups, (mine, theirs), strict=True):

@@ -18,9 +18,10 @@ Floats = NDArray[np.float64]
 
 BANDWIDTHS = np.geomspace(0.02, 1.0, 18)
 """Tried for the kernel, in units of the root mean squared distance from the middle."""
-RARE = 0.99
 BACKGROUND = 0.01
 """Share of a wide Gaussian in every density: a row that fits nowhere costs so much and no more."""
+RARE = 0.99
+"""Share of B's own rows that cost less than one that lies where there is nothing, by a nat or more."""
 
 
 def mixing(x: Floats, y: Floats, neighbours: int = 5, most: int = 2000, seed: int = 0) -> float:

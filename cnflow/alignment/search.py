@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from cnflow.alignment.sides import Side
 
 __all__ = ["Candidate", "Search"]
 
-T = TypeVar("T")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -72,18 +70,20 @@ class _White:
     colour: AffineMap
 
     @classmethod
-    def of(cls, rows: Floats, directions: int) -> _White:
+    def both(cls, x: Floats, y: Floats) -> tuple[_White, _White]:
+        """White rows of two sides, in as many directions as are not too thin on either to be made as wide as the others."""
+        axes = [np.linalg.svd(rows - rows.mean(0), full_matrices=False)[1:] for rows in (x, y)]
+        directions = min(MOST_DIRECTIONS, *(int((values > THIN * values[0]).sum()) for values, _ in axes))
+        return tuple(
+            cls._of(rows, values[:directions] / len(rows) ** 0.5, right[:directions])
+            for rows, (values, right) in zip((x, y), axes, strict=True)
+        )
+
+    @classmethod
+    def _of(cls, rows: Floats, widths: Floats, axes: Floats) -> _White:
         middle = rows.mean(0)
-        _, values, right = np.linalg.svd(rows - middle, full_matrices=False)
-        widths, axes = values[:directions] / len(rows) ** 0.5, right[:directions]
         whiten = AffineMap(axes.T / widths, -middle @ axes.T / widths, "affine")
         return cls(whiten(rows), whiten, AffineMap(widths[:, None] * axes, middle, "affine"))
-
-
-def _directions(rows: Floats) -> int:
-    """How many of the widest directions are not too thin to be made as wide as the others."""
-    widths = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
-    return min(int((widths > THIN * widths[0]).sum()), MOST_DIRECTIONS)
 
 
 class Search:
@@ -100,15 +100,13 @@ class Search:
         self.scale_a, self.scale_b = (float(((s - s.mean(0)) ** 2).sum(1).mean() ** 0.5) for s in (x, y))
         self.x, self.y = x / self.scale_a, y / self.scale_b
         self.label_a, self.label_b = a.label(a.rows[pick_a]), b.label(b.rows[pick_b])
-        directions = min(_directions(self.x), _directions(self.y))
-        self.white_a, self.white_b = _White.of(self.x, directions), _White.of(self.y, directions)
+        self.white_a, self.white_b = _White.both(self.x, self.y)
         self.tree = cKDTree(self.y)
         self.criterion = Criterion(self.x, self.y, seed)
         self.few_a, self.few_b = (rng.permutation(len(s))[:COARSE_ROWS] for s in (self.x, self.y))
         self.coarse = Criterion(self.x[self.few_a], self.y[self.few_b], seed)
         self.rough: list[tuple[float, AffineMap]] = []
         self.candidates: list[Candidate] = []
-        self.total = 0
 
     # candidates
 
@@ -119,7 +117,6 @@ class Search:
         if count:
             rotations, _ = agreeing_rotations(self.white_a.rows, self.white_b.rows, self.seed, keep=count)
             maps += [_Start(AffineMap(turn, np.zeros(len(turn))), white=True) for turn in rotations]
-        self.total = len(maps)
         return maps
 
     def _centres(self) -> tuple[Floats, Floats] | None:
@@ -170,19 +167,19 @@ class Search:
 
     def distinct(self) -> list[Candidate]:
         """Candidates that carry rows to different places, the best of each, best first."""
-        return self._apart(sorted(self.candidates, key=lambda c: c.score.value), lambda c: c.map)
+        ordered = sorted(self.candidates, key=lambda c: c.score.value)
+        return [ordered[i] for i in self._apart([c.map for c in ordered])]
 
-    def _apart(self, ordered: Sequence[T], map_of: Callable[[T], AffineMap], most: int | None = None) -> list[T]:
-        kept: list[T] = []
-        places: list[Floats] = []
-        for one in ordered:
-            here = map_of(one)(self.x)
-            if all(((here - there) ** 2).sum(1).mean() ** 0.5 > APART for there in places):
-                kept.append(one)
-                places.append(here)
+    def _apart(self, maps: Sequence[AffineMap], most: int | None = None) -> list[int]:
+        """Places in the sequence of maps that carry rows elsewhere than all that are kept before them."""
+        kept: dict[int, Floats] = {}
+        for i, one in enumerate(maps):
+            here = one(self.x)
+            if all(((here - there) ** 2).sum(1).mean() ** 0.5 > APART for there in kept.values()):
+                kept[i] = here
                 if len(kept) == most:
                     break
-        return kept
+        return list(kept)
 
     def ties(self, candidate: Candidate, best: Candidate) -> bool:
         """Whether a map is no worse than can be told."""
@@ -191,18 +188,19 @@ class Search:
 
     def polish(self, kind: str, most: int = 12) -> None:
         """Refine the best of the distinct candidates to the end, and the best of them with structures exchanged."""
-        rough = self._apart(sorted(self.rough, key=lambda one: one[0]), lambda one: one[1], most)
-        limit = rough[0][0] + NEAR * (self.coarse.blank - self.coarse.floor)
-        first = [self._scored(found) for value, found in rough if value < limit]
+        rough = sorted(self.rough, key=lambda one: one[0])
+        room = NEAR * (self.coarse.blank - self.coarse.floor)
+        rough = [rough[i] for i in self._apart([found for _, found in rough], most)]
+        first = [self._scored(found) for value, found in rough if value < rough[0][0] + room]
         first.sort(key=lambda c: c.score.value)
         kind, ridge = self._freest(first[0].map) if kind == "auto" else (kind, 0.05)
-        options = {"kind": kind, "ridge": ridge, "entropies": FINE, "slack": SLACK}
+        few = {"kind": kind, "ridge": ridge, "slack": SLACK}
+        options = few | {"entropies": FINE}
         # what was refined among white rows is affine already, and may be better as it was
         before = [c for c in first if kind == c.map.kind == "affine"]
         self.candidates = [*before, *(self._scored(refine(c.map, self.x, self.y, **options)) for c in first)]
         best = min(self.candidates, key=lambda c: c.score.value)
-        few = {"kind": kind, "ridge": ridge, "slack": SLACK}
-        limit = self.coarse(best.map).value + NEAR / 2 * (self.coarse.blank - self.coarse.floor)
+        limit = self.coarse(best.map).value + room / 2
         for exchange in self._exchanges():
             # only what is nearly as good with some of the rows is worth the fit with all
             swapped = refine(best.map.then(exchange), self.x[self.few_a], self.y[self.few_b], **few)

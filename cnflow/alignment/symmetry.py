@@ -11,7 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from cnflow.topology import Density
 
-__all__ = ["Certificate", "ContinuousSymmetry", "certificate", "continuous_symmetry", "orbits_of", "symmetry_gap"]
+__all__ = [
+    "Certificate",
+    "ContinuousSymmetry",
+    "certificate",
+    "classes_of",
+    "continuous_symmetry",
+    "orbits_of",
+    "symmetry_gap",
+]
 
 Floats = NDArray[np.float64]
 
@@ -95,13 +103,24 @@ def orbits_of(permutations: Iterable[Iterable[int]], count: int) -> tuple[tuple[
         >>> orbits_of([(0, 1, 2), (1, 0, 2)], 3)
         ((0, 1), (2,))
     """
+    edges = [(i, j) for permutation in permutations for i, j in enumerate(permutation) if 0 <= j < count]
+    return classes_of(*np.array(edges or [(0, 0)]).T, count)
+
+
+def classes_of(i: ArrayLike, j: ArrayLike, count: int) -> tuple[tuple[int, ...], ...]:
+    """Classes of things of which some pairs belong together.
+
+    Args:
+        i: number of one of each pair, shape (p,).
+        j: number of the other, shape (p,).
+        count: of things.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = [(i, j) for permutation in permutations for i, j in enumerate(permutation) if 0 <= j < count]
-    a, b = np.array(edges or [(0, 0)]).T
-    label = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1]
-    return tuple(tuple(int(i) for i in np.flatnonzero(label == c)) for c in range(label.max() + 1))
+    pairs = coo_array((np.ones(len(i)), (i, j)), shape=(count, count))
+    label = connected_components(pairs, directed=False)[1]
+    return tuple(tuple(int(n) for n in np.flatnonzero(label == c)) for c in range(label.max() + 1))
 
 
 def symmetry_gap(matrix: ArrayLike) -> tuple[float, bool]:

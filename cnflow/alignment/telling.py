@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,14 @@ def tell(search: Search, least_overlap: float) -> Alignment:
         search: with its candidates refined.
         least_overlap: how well carried rows must mix with the other side's for the sides to be called related.
     """
-    best, *others = search.distinct()
-    ties = [best, *(c for c in others if search.ties(c, best))]
+    pool = search.distinct()
+    best, others = pool[0], pool[1:]
+    tie = [True, *(search.ties(c, best) for c in others)]
+    ties = list(compress(pool, tie))
     parts_a, parts_b = best.arrivals.parts()
     a, b = replace(search.a, parts=parts_a), replace(search.b, parts=parts_b)
-    grouped = {id(c): c.arrivals.grouped(parts_a, parts_b) for c in (best, *others)}
-    arrivals, tied = [grouped[id(c)] for c in (best, *others)], [grouped[id(c)] for c in ties]
+    arrivals = [c.arrivals.grouped(parts_a, parts_b) for c in pool]
+    tied = list(compress(arrivals, tie))
     matchings = tuple(dict.fromkeys(tuple(int(j) for j in arrived.partner) for arrived in tied))
     count_a, count_b = len(parts_a), len(parts_b)
     # two ties that send the same structure to different places say that those places are one orbit
@@ -52,7 +55,7 @@ def tell(search: Search, least_overlap: float) -> Alignment:
     orbits_a = orbits_of(
         [_exchange(_back(m, count_b), _back(matchings[0], count_b), count_a) for m in matchings], count_a
     )
-    pairs = _pairs(a, b, search, [best, *others], arrivals, tied)
+    pairs = _pairs(a, b, search, pool, arrivals, tied)
     left, right = _determined(ties)
     core_map = search.outward(best.map)
     if b.dim > search.dim:

@@ -10,11 +10,6 @@ from cnflow.alignment.criterion import mixing
 from cnflow.alignment.cumulants import agreeing_rotations, cumulants
 
 
-def white(x):
-    left, _, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    return left * len(x) ** 0.5
-
-
 def skewed(n, dim, seed):
     """Independent directions of different skewness, and one that is Gaussian."""
     rng = np.random.default_rng(seed)
