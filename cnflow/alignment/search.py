@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ Ints = NDArray[np.int64]
 LANDMARKS = (20, 30, 45)
 FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
+FREED = (0.06, 0.035, 0.02)
+"""Entropies of the rounds in which a first map may stretch and shear."""
 THIN = 1e-3
 """Width of a direction, relative to the widest, below which it is left out of white rows."""
 SLACK = 0.2
@@ -153,7 +156,9 @@ class Search:
         found = refine(start.map, sides[0][self.few_a], sides[1][self.few_b])
         if start.white:
             found = self.white_a.whiten.then(found).then(self.white_b.colour)
-        self.rough.append((self.coarse(found).value, found))
+        # what only one side has changes its size and covariance, and the right map is not rigid then, in no units
+        freed = refine(found, self.x[self.few_a], self.y[self.few_b], kind="affine", slack=SLACK, entropies=FREED)
+        self.rough.append(min(((self.coarse(m).value, m) for m in (found, freed)), key=itemgetter(0)))
 
     def _scored(self, found: AffineMap) -> Candidate:
         score, carried = self.criterion(found), found(self.x)
@@ -235,7 +240,8 @@ class Search:
         judge = Criterion(self.x[~half_a], self.y[~half_b], self.seed)
         best_kind, best = ("rigid", 0.0), None
         for way in (("rigid", 0.0), ("similarity", 0.0), ("affine", 0.3), ("affine", 0.05)):
-            tried = judge(refine(start, self.x[half_a], self.y[half_b], kind=way[0], ridge=way[1], entropies=FINE))
+            options = {"kind": way[0], "ridge": way[1], "slack": SLACK, "entropies": FINE}
+            tried = judge(refine(start, self.x[half_a], self.y[half_b], **options))
             if best is None or _clearly_better(tried, best):
                 best_kind, best = way, tried
         return best_kind
