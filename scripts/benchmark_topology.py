@@ -200,7 +200,7 @@ def digits(case: str, seed: int, runs: Path) -> Row:
         train(["digits"], seed, folder, ["--run.figures=false"])
     flow, data = load_flow(folder), run_data(folder)
     x = np.asarray(data.all_rows(), dtype=float)
-    truth = np.concatenate([np.asarray(data.labels(name)) for name in ("train", "val", "test")])
+    truth = data.all_labels()
     beyond = len(level_sets(flow, x, homology=False).tree.leaves)
     t = level_sets(flow, x, refits=0, homology=False)
     core = read(flow, x).rows

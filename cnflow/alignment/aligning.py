@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from cnflow.alignment.affine import KINDS
@@ -25,7 +27,8 @@ def align(
     homology: bool | None = None,
     mass: float = 0.02,
     prominence: float = 0.7,
-    least_overlap: float = 0.7,
+    directions: int | Sequence[int] | None = None,
+    least_overlap: float = 0.6,
     names: tuple[str, str] = ("A", "B"),
     seed: int = 0,
     progress: bool = False,
@@ -47,6 +50,8 @@ def align(
         homology: whether structures are to have their loops; default up to three directions.
         mass: least share of the rows that a structure must hold.
         prominence: least depth of a valley, in nats, that divides two structures.
+        directions: widest directions of each side to align; default all. Of several numbers the first is taken with which the
+            sides are not unrelated: give a descending list where most directions are noise and no flow has left it out.
         least_overlap: how well carried rows must mix with the other side's for the sides to be called related; see ``Alignment``.
         names: of the sides.
         seed: of everything that is drawn.
@@ -59,19 +64,25 @@ def align(
         Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011).
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
     """
+    if directions is not None and np.size(directions) == 0:
+        raise AlignmentError("directions must be a number, or several to be tried in turn; got none")
     if kind not in ("auto", *KINDS):
         raise AlignmentError(f"kind must be auto, rigid, similarity or affine; got {kind!r}")
-    one, other = (
-        side(s, name, homology=homology, mass=mass, prominence=prominence, seed=seed)
-        for s, name in zip((a, b), names, strict=True)
-    )
-    for each in (one, other):
-        _has_something(each)
-    search = Search(one, other, rows, seed)
-    for start in tqdm(search.starts(starts), desc="align", unit="map", disable=not progress):
-        search.add(start)
-    search.polish(kind)
-    return tell(search, least_overlap)
+    for number in (None,) if directions is None else np.atleast_1d(directions).tolist():
+        one, other = (
+            side(s, name, homology=homology, mass=mass, prominence=prominence, directions=number, seed=seed)
+            for s, name in zip((a, b), names, strict=True)
+        )
+        for each in (one, other):
+            _has_something(each)
+        search = Search(one, other, rows, seed)
+        for start in tqdm(search.starts(starts), desc="align", unit="map", disable=not progress):
+            search.add(start)
+        search.polish(kind)
+        found = tell(search, least_overlap)
+        if found.related:
+            break
+    return found
 
 
 def _has_something(given: Side) -> None:

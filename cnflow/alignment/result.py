@@ -105,18 +105,23 @@ class Alignment:
     alternatives: tuple[AffineMap, ...]
     certificate: Certificate | None
     scores: tuple[tuple[float, float], ...]
-    least_overlap: float = 0.7
+    least_overlap: float = 0.6
 
     @property
     def verdict(self) -> str:
         """ "aligned", "ambiguous: …" or "unrelated: …"."""
-        if self.overlap < self.least_overlap:
+        if not self.related:
             return f"unrelated: carried rows overlap by {self.overlap:.0%}, less than {self.least_overlap:.0%}"
         if self.symmetries.order > 1:
             return f"ambiguous: {self.symmetries.order} equally good maps"
         if self.subspace_a.shape[1] == 0:
             return "ambiguous: a continuous family of equally good maps"
         return "aligned"
+
+    @property
+    def related(self) -> bool:
+        """Whether carried rows overlap as well as was asked for."""
+        return self.overlap >= self.least_overlap
 
     @property
     def aligned(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ Ints = NDArray[np.int64]
 LANDMARKS = (20, 30, 45)
 FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
+COARSE = (0.3, 0.18, 0.1, 0.06, 0.035, 0.02)
+"""Entropies of the first rounds."""
 FREED = (0.06, 0.035, 0.02)
 """Entropies of the rounds in which a first map may stretch and shear."""
 THIN = 1e-3
@@ -62,6 +65,21 @@ class _Start:
 
     map: AffineMap
     white: bool = False
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How candidates are refined: as what kind of map, with what ridge, between the sides or between their white rows."""
+
+    kind: str
+    ridge: float = 0.0
+    white: bool = False
+
+
+WAYS = (_Way("rigid"), _Way("similarity"), _Way("affine", 0.3), _Way("affine", 0.05))
+"""From the least free to the freest."""
+WHITE = _Way("affine", white=True)
+"""Covariances are taken as they are, and what is left is a rotation: the best there is where both sides have the same rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +170,28 @@ class Search:
 
     def add(self, start: _Start) -> None:
         """Refine and score a map with some of the rows, and remember it."""
-        sides = (self.white_a.rows, self.white_b.rows) if start.white else (self.x, self.y)
-        found = refine(start.map, sides[0][self.few_a], sides[1][self.few_b])
-        if start.white:
-            found = self.white_a.whiten.then(found).then(self.white_b.colour)
+        rows = (self.few_a, self.few_b)
+        found = (
+            self._among_white(start.map, *rows) if start.white else refine(start.map, self.x[rows[0]], self.y[rows[1]])
+        )
         # what only one side has changes its size and covariance, and the right map is not rigid then, in no units
-        freed = refine(found, self.x[self.few_a], self.y[self.few_b], kind="affine", slack=SLACK, entropies=FREED)
+        freed = self._refined(found, _Way("affine", 0.05), *rows, FREED)
         self.rough.append(min(((self.coarse(m).value, m) for m in (found, freed)), key=itemgetter(0)))
+
+    def _among_white(self, start: AffineMap, pick_a: Ints, pick_b: Ints, **options: Any) -> AffineMap:
+        """A rotation of white rows refined, as a map between the sides."""
+        turned = refine(start, self.white_a.rows[pick_a], self.white_b.rows[pick_b], **options)
+        return self.white_a.whiten.then(turned).then(self.white_b.colour)
+
+    def _refined(
+        self, start: AffineMap, way: _Way, pick_a: Ints, pick_b: Ints, entropies: Sequence[float] = FINE
+    ) -> AffineMap:
+        """A map refined in one way, with some of the rows."""
+        options = {"entropies": entropies, "slack": SLACK}
+        if way.white:
+            inner = self.white_a.colour.then(start).then(self.white_b.whiten)
+            return self._among_white(inner, pick_a, pick_b, **options)
+        return refine(start, self.x[pick_a], self.y[pick_b], kind=way.kind, ridge=way.ridge, **options)
 
     def _scored(self, found: AffineMap) -> Candidate:
         score, carried = self.criterion(found), found(self.x)
@@ -197,20 +230,21 @@ class Search:
         room = NEAR * (self.coarse.blank - self.coarse.floor)
         rough = [rough[i] for i in self._apart([found for _, found in rough], most)]
         first = [self._scored(found) for value, found in rough if value < rough[0][0] + room]
-        first.sort(key=lambda c: c.score.value)
-        kind, ridge = self._freest(first[0].map) if kind == "auto" else (kind, 0.05)
-        few = {"kind": kind, "ridge": ridge, "slack": SLACK}
-        options = few | {"entropies": FINE}
-        # what was refined among white rows is affine already, and may be better as it was
-        before = [c for c in first if kind == c.map.kind == "affine"]
-        self.candidates = [*before, *(self._scored(refine(c.map, self.x, self.y, **options)) for c in first)]
-        best = min(self.candidates, key=lambda c: c.score.value)
+        start = min(first, key=lambda c: c.score.value).map
+        every = np.arange(len(self.x)), np.arange(len(self.y))
+        # all in the same way: what is refined in a better one would look like the better map
+        best = None
+        for way in (self._freest(start, kind), *((WHITE,) if kind in ("auto", WHITE.kind) else ())):
+            tried = [self._scored(self._refined(c.map, way, *every)) for c in first]
+            least = min(tried, key=lambda c: c.score.value)
+            if best is None or _clearly_better(least.score, best.score):
+                best, self.candidates, chosen = least, tried, way
         limit = self.coarse(best.map).value + room / 2
         for exchange in self._exchanges():
             # only what is nearly as good with some of the rows is worth the fit with all
-            swapped = refine(best.map.then(exchange), self.x[self.few_a], self.y[self.few_b], **few)
+            swapped = self._refined(best.map.then(exchange), chosen, self.few_a, self.few_b, COARSE)
             if self.coarse(swapped).value < limit:
-                self.candidates.append(self._scored(refine(swapped, self.x, self.y, **options)))
+                self.candidates.append(self._scored(self._refined(swapped, chosen, *every)))
 
     def _exchanges(self) -> list[AffineMap]:
         """Rigid maps of B to itself that exchange structures, as well as a rigid map can, and turn nothing else."""
@@ -233,18 +267,17 @@ class Search:
             maps.append(AffineMap(basis @ inner.matrix @ basis.T + rest, inner.offset @ basis.T))
         return maps
 
-    def _freest(self, start: AffineMap) -> tuple[str, float]:
-        """The freest kind of map, and its ridge, that held-out rows are better off with."""
+    def _freest(self, start: AffineMap, kind: str) -> _Way:
+        """The freest way to refine that held-out rows are better off with."""
         rng = np.random.default_rng(self.seed + 1)
         half_a, half_b = (rng.permutation(len(s)) < len(s) // 2 for s in (self.x, self.y))
         judge = Criterion(self.x[~half_a], self.y[~half_b], self.seed)
-        best_kind, best = ("rigid", 0.0), None
-        for way in (("rigid", 0.0), ("similarity", 0.0), ("affine", 0.3), ("affine", 0.05)):
-            options = {"kind": way[0], "ridge": way[1], "slack": SLACK, "entropies": FINE}
-            tried = judge(refine(start, self.x[half_a], self.y[half_b], **options))
-            if best is None or _clearly_better(tried, best):
-                best_kind, best = way, tried
-        return best_kind
+        best, least = None, None
+        for way in (w for w in WAYS if kind in ("auto", w.kind)):
+            tried = judge(self._refined(start, way, np.flatnonzero(half_a), np.flatnonzero(half_b)))
+            if least is None or _clearly_better(tried, least):
+                best, least = way, tried
+        return best
 
     def outward(self, inner: AffineMap) -> AffineMap:
         """A map between the units of the search as one between the cores."""

@@ -183,6 +183,7 @@ def side(
     homology: bool | None = None,
     mass: float = 0.02,
     prominence: float = 0.7,
+    directions: int | None = None,
     seed: int = 0,
 ) -> Side:
     """Read one side.
@@ -193,24 +194,63 @@ def side(
         homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
         mass: least share of the rows that a structure must hold.
         prominence: least depth of a valley, in nats, that divides two structures: grain of a fitted mixture is less deep.
+        directions: widest directions to keep, with a density of their own; default all, with the density that was given.
         seed: of everything that is drawn.
 
     Raises:
         AlignmentError: for rows that cannot be read, have no spread, or a flow without a core.
     """
+    options = {"mass": mass, "prominence": prominence, "seed": seed}
     if isinstance(source, LevelSets):
-        return _from_levels(source, name)
-    if isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "encode"):
-        return _from_flow(*source, name, homology, mass, prominence, seed)
+        given = _from_levels(source, name)
+    elif isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "encode"):
+        given = _from_flow(*source, name, homology, options)
+    else:
+        given = _from_rows(source, name, homology, options)
+    if directions is not None and directions < given.rows.shape[1]:
+        given = _widest(given, name, directions, homology, options)
+    return Side(name, given.rows, given.levels(), given.encode, given.decode)
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What a side is made of; level sets are made when it is known which directions are kept."""
+
+    rows: Floats
+    levels: Callable[[], LevelSets]
+    encode: Callable[[ArrayLike], Floats]
+    decode: Callable[[Floats], Floats]
+
+
+def _widest(given: _Given, name: str, directions: int, homology: bool | None, options: dict[str, Any]) -> _Given:
+    """The widest directions alone; what is left out is at its mean when it is decoded."""
+    if directions < 2:
+        raise AlignmentError(
+            f"side {name}: a transformation needs at least two directions; got directions={directions}"
+        )
+    middle = given.rows.mean(0)
+    axes = np.linalg.svd(given.rows - middle, full_matrices=False)[2][:directions].T
+    rows = (given.rows - middle) @ axes
+    return _Given(
+        rows,
+        lambda: _fitted(rows, homology, options),
+        lambda x: (given.encode(x) - middle) @ axes,
+        lambda h: given.decode(middle + h @ axes.T),
+    )
+
+
+def _fitted(rows: Floats, homology: bool | None, options: dict[str, Any]) -> LevelSets:
+    """Level sets of a mixture that is fitted to rows."""
+    some = rows[np.sort(np.random.default_rng(options["seed"]).permutation(len(rows))[:MOST_ROWS])]
+    loops = rows.shape[1] <= 3 if homology is None else homology
+    return level_sets(fitted_mixture(some, options["seed"]), some, refits=0, homology=loops, **options)
+
+
+def _from_rows(source: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
     rows = _checked(source, name)
     _spread(rows, name)
-    some = rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])]
-    t = level_sets(
-        fitted_mixture(some, seed), some, refits=0, mass=mass, prominence=prominence, seed=seed,
-        homology=rows.shape[1] <= 3 if homology is None else homology,
-    )  # fmt: skip
     dim = rows.shape[1]
-    return Side(name, rows, t, lambda x: rows_of(x, dim), lambda h: h)
+    return _Given(rows, lambda: _fitted(rows, homology, options), lambda x: rows_of(x, dim), lambda h: h)
 
 
 def _spread(rows: Floats, name: str) -> None:
@@ -219,27 +259,29 @@ def _spread(rows: Floats, name: str) -> None:
         raise AlignmentError(f"side {name}: all {len(rows)} points are equal; there is nothing to align")
 
 
-def _from_levels(t: LevelSets, name: str) -> Side:
+def _from_levels(t: LevelSets, name: str) -> _Given:
     rows = _checked(t.rows, name)
     dim = rows.shape[1]
-    return Side(name, rows, t, lambda x: rows_of(x, dim), t.decode)
+    return _Given(rows, lambda: t, lambda x: rows_of(x, dim), t.decode)
 
 
-def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, mass: float, prominence: float, seed: int) -> Side:
+def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
     if getattr(flow, "core_dim", None) == 0:
         raise AlignmentError(
             f"side {name}: the flow has no core, every direction was routed to noise, and noise is not matched: any rotation of it "
             "is as good as another. Train with a larger budget or a lower price (KineticPenalty, ColumnPenalty)"
         )
     x = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-    some = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])
     try:
         given = read(flow, x, "core")
     except DensityError as error:
         raise AlignmentError(f"side {name}: {error}") from error
     rows = _checked(given.rows, name)
-    t = level_sets(
-        flow, x[some], refits=0, mass=mass, prominence=prominence, seed=seed,
-        homology=rows.shape[1] <= 3 if homology is None else homology,
-    )  # fmt: skip
-    return Side(name, rows, t, lambda more: read(flow, more, "core").rows, t.decode)
+    some = np.sort(np.random.default_rng(options["seed"]).permutation(len(x))[:MOST_ROWS])
+    loops = rows.shape[1] <= 3 if homology is None else homology
+    return _Given(
+        rows,
+        lambda: level_sets(flow, x[some], refits=0, homology=loops, **options),
+        lambda more: read(flow, more, "core").rows,
+        given.decode,
+    )

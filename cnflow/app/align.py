@@ -28,7 +28,8 @@ def align(
     starts: int = 60,
     rows: int = 1500,
     mass: float = 0.02,
-    least_overlap: float = 0.7,
+    directions: list[int] | None = None,
+    least_overlap: float = 0.6,
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
@@ -42,6 +43,7 @@ def align(
         starts: maps started from landmarks.
         rows: most rows of a side that candidates are compared on.
         mass: least share of the rows that a structure must hold.
+        directions: numbers of widest directions of both cores to try in turn, until the runs are not unrelated; default all.
         least_overlap: how well carried rows must mix with the other run's for the runs to be called related.
         out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
         figures: whether to draw.
@@ -55,8 +57,8 @@ def align(
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
     found = align_sides(
-        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, least_overlap=least_overlap, names=names,
-        seed=seed, progress=True,
+        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, directions=directions,
+        least_overlap=least_overlap, names=names, seed=seed, progress=True,
     )  # fmt: skip
     called = _named(found.a, labels_a), _named(found.b, labels_b)
     folder = Path(out) if out else folders[0] / f"aligned_to_{folders[1].name}"
@@ -69,10 +71,7 @@ def _opened(folder: Path, seed: int) -> tuple[Any, np.ndarray, np.ndarray | None
     flow, data = load_flow(folder), run_data(folder)
     everything = data.all_rows()
     number = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_ROWS])
-    parts = [data.labels(name) for name in ("train", "val", "test")]
-    labels = None if any(part is None for part in parts) else np.concatenate([np.asarray(part) for part in parts])
-    if labels is not None and len(labels) != len(everything):
-        labels = None
+    labels = data.all_labels()
     return flow, take_rows(everything, number).double().numpy(), None if labels is None else labels[number]
 
 

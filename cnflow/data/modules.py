@@ -122,6 +122,11 @@ class VectorDataModule(LightningDataModule):
         """All rows in the order of the data, shape (n, d)."""
         return torch.cat([torch.as_tensor(np.asarray(self.split(name))) for name in SPLITS])
 
+    def all_labels(self) -> np.ndarray | None:
+        """Labels of ``all_rows``, in the same order, shape (n,); None unless every split has some."""
+        parts = [self.labels(name) for name in SPLITS]
+        return None if any(part is None for part in parts) else np.concatenate(parts)
+
 
 class ArrayDataModule(VectorDataModule):
     """Your own vectors: a file or an array.
@@ -176,7 +181,7 @@ class ArrayDataModule(VectorDataModule):
         parts = dict(zip(SPLITS, np.split(order, edges[:-1]), strict=True))
         if len(parts["train"]) < 2:
             raise ValueError(f"{name} has {len(rows)} rows, too few to split {self.fractions}")
-        labels = self._read_labels(len(rows))
+        labels = self._every_label = self._read_labels(len(rows))
         self._rows = Rows(rows, np.arange(len(rows)), used)
         self._splits = {part: Rows(rows, index, used) for part, index in parts.items()}
         if labels is not None:
@@ -205,6 +210,11 @@ class ArrayDataModule(VectorDataModule):
         """All rows in the order of the data, shape (n, d)."""
         self.setup()
         return self._rows
+
+    def all_labels(self) -> np.ndarray | None:
+        """Labels of all rows in the order of the data, shape (n,); None if none were given."""
+        self.setup()
+        return self._every_label
 
 
 class PlantedDataModule(VectorDataModule):

@@ -133,6 +133,43 @@ def test_flows_and_level_sets_are_sides():
     assert "core of 2 directions" in repr(found.b)
 
 
+def test_the_widest_directions_alone():
+    rng = np.random.default_rng(11)
+    turns = [np.linalg.qr(rng.standard_normal((7, 7)))[0] for _ in range(2)]
+    rows = [np.hstack([clusters(400, seed)[0], 0.4 * rng.standard_normal((400, 5))]) for seed in (11, 12)]
+    a, b = (x @ turn for x, turn in zip(rows, turns, strict=True))
+    found = align(a, b, directions=[2], **FAST)
+    assert found.aligned and found.a.dim == found.b.dim == 2
+    carried = found.transform(a)
+    assert carried.shape == a.shape
+    assert foscttm((carried @ turns[1].T)[:, :2], rows[0][:, :2]) < 0.03
+    # what is left out is at its mean
+    assert np.linalg.matrix_rank(carried - carried.mean(0), tol=1e-9) == 2
+    with pytest.raises(AlignmentError, match="at least two directions; got directions=1"):
+        align(a, b, directions=1)
+    with pytest.raises(AlignmentError, match="several to be tried in turn; got none"):
+        align(a, b, directions=[])
+
+
+def test_fewer_directions_are_tried_until_the_sides_are_related():
+    rng = np.random.default_rng(13)
+    a, b = (np.hstack([clusters(300, seed)[0], 0.3 * rng.standard_normal((300, 1))]) for seed in (13, 14))
+    tried = [align(a, b, directions=[3, 2], least_overlap=least, **FAST) for least in (0.0, 2.0)]
+    assert [found.a.dim for found in tried] == [3, 2]
+    assert tried[0].related and not tried[1].related
+
+
+def test_a_core_can_be_aligned_in_fewer_directions_too():
+    from cnflow.flow import MLPField, NarrowingFlow
+
+    rng = np.random.default_rng(15)
+    a, b = (np.hstack([clusters(300, seed)[0], 0.2 * rng.standard_normal((300, 1))]) for seed in (15, 16))
+    flow = NarrowingFlow(3, field=MLPField(hidden=8), components=4).initialise(b)
+    found = align(a, (flow, b), directions=2, **FAST)
+    assert found.b.dim == 2 and found.transform(a).shape == (300, 3)
+    assert foscttm(found.transform(a)[:, :2], a[:, :2]) < 0.05
+
+
 def _mixture(x):
     from sklearn.mixture import GaussianMixture
 

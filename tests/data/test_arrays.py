@@ -127,6 +127,8 @@ def test_labels_follow_their_rows(rows):
     data.setup()
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(np.asarray(data.split(part)), rows[data.labels(part)])
+    np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[data.all_labels()])
+    assert ArrayDataModule(array=rows).all_labels() is None
     with pytest.raises(ValueError, match=r"one entry per row, shape \(57,\); got \(3,\)"):
         ArrayDataModule(array=rows, labels=[1, 2, 3]).setup()
     with pytest.raises(ValueError, match="three fractions"):
