@@ -20,6 +20,7 @@ _HOMES = {
     "best_matchings": "matching",
     "certificate": "symmetry",
     "continuous_symmetry": "symmetry",
+    "cycle_error": "evaluation",
     "evaluate": "evaluation",
     "fit_map": "affine",
     "foscttm": "evaluation",

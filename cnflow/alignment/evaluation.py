@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
-__all__ = ["Evaluation", "evaluate", "foscttm", "label_transfer", "retrieval"]
+if TYPE_CHECKING:
+    from cnflow.alignment.result import Alignment
+
+__all__ = ["Evaluation", "cycle_error", "evaluate", "foscttm", "label_transfer", "retrieval"]
 
 Floats = NDArray[np.float64]
 BLOCK = 2048
@@ -137,3 +142,36 @@ def evaluate(
     known = np.asarray(labels).ravel()
     most = float(np.unique(known, return_counts=True)[1].max() / len(known))
     return Evaluation(score, found, chance, label_transfer(a, known, b, known), most)
+
+
+def cycle_error(alignments: Sequence[Alignment], x: ArrayLike) -> float:
+    """How far rows end from where they began when they are carried all the way round: A → B → A, or A → B → C → A.
+
+    Every alignment is to be one of its own: a map and its inverse come back whether they are right or wrong. Coming back is
+    necessary, not sufficient: maps may all be wrong in the same way. No pairs are needed.
+
+    Args:
+        alignments: from A to the next model, from there to the next, the last one to A again.
+        x: rows in A's data space, shape (n, d).
+
+    Returns:
+        Root mean squared distance in A's core, over the rows' root mean squared distance from their mean: 0 comes back, 1.41 is
+        as far away as any other row.
+
+    Raises:
+        ValueError: for fewer than two alignments, or one that does not begin where the one before it ends.
+    """
+    if len(alignments) < 2:
+        raise ValueError(f"a way round takes at least two alignments, there and back; got {len(alignments)}")
+    for number, (one, other) in enumerate(zip(alignments, [*alignments[1:], alignments[0]], strict=True)):
+        if one.b.name != other.a.name:
+            raise ValueError(
+                f"alignment {number} ends at {one.b.name!r}, and the next begins at {other.a.name!r}; give align names=(…, …) and "
+                "put the alignments in the order of the way round"
+            )
+    home, rows = alignments[0].a, x
+    for alignment in alignments:
+        rows = alignment.transform(rows)
+    began, ended = home.encode(x), home.encode(rows)
+    spread = ((began - began.mean(0)) ** 2).sum(1).mean()
+    return float((((ended - began) ** 2).sum(1).mean() / spread) ** 0.5)

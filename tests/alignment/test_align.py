@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnflow.alignment import Alignment, AlignmentError, align, foscttm
+from cnflow.alignment import Alignment, AlignmentError, align, cycle_error, foscttm
 from cnflow.topology import level_sets
 
 SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))
@@ -168,6 +168,22 @@ def test_a_core_can_be_aligned_in_fewer_directions_too():
     found = align(a, (flow, b), directions=2, **FAST)
     assert found.b.dim == 2 and found.transform(a).shape == (300, 3)
     assert foscttm(found.transform(a)[:, :2], a[:, :2]) < 0.05
+
+
+def test_rows_come_back_from_a_way_round_three_models():
+    rng = np.random.default_rng(17)
+    rows = {}
+    for seed, name in enumerate("ABC"):
+        turn = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+        rows[name] = clusters(350, 20 + seed)[0] @ turn * (1 + seed) + 3 * seed
+    ways = [align(rows[one], rows[other], names=(one, other), **FAST) for one, other in ("AB", "BC", "CA")]
+    assert cycle_error(ways, rows["A"]) < 0.1
+    back = align(rows["B"], rows["A"], names=("B", "A"), **FAST)
+    assert cycle_error([ways[0], back], rows["A"]) < 0.1
+    with pytest.raises(ValueError, match="alignment 1 ends at 'C', and the next begins at 'A'"):
+        cycle_error(ways[:2], rows["A"])
+    with pytest.raises(ValueError, match="at least two alignments, there and back; got 1"):
+        cycle_error(ways[:1], rows["A"])
 
 
 def _mixture(x):
