@@ -76,6 +76,11 @@ def command(*words: object) -> None:
     subprocess.run([sys.executable, str(ROOT / "scripts/train.py"), *map(str, words)], check=True)
 
 
+def digits_in(matches: pd.DataFrame) -> set[str]:
+    """Digits in the names of matched structures of A."""
+    return {digit for name in matches.label_a for digit in name.split("+")}
+
+
 def main() -> None:
     """Train, fit, align, and say what was matched."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,11 +98,11 @@ def main() -> None:
     command("align", folder / "a", folder / "b", "--config", ROOT / "configs/align.yaml")
     matches = pd.read_csv(folder / "a/aligned_to_b/matches.csv", dtype={"label_a": str, "label_b": str})
     both = matches.dropna(subset=["label_a", "label_b"])
-    right = int((both.label_a == both.label_b).sum())
-    digits = both[(both.label_a == both.label_b) | (both.status == "ambiguous")].label_a.nunique()
-    print(
-        f"{right} of {len(both)} matches carry a digit to itself; {digits} of 10 digits are right or declared ambiguous"
-    )
+    # a structure that holds two digits in both networks is named by both
+    right = both[both.label_a == both.label_b]
+    declared = both[both.status == "ambiguous"]
+    print(f"{len(right)} of {len(both)} matches carry digits to themselves: {len(digits_in(right))} of 10 digits are right, and "
+          f"{len(digits_in(pd.concat([right, declared])))} right or declared ambiguous")  # fmt: skip
 
 
 if __name__ == "__main__":

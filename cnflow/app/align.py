@@ -19,6 +19,8 @@ __all__ = ["align"]
 
 MOST_ROWS = 100_000
 """Rows of a run that are used; a random choice when there are more."""
+SHARED = 0.3
+"""Share of a structure's rows with which a label is in its name beside that of the majority."""
 
 
 def align(
@@ -76,14 +78,16 @@ def _opened(folder: Path, seed: int) -> tuple[Any, np.ndarray, np.ndarray | None
 
 
 def _named(side: Side, labels: np.ndarray | None) -> dict[int, str]:
-    """Majority label of every structure; empty without labels."""
+    """Labels of every structure: that of most rows, and further ones that a good part of the rows have; empty without labels."""
     if labels is None:
         return {}
     own, names = side.label(), {}
     for structure in side.structures:
         kinds, counts = np.unique(labels[own == structure.number], return_counts=True)
         if len(kinds):
-            names[structure.number] = str(kinds[counts.argmax()])
+            shared = counts >= max(SHARED * counts.sum(), 1)
+            shared[counts.argmax()] = True
+            names[structure.number] = "+".join(str(kind) for kind in kinds[shared])
     return names
 
 
@@ -121,15 +125,9 @@ def write_alignment(
     (folder / "alignment.json").write_text(json.dumps(told, indent=1) + "\n")
     (folder / "report.md").write_text(_report(found, frame))
     if figures:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from cnflow.plot import plot_cores
 
-        from cnflow.plot import plot_alignment
-
-        figure = Figure(figsize=(6.4, 5.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        plot_alignment(found, figure.add_subplot(), names)
-        figure.savefig(folder / "alignment.png", dpi=150)
+        plot_cores(found, names).savefig(folder / "alignment.png", dpi=150)
 
 
 def _report(found: Alignment, frame: Any) -> str:

@@ -4,7 +4,7 @@ back.
 Matplotlib is imported when a figure is drawn, and its global settings are left alone.
 """
 
-from cnflow.plot.alignment import plot_alignment
+from cnflow.plot.alignment import plot_alignment, plot_cores
 from cnflow.plot.barcode import plot_barcode, plot_betti
 from cnflow.plot.core import plot_core
 from cnflow.plot.level_sets import plot_level_sets
@@ -22,6 +22,7 @@ __all__ = [
     "plot_betti",
     "plot_columns",
     "plot_core",
+    "plot_cores",
     "plot_images",
     "plot_level_sets",
     "plot_losses",

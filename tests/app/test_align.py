@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnflow.alignment import Part
 from cnflow.app import align as command
 from cnflow.app.cli import main
 from cnflow.flow import MLPField, NarrowingFlow
@@ -39,6 +40,18 @@ def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
     assert saved["matrix"].shape == (2, 2) and saved["matrices"].shape[1:] == (2, 2)
     assert "**aligned**" in (out / "report.md").read_text() and (out / "alignment.png").stat().st_size > 10_000
     assert "one → second" in capsys.readouterr().out
+
+
+def test_a_structure_that_holds_two_labels_is_named_by_both():
+    class Two:
+        structures = (Part(0, (0,), 0.6), Part(1, (1,), 0.4))
+
+        def label(self):
+            return np.array([0] * 10 + [1] * 10)
+
+    labels = np.array(list("4444777777") + list("1111111123"))
+    assert command._named(Two(), labels) == {0: "4+7", 1: "1"}
+    assert command._named(Two(), None) == {}
 
 
 def test_a_run_that_is_not_there_says_so(tmp_path):
