@@ -23,8 +23,8 @@ WEIGHTS = ((1 / 6, 1 / 24), (1 / 6, 1 / 8))
 STARTS, KEPT, ROUNDS, EXCHANGED = 1000, 60, 4, 10
 ALIKE = 0.97
 """Cosine of two rotations that are the same one."""
-BLOCK = 4096
-"""Rotations that are followed at a time."""
+BLOCK = 256
+"""Rotations that are followed at a time: what they make should fit the cache."""
 
 
 def cumulants(x: Floats) -> tuple[Tensor, Tensor]:
