@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def align(
     prominence: float = 0.7,
     directions: int | Sequence[int] | None = None,
     least_overlap: float = 0.6,
+    bend: bool = True,
     names: tuple[str, str] = ("A", "B"),
     seed: int = 0,
     progress: bool = False,
@@ -39,7 +41,8 @@ def align(
     and from rotations of white rows under which cumulants agree; each is refined by unbalanced transport. They are ranked by the
     cross-entropy of carried rows and the other side's density, both ways. If maps that are no worse than can be told exchange
     structures, the answer is that it is ambiguous; if the best map does not bring rows together, that the sides are unrelated.
-    Noise is never matched: sides are cores.
+    Noise is never matched: sides are cores. A map that is determined in all directions may be bent at last, by a smooth
+    displacement, if held-out rows are better off with it.
 
     Args:
         a: rows, shape (n, k); or (flow, rows); or level sets.
@@ -53,6 +56,7 @@ def align(
         directions: widest directions of each side to align; default all. Of several numbers the first is taken with which the
             sides are not unrelated: give a descending list where most directions are noise and no flow has left it out.
         least_overlap: how well carried rows must mix with the other side's for the sides to be called related; see ``Alignment``.
+        bend: whether to try a bent map where the verdict is "aligned" and all directions are determined.
         names: of the sides.
         seed: of everything that is drawn.
         progress: whether to show a bar.
@@ -62,6 +66,7 @@ def align(
 
     References:
         Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011).
+        Myronenko, Song: Point set registration: coherent point drift (2010).
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
     """
     if directions is not None and np.size(directions) == 0:
@@ -82,6 +87,8 @@ def align(
         found = tell(search, least_overlap)
         if found.related:
             break
+    if bend and found.aligned and found.subspace_a.shape[1] == search.dim:
+        found = replace(found, bent=search.bend(found.core_map))
     return found
 
 

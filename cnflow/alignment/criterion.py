@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +136,17 @@ class Criterion:
     def __call__(self, candidate: AffineMap) -> Score:
         """Score of a map from A's units to B's."""
         return self._score(candidate(self.x))
+
+    def divergence(self, candidate: Callable[[Floats], Floats]) -> Score:
+        """Score of a map less the carried rows' own entropy, which cross-entropies are lowered by when rows crowd: nats, 0 at best.
+
+        Where maps are free enough to crowd rows together, wherever the other side is dense, cross-entropies alone ask for it.
+        """
+        carried = candidate(self.x)
+        score, squares = self._score(carried), cdist(carried, carried, "sqeuclidean")
+        np.fill_diagonal(squares, np.inf)
+        own = self._mixed(self._kernel(squares, self.bandwidth, len(carried) - 1), self._wide(carried))
+        return Score(score.there + own, score.back - self.floor)
 
     def explained(self, score: Score) -> float:
         """Share of B's structure that carried rows have: 1 as if they were B's own, 0 as if they were Gaussian."""

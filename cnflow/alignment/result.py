@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow.alignment.affine import AffineMap
+from cnflow.alignment.bending import BentMap
 from cnflow.alignment.sides import AlignmentError, Side
 from cnflow.alignment.symmetry import Certificate, ContinuousSymmetry
 
@@ -79,7 +80,7 @@ class Alignment:
     Attributes:
         a: one side.
         b: the other.
-        core_map: from A's core to B's.
+        core_map: from A's core to B's, affine; what is told of it, such as the overlap, is told of this one.
         pairs: all structures and their partners.
         symmetries: what cannot be told apart.
         subspace_a: orthonormal basis of the directions of A's core that the map is determined in, shape (k_a, r).
@@ -91,6 +92,8 @@ class Alignment:
         certificate: whether the matching is provably the only best one of the structures' distances and masses; None where there
             is no one-to-one matching.
         scores: (nats, standard error) by which each distinct map that was found is worse than the best.
+        least_overlap: with less of it the sides are unrelated.
+        bent: ``core_map`` and a smooth displacement after it, which held-out rows are better off with; None if there is none.
     """
 
     a: Side
@@ -106,6 +109,12 @@ class Alignment:
     certificate: Certificate | None
     scores: tuple[tuple[float, float], ...]
     least_overlap: float = 0.6
+    bent: BentMap | None = None
+
+    @property
+    def map(self) -> AffineMap | BentMap:
+        """What rows of A's core are carried with: the bent map if there is one, else the affine one."""
+        return self.core_map if self.bent is None else self.bent
 
     @property
     def verdict(self) -> str:
@@ -149,11 +158,11 @@ class Alignment:
         Raises:
             AlignmentError: for another space.
         """
-        return _out(self.core_map(self.a.encode(x)), self.b, space)
+        return _out(self.map(self.a.encode(x)), self.b, space)
 
     def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
         """Rows of B on A's side; see ``transform``."""
-        return _out(self.core_map.inverse(self.b.encode(x)), self.a, space)
+        return _out(self.map.inverse(self.b.encode(x)), self.a, space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """B's rows and A's carried onto them, coloured by matched structure."""
@@ -167,7 +176,7 @@ class Alignment:
         free = f", O({k - r}) is free" if r < k else ""
         lines = [
             f"Alignment({self.a.name} → {self.b.name}): {self.verdict}",
-            f"  {self.core_map!r}, determined in {r} of {k} directions{free}; rows overlap by {self.overlap:.0%}",
+            f"  {self.map!r}, determined in {r} of {k} directions{free}; rows overlap by {self.overlap:.0%}",
         ]
         for match in self.pairs[:12]:
             lines.append(

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from cnflow.alignment.affine import AffineMap, fit_map
 from cnflow.alignment.arrivals import Arrivals
+from cnflow.alignment.bending import BentMap, bent_if_better
 from cnflow.alignment.candidates import landmark_maps
 from cnflow.alignment.criterion import Criterion, Score
 from cnflow.alignment.cumulants import MOST_DIRECTIONS, agreeing_rotations
@@ -285,6 +286,17 @@ class Search:
         matrix = self.axes_a @ inner.matrix @ self.axes_b.T * size
         offset = inner.offset @ self.axes_b.T * self.b.size * self.scale_b + self.b.middle
         return AffineMap(matrix, offset - self.a.middle @ matrix, inner.kind, inner.rank)
+
+    def bend(self, core_map: AffineMap) -> BentMap | None:
+        """A map between the cores bent in the directions of the search, if held-out rows are better off with it; else None."""
+        size_a, size_b = self.a.size * self.scale_a, self.b.size * self.scale_b
+        matrix = self.axes_a.T @ core_map.matrix @ self.axes_b * (size_a / size_b)
+        offset = (core_map(self.a.middle) - self.b.middle) @ self.axes_b / size_b
+        found = bent_if_better(AffineMap(matrix, offset, core_map.kind), self.x, self.y, self.seed)
+        if found is None:
+            return None
+        centres = found.centres * size_b + self.b.middle @ self.axes_b
+        return BentMap(core_map, centres, found.weights * size_b, found.width * size_b, self.axes_b)
 
 
 def _clearly_better(one: Score, other: Score) -> bool:

@@ -32,6 +32,7 @@ def align(
     mass: float = 0.02,
     directions: list[int] | None = None,
     least_overlap: float = 0.6,
+    bend: bool = True,
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
@@ -47,6 +48,7 @@ def align(
         mass: least share of the rows that a structure must hold.
         directions: numbers of widest directions of both cores to try in turn, until the runs are not unrelated; default all.
         least_overlap: how well carried rows must mix with the other run's for the runs to be called related.
+        bend: whether to bend the map where it is sure, if held-out rows are better off with it.
         out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
         figures: whether to draw.
         seed: of all draws.
@@ -60,7 +62,7 @@ def align(
         names = (str(folders[0]), str(folders[1]))
     found = align_sides(
         (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, directions=directions,
-        least_overlap=least_overlap, names=names, seed=seed, progress=True,
+        least_overlap=least_overlap, bend=bend, names=names, seed=seed, progress=True,
     )  # fmt: skip
     called = _named(found.a, labels_a), _named(found.b, labels_b)
     folder = Path(out) if out else folders[0] / f"aligned_to_{folders[1].name}"
@@ -113,10 +115,11 @@ def write_alignment(
     np.savez_compressed(
         folder / "map.npz", matrix=found.core_map.matrix, offset=found.core_map.offset, subspace_a=found.subspace_a,
         subspace_b=found.subspace_b, matrices=np.stack([m.matrix for m in found.alternatives]),
-        offsets=np.stack([m.offset for m in found.alternatives]),
+        offsets=np.stack([m.offset for m in found.alternatives]), **_displacement(found),
     )  # fmt: skip
     told = {
         "verdict": found.verdict, "overlap": found.overlap, "explained": found.explained, "kind": found.core_map.kind,
+        "bent": found.bent is not None,
         "determined": int(found.subspace_a.shape[1]), "directions_a": found.a.dim, "directions_b": found.b.dim,
         "orbits_a": found.symmetries.orbits_a, "orbits_b": found.symmetries.orbits_b, "matchings": found.symmetries.matchings,
         "certificate": None if found.certificate is None else vars(found.certificate) | {"holds": found.certificate.holds},
@@ -130,6 +133,16 @@ def write_alignment(
         plot_cores(found, names).savefig(folder / "alignment.png", dpi=150)
 
 
+def _displacement(found: Alignment) -> dict[str, Any]:
+    """Arrays that a bent map has besides the affine one; none without it."""
+    if found.bent is None:
+        return {}
+    axes = np.eye(found.b.dim) if found.bent.axes is None else found.bent.axes
+    return {
+        "bent_centres": found.bent.centres, "bent_weights": found.bent.weights, "bent_width": found.bent.width, "bent_axes": axes,
+    }  # fmt: skip
+
+
 def _report(found: Alignment, frame: Any) -> str:
     """Markdown."""
     k, r = found.a.dim, found.subspace_a.shape[1]
@@ -138,6 +151,11 @@ def _report(found: Alignment, frame: Any) -> str:
         f"Rows carried over by the map ({found.core_map.kind}) overlap by {found.overlap:.0%}. It is determined in "
         f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
     ]  # fmt: skip
+    if found.bent is not None:
+        lines += [
+            "Rows are carried by this map and a smooth displacement after it, with which held-out rows are better off.",
+            "",
+        ]
     head = [
         name
         for name in ("a", "label_a", "b", "label_b", "mass_a", "mass_b", "there", "back", "confidence", "status")

@@ -40,7 +40,7 @@ def plot_alignment(
     axes = found.b.axes[:, :2]
     partner = {match.a: match.b for match in found.pairs if match.a is not None and match.b is not None}
     pick_a, pick_b = (rng.permutation(len(side.rows))[:MOST_ROWS] for side in (found.a, found.b))
-    carried = found.core_map(found.a.rows[pick_a])
+    carried = found.map(found.a.rows[pick_a])
     for points, labels, marker, size in (
         (found.b.rows[pick_b], found.b.label(found.b.rows[pick_b]), "o", 9),
         (carried, np.array([partner.get(int(i), -1) for i in found.a.label(found.a.rows[pick_a])]), "x", 14),
