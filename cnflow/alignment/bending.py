@@ -81,7 +81,7 @@ class BentMap:
         return _kernel(h, self.centres, self.width) @ self.weights
 
     def displacement(self, y: ArrayLike) -> Floats:
-        """Where rows y of the target space, shape (n, m), are moved to from where they are, shape (n, m)."""
+        """How far, and where to, rows y of the target space are moved: shape (n, m), as they are."""
         rows = np.asarray(y, dtype=np.float64)
         inner = rows if self.axes is None else rows @ self.axes
         out = np.empty_like(inner)
