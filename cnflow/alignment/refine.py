@@ -17,6 +17,9 @@ Floats = NDArray[np.float64]
 CAP = 500.0
 """Costs above this many times the entropy are all the same: nothing is carried so far, and exp does not vanish."""
 
+STILL = 1e-2
+"""Relative change of a scaling below which Sinkhorn's algorithm has ended: to go on moves no fitted map by a thousandth."""
+
 
 def coupling(x: Floats, y: Floats, entropy: float, slack: float, iterations: int = 30) -> Floats:
     """Entropic transport of points x to points y, of which some may stay behind on either side.
@@ -38,7 +41,7 @@ def coupling(x: Floats, y: Floats, entropy: float, slack: float, iterations: int
 
     cost = np.minimum(cdist(x, y, "sqeuclidean"), CAP * entropy)
     a, b = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
-    return ot.unbalanced.sinkhorn_unbalanced(a, b, cost, entropy, slack, numItermax=iterations, stopThr=1e-6)
+    return ot.unbalanced.sinkhorn_unbalanced(a, b, cost, entropy, slack, numItermax=iterations, stopThr=STILL)
 
 
 def refine(
