@@ -33,7 +33,7 @@ class Network(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(code, hidden), activation(), nn.Linear(hidden, 64))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the digit and, as heavy, the mean squared error of the image."""
+        """Cross-entropy of the digit, and ten times the mean squared error of the image."""
         code = self.encoder(x)
         return nn.functional.cross_entropy(self.digit(code), y) + 10 * nn.functional.mse_loss(self.decoder(code), x)
 

@@ -205,11 +205,22 @@ def unrelated(case: str, seed: int) -> Row:
     return {"verdict": found.verdict, "overlap": found.overlap, "refused": found.verdict.startswith("unrelated")}
 
 
+def digit_codes(case: str, data: Path) -> tuple[Floats, ...]:
+    """Codes of two models of the digits: rows of A, rows of B, pairs, labels of the pairs."""
+    held = np.load(data / "digits_two_models.npz")
+    return (*(held[f"{case}_{name}"].astype(float) for name in ("A", "B", "At", "Bt")), held["yt"])
+
+
+def snare_halves(seed: int, data: Path) -> tuple[Floats, Floats, Floats, Floats]:
+    """Both assays of all cells, every row of unit norm, as SCOT has it, and the numbers of the cells of each half."""
+    a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
+    order = np.random.default_rng(seed).permutation(len(a))
+    return a, b, order[: len(a) // 2], order[len(a) // 2 :]
+
+
 def digits(case: str, seed: int, data: Path) -> Row:
     """Codes of two models of the digits that were trained on disjoint halves."""
-    held = np.load(data / "digits_two_models.npz")
-    a, b, at, bt = (held[f"{case}_{name}"].astype(float) for name in ("A", "B", "At", "Bt"))
-    labels = held["yt"]
+    a, b, at, bt, labels = digit_codes(case, data)
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     found = align(a[rng.permutation(len(a))], b[rng.permutation(len(b))], seed=seed)
@@ -224,11 +235,9 @@ def digits(case: str, seed: int, data: Path) -> Row:
 
 
 def snare(case: str, seed: int, data: Path) -> Row:
-    """Chromatin accessibility and gene expression of disjoint halves of the same cells, every row of unit norm, as SCOT has it."""
-    a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
+    """Chromatin accessibility and gene expression of disjoint halves of the same cells."""
+    a, b, one, other = snare_halves(seed, data)
     kinds = np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
-    order = np.random.default_rng(seed).permutation(len(a))
-    one, other = order[: len(a) // 2], order[len(a) // 2 :]
     found = align(a[one], b[other], directions=DIRECTIONS, seed=seed)
     carried, truth = found.transform(a[one]), b[one]
     row: Row = {

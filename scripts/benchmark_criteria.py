@@ -12,13 +12,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from benchmark_alignment import IDENTIFIABLE, pair
+from benchmark_alignment import IDENTIFIABLE, digit_codes, pair, snare_halves
 from benchmark_rows import Row, complete
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
 
 from cnflow.alignment import foscttm
 from cnflow.alignment.criterion import mixing
@@ -42,13 +41,9 @@ def given(case: str, seed: int, data: Path | None) -> tuple[Floats, Floats, Floa
         p = pair(case, seed)
         return p["a"], p["b"], p["at"], p["bt"], p["core"], None
     if case == "SNARE":
-        a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
-        order = np.random.default_rng(seed).permutation(len(a))
-        one, other = order[: len(a) // 2], order[len(a) // 2 :]
+        a, b, one, other = snare_halves(seed, data)
         return a[one], b[other], a[one], b[one], np.eye(b.shape[1]), 3
-    held = np.load(data / "digits_two_models.npz")
-    kind = {"digits, autoencoders": "ae", "digits, classifiers": "clf"}[case]
-    a, b, at, bt = (held[f"{kind}_{name}"].astype(float) for name in ("A", "B", "At", "Bt"))
+    a, b, at, bt, _ = digit_codes({"digits, autoencoders": "ae", "digits, classifiers": "clf"}[case], data)
     return a, b, at, bt, np.eye(b.shape[1]), None
 
 

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from cnflow.alignment.affine import AffineMap
 from cnflow.alignment.candidates import landmarks
 from cnflow.alignment.criterion import Criterion, Score
-from cnflow.alignment.refine import coupling
+from cnflow.alignment.refine import SLACK, coupling
 
 __all__ = ["BentMap", "bend", "bent_if_better"]
 
@@ -29,8 +29,6 @@ BLOCK = 8192
 WIDTHS = (0.5, 1.0)
 RIDGES = (0.001, 0.01, 0.1)
 ENTROPIES = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01)
-SLACK = 0.2
-"""Price of leaving something out: what only one side has must not pull at the rest."""
 STANDARD_ERRORS = 3.0
 """A bent map must be better by so many standard errors on rows it has not seen. They leave out what the kernels' own rows bring,
 and with two of them one pair in some thirty would be bent, a little, though both sides have the same density."""
@@ -76,17 +74,13 @@ class BentMap:
         """Upper bound of the displacement's Lipschitz constant, everywhere; see ``_steepness``."""
         return _steepness(self.centres, self.weights, self.width)
 
-    def _displaced(self, h: Floats) -> Floats:
-        # along the axes that are bent
-        return _kernel(h, self.centres, self.width) @ self.weights
-
     def displacement(self, y: ArrayLike) -> Floats:
         """How far, and where to, rows y of the target space are moved: shape (n, m), as they are."""
         rows = np.asarray(y, dtype=np.float64)
         inner = rows if self.axes is None else rows @ self.axes
         out = np.empty_like(inner)
         for start in range(0, len(rows), BLOCK):
-            out[start : start + BLOCK] = self._displaced(inner[start : start + BLOCK])
+            out[start : start + BLOCK] = _kernel(inner[start : start + BLOCK], self.centres, self.width) @ self.weights
         return out if self.axes is None else out @ self.axes.T
 
     def __call__(self, x: ArrayLike) -> Floats:

@@ -17,6 +17,10 @@ Floats = NDArray[np.float64]
 CAP = 500.0
 """Costs above this many times the entropy are all the same: nothing is carried so far, and exp does not vanish."""
 
+COARSE = (0.3, 0.18, 0.1, 0.06, 0.035, 0.02)
+"""Entropies of a map's first rounds."""
+SLACK = 0.2
+"""Price of leaving something out in the last rounds: what only one side has must not pull at the rest."""
 STILL = 1e-2
 """Relative change of a scaling below which Sinkhorn's algorithm has ended: to go on moves no fitted map by a thousandth."""
 
@@ -50,7 +54,7 @@ def refine(
     y: Floats,
     *,
     kind: str = "rigid",
-    entropies: Sequence[float] = (0.3, 0.18, 0.1, 0.06, 0.035, 0.02),
+    entropies: Sequence[float] = COARSE,
     slack: float = 1.0,
     ridge: float = 0.05,
 ) -> AffineMap:

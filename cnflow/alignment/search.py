@@ -18,7 +18,7 @@ from cnflow.alignment.candidates import landmark_maps
 from cnflow.alignment.criterion import Criterion, Score
 from cnflow.alignment.cumulants import MOST_DIRECTIONS, agreeing_rotations
 from cnflow.alignment.matching import best_matchings
-from cnflow.alignment.refine import refine
+from cnflow.alignment.refine import COARSE, SLACK, refine
 from cnflow.alignment.sides import Side
 
 __all__ = ["Candidate", "Search"]
@@ -29,14 +29,10 @@ Ints = NDArray[np.int64]
 LANDMARKS = (20, 30, 45)
 FINE = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01)
 """Entropies of the last rounds."""
-COARSE = (0.3, 0.18, 0.1, 0.06, 0.035, 0.02)
-"""Entropies of the first rounds."""
 FREED = (0.06, 0.035, 0.02)
 """Entropies of the rounds in which a first map may stretch and shear."""
 THIN = 1e-3
 """Width of a direction, relative to the widest, below which it is left out of white rows."""
-SLACK = 0.2
-"""Price of leaving something out in the last rounds: what only one side has must not pull at the rest."""
 COARSE_ROWS = 500
 """Rows of a side that candidates are first refined with."""
 NEAR = 0.5

@@ -241,9 +241,16 @@ def _widest(given: _Given, name: str, directions: int, homology: bool | None, op
 
 def _fitted(rows: Floats, homology: bool | None, options: dict[str, Any]) -> LevelSets:
     """Level sets of a mixture that is fitted to rows."""
-    some = rows[np.sort(np.random.default_rng(options["seed"]).permutation(len(rows))[:MOST_ROWS])]
-    loops = rows.shape[1] <= 3 if homology is None else homology
-    return level_sets(fitted_mixture(some, options["seed"]), some, refits=0, homology=loops, **options)
+    some = _some(rows, options["seed"])
+    return _level_sets(fitted_mixture(some, options["seed"]), some, rows.shape[1], homology, options)
+
+
+def _level_sets(source: Any, x: Any, dim: int, homology: bool | None, options: dict[str, Any]) -> LevelSets:
+    return level_sets(source, x, refits=0, homology=dim <= 3 if homology is None else homology, **options)
+
+
+def _some(x: Any, seed: int) -> Any:
+    return x[np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])]
 
 
 def _from_rows(source: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
@@ -277,11 +284,9 @@ def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dic
     except DensityError as error:
         raise AlignmentError(f"side {name}: {error}") from error
     rows = _checked(given.rows, name)
-    some = np.sort(np.random.default_rng(options["seed"]).permutation(len(x))[:MOST_ROWS])
-    loops = rows.shape[1] <= 3 if homology is None else homology
     return _Given(
         rows,
-        lambda: level_sets(flow, x[some], refits=0, homology=loops, **options),
+        lambda: _level_sets(flow, _some(x, options["seed"]), rows.shape[1], homology, options),
         lambda more: read(flow, more, "core").rows,
         given.decode,
     )
