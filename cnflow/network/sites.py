@@ -1,0 +1,183 @@
+"""Places in a network: the output of a module, which tensor of it, and at which position of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from cnflow.network.errors import NetworkError
+
+__all__ = ["INPUT", "OUTPUT", "Site", "as_site", "matching_names"]
+
+INPUT, OUTPUT = "input", "output"
+"""What the network is fed, and what it returns; a module that is called so takes the name."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where rows of activations can be read, and put back.
+
+    Attributes:
+        name: of a module, as in ``model.named_modules()``; "input" and "output" are the network's own.
+        position: of outputs of shape (n, positions, d), which position: a number, "mean" over all of them (can be read, not
+            put back), or "all" side by side. Outputs of more dimensions, such as images, are taken as one long row.
+        item: of outputs that are tuples or dictionaries, the number or key of the tensor; not needed if there is one only.
+    """
+
+    name: str
+    position: int | str | None = None
+    item: int | str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the position."""
+        if isinstance(self.position, str) and self.position not in ("mean", "all"):
+            raise NetworkError(f"position is {self.position!r}; expected a number, 'mean' or 'all'")
+
+    def __str__(self) -> str:
+        """Name, and what of it."""
+        more = [
+            "" if self.item is None else f"[{self.item!r}]",
+            "" if self.position is None else f" at {self.position}",
+        ]
+        return self.name + "".join(more)
+
+    def key(self, output: Any) -> int | str | None:
+        """Number or key under which the tensor lies in what the module gave back; None for a bare tensor.
+
+        Raises:
+            NetworkError: if there is no tensor, or several and none was chosen.
+        """
+        if isinstance(output, Tensor):
+            if self.item is not None:
+                raise NetworkError(
+                    f"{self.name!r} gives back one tensor, so item={self.item!r} has nothing to choose; leave it out"
+                )
+            return None
+        if isinstance(output, Mapping):
+            held: dict[Any, Any] = dict(output)
+        elif isinstance(output, Sequence) and not isinstance(output, str):
+            held = dict(enumerate(output))
+        else:
+            raise NetworkError(
+                f"{self.name!r} gives back a {type(output).__name__}, expected a tensor, or a tuple or dictionary of tensors: "
+                "choose a module within it that gives back a tensor"
+            )
+        tensors = [key for key, value in held.items() if isinstance(value, Tensor)]
+        if self.item is None and len(tensors) == 1:
+            return tensors[0]
+        if self.item in tensors:
+            return self.item
+        raise NetworkError(
+            f"{self.name!r} gives back a {type(output).__name__} with tensors at {tensors or 'no place'}"
+            + ("" if self.item is None else f", not at {self.item!r}")
+            + f": choose one, as in Site({self.name!r}, item={tensors[0]!r})" * bool(tensors)
+        )
+
+    def read(self, output: Any) -> Tensor:
+        """Rows of activations, shape (n, d).
+
+        Args:
+            output: of the module.
+
+        Raises:
+            NetworkError: if it has positions and none was chosen, or not as many.
+        """
+        key = self.key(output)
+        value = output if key is None else output[key]
+        if value.ndim < 2 or (value.ndim == 2 and self.position is None):
+            return value.reshape(len(value), -1) if value.ndim else value.reshape(1, 1)
+        if value.ndim == 2:
+            raise NetworkError(
+                f"{self.name!r} has shape {tuple(value.shape)} and no positions; leave position={self.position!r} out"
+            )
+        if value.ndim > 3 or self.position == "all":
+            return value.flatten(1)
+        if self.position is None:
+            raise NetworkError(
+                f"{self.name!r} has shape {tuple(value.shape)}, (n, positions, d): say which position, as in "
+                f"Site({self.name!r}, position=0), or 'mean' over all, or 'all' side by side"
+            )
+        if self.position == "mean":
+            return value.mean(1)
+        if not -value.shape[1] <= self.position < value.shape[1]:
+            raise NetworkError(f"{self.name!r} has {value.shape[1]} positions; got position {self.position}")
+        return value[:, self.position]
+
+    def put(self, output: Any, rows: Tensor) -> Any:
+        """What the module gives back, with these rows in their place.
+
+        Args:
+            output: of the module.
+            rows: shape (n, d).
+
+        Raises:
+            NetworkError: for a mean, which cannot be put back.
+        """
+        if self.position == "mean":
+            raise NetworkError(
+                f"the mean over positions of {self.name!r} cannot be put back: a source needs a position, or 'all'"
+            )
+        key = self.key(output)
+        value = output if key is None else output[key]
+        if value.ndim == 3 and isinstance(self.position, int):
+            new = value.clone()
+            new[:, self.position] = rows
+        else:
+            # a copy, as what comes after may work in place
+            new = rows.reshape(value.shape).clone()
+        if key is None:
+            return new
+        if isinstance(output, Mapping):
+            changed = type(output)(output) if isinstance(output, dict) else dict(output)
+            changed[key] = new
+            return changed
+        changed = list(output)
+        changed[key] = new
+        return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
+
+
+def as_site(place: str | Site) -> Site:
+    """A site, from its name or itself."""
+    return place if isinstance(place, Site) else Site(place)
+
+
+def matching_names(model: nn.Module, patterns: str | Site | Sequence[str | Site]) -> list[Site]:
+    """Sites that names or wildcards stand for, in the order of the network's modules.
+
+    Args:
+        model: the network.
+        patterns: names as in ``model.named_modules()``, with ``*`` and ``?``; "input", "output"; or sites.
+
+    Raises:
+        NetworkError: for a name that no module has; close matches are offered.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> [site.name for site in matching_names(model, ["?", "input"])]
+        ['0', '1', '2', 'input']
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    known = [*names, *(own for own in (INPUT, OUTPUT) if own not in names)]
+    found: dict[Site, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str | Site) else patterns:
+        site = as_site(pattern)
+        hits = [site.name] if site.name in known else [name for name in names if fnmatchcase(name, site.name)]
+        if not hits:
+            near = get_close_matches(site.name, known, 4, 0.4)
+            raise NetworkError(
+                f"no module is called {site.name!r}; "
+                + (
+                    f"close to it: {', '.join(map(repr, near))}"
+                    if near
+                    else f"the network has {', '.join(map(repr, known[:12]))}"
+                )
+                + ". Names are those of model.named_modules(), with * and ?; 'input' and 'output' are the network's own"
+            )
+        found |= {Site(name, site.position, site.item): None for name in hits}
+    order = {name: i for i, name in enumerate(known)}
+    return sorted(found, key=lambda site: order[site.name])
