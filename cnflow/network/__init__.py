@@ -3,9 +3,16 @@
 from typing import Any
 
 _HOMES = {
+    "Bottleneck": "bottleneck",
     "Composite": "composite",
+    "Encoding": "encoding",
+    "Factorization": "factoring",
     "NetworkError": "errors",
     "Site": "sites",
+    "factorization": "factoring",
+    "random_encoding": "encoding",
+    "reencode": "encoding",
+    "train_bottleneck": "bottleneck",
 }
 
 __all__ = list(_HOMES)
