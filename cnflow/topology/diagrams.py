@@ -17,7 +17,7 @@ from cnflow.topology.density import DensityError, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RipsDiagrams", "covering_radius", "maxmin_landmarks", "rips"]
+__all__ = ["RipsDiagrams", "covering_radius", "maxmin_landmarks", "rips", "zeroth_diagram"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -297,7 +297,7 @@ def rips(
     distance = cdist(points, points)
     # beyond it one landmark is joined to all others, and nothing is left
     cap = float(distance.max(1).min()) if max_edge is None else float(max_edge)
-    zeroth, shares = _components(linkage(squareform(distance, checks=False), "single"), owned / len(rows), cap)
+    zeroth, shares = zeroth_diagram(linkage(squareform(distance, checks=False), "single"), owned / len(rows), cap)
     diagrams, kept = {}, []
     for prime in fields:
         with warnings.catch_warnings():
@@ -323,7 +323,7 @@ def rips(
     )
 
 
-def _components(tree: Floats, share: Floats, cap: float) -> tuple[Floats, Floats]:
+def zeroth_diagram(tree: Floats, share: Floats, cap: float) -> tuple[Floats, Floats]:
     """Diagram of H0, latest death first, and the share of rows on the smaller side of every merge."""
     held = [*share]
     smaller = []
