@@ -16,6 +16,7 @@ _HOMES = {
     "ReebGraph": "reeb",
     "Relabelling": "discrete",
     "Site": "sites",
+    "TrainingTrace": "tracing",
     "basis_kurtosis": "kurtosis",
     "collect": "collecting",
     "decisions": "discrete",
