@@ -1,4 +1,4 @@
-"""The command line: fit, validate, test, predict and path from one config; topology, animate and align from finished runs."""
+"""The command line: fit, validate, test, predict, path from one config; topology, animate, align, inspect of what is trained."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnflow.app.align import align
 from cnflow.app.animate import animate
+from cnflow.app.gallery import inspect_network
 from cnflow.app.history import History, Progress
 from cnflow.app.path import GRID, NarrowingPath, narrowing_path
 from cnflow.app.predict import ShardWriter
@@ -30,8 +31,8 @@ from cnflow.training import NarrowingModule
 __all__ = ["Run", "RunExistsError", "main"]
 
 
-READERS = {"topology": topology, "animate": animate, "align": align}
-"""Commands that look at a finished run."""
+READERS = {"topology": topology, "animate": animate, "align": align, "inspect": inspect_network}
+"""Commands that look at what is trained."""
 
 
 class RunExistsError(FileExistsError):

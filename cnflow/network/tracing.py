@@ -21,6 +21,7 @@ from cnflow.network.kurtosis import basis_kurtosis
 from cnflow.network.preimages import level_sets
 from cnflow.network.running import Call, forward, move
 from cnflow.network.sites import Site, as_site, matching_names
+from cnflow.network.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,18 +155,7 @@ class TrainingTrace(Callback):
             for step in tqdm(
                 [step for step in sorted(checkpoints) if step not in done], desc="trace", unit="checkpoint"
             ):
-                held = checkpoints[step]
-                if not isinstance(held, Mapping):
-                    held = torch.load(held, map_location="cpu", weights_only=True)
-                held = held.get(key, held) if key else held
-                state = {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
-                try:
-                    model.load_state_dict(state)
-                except RuntimeError as error:
-                    raise NetworkError(
-                        f"the checkpoint of step {step} does not fit the network: {str(error).splitlines()[-1].strip()} "
-                        "Give key= and prefix= of where its weights are"
-                    ) from error
+                load_weights(model, checkpoints[step], key, prefix)
                 self.record(model, step)
         finally:
             model.load_state_dict(before)

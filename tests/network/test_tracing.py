@@ -81,7 +81,7 @@ def test_over_checkpoints(tmp_path):
     assert sorted({r["step"] for r in follow.rows}) == [0, 5, 10]
     # the weights are put back, and the mode
     assert torch.equal(model[0].weight, network()[0].weight) and model.training
-    with pytest.raises(NetworkError, match="checkpoint of step 20 does not fit the network"):
+    with pytest.raises(NetworkError, match="state dictionary does not fit the network: Missing"):
         follow.over(model, {20: states[0]})
 
 

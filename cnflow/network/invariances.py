@@ -1,0 +1,209 @@
+"""Which measures stay when a layer is written in other coordinates: what each declares, tried on a network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch import nn
+
+from cnflow.network.discrete import decisions, level_set_sizes
+from cnflow.network.encoding import KINDS, random_encoding, reencode
+from cnflow.network.errors import NetworkError
+from cnflow.network.factoring import factorization
+from cnflow.network.inheriting import inheritance
+from cnflow.network.kurtosis import basis_kurtosis
+from cnflow.network.preimages import level_sets
+from cnflow.network.reeb import reeb_graph
+from cnflow.network.running import forward, move, refuse_training
+from cnflow.network.sensing import sensitivity
+from cnflow.network.sites import Site, matching_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MEASURES", "Invariance", "Measure", "invariance"]
+
+Floats = NDArray[np.float64]
+Place = Callable[[nn.Module, Any, Site, Site], Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of a network, and what it is invariant to.
+
+    Attributes:
+        name: what it is called.
+        of: (model, x, layer, target) to numbers.
+        invariant: kinds of encodings of the layer that leave it as it is: "rotation", "affine", "smooth".
+        exact: whether it then stays to rounding; else it is an estimate, whose numbers are whole.
+    """
+
+    name: str
+    of: Place
+    invariant: tuple[str, ...]
+    exact: bool = True
+
+
+def _map(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    return factorization(model, x, layer, target, points=32, reencodings=0)
+
+
+def _value(model: nn.Module, x: Any, layer: Site, target: Site) -> Floats:
+    """Middle of the first output's values: a level that is there."""
+    with torch.no_grad():
+        return np.median(forward(model, x, [target])[target][:, 0].double().numpy())
+
+
+def _betti(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    shape = level_sets(model, x, target, _value(model, x, layer, target), source=layer, unit=0, points=400)
+    return shape.betti
+
+
+def _graph(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    graph = reeb_graph(model, x, target, source=layer, unit=0)
+    return graph.components, graph.loops
+
+
+def _brittle(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    # further components may have no variance, and then no direction
+    return sensitivity(PCA(2, svd_solver="full"), model, x, layer, draws=2, progress=False)["PCA"].angle
+
+
+def _kurtosis(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    with torch.no_grad():
+        return basis_kurtosis(forward(model, x, [layer])[layer], progress=False).value
+
+
+MEASURES = (
+    Measure("rank at every point", lambda *a: _map(*a).pointwise, KINDS),
+    Measure("dimension", lambda *a: _map(*a).dimension, KINDS),
+    Measure("joint row space", lambda *a: _map(*a).row_dimension, ("rotation", "affine")),
+    Measure("singular values", lambda *a: _map(*a).spectrum, ("rotation",)),
+    Measure("consistency", lambda *a: _map(*a).consistency, ("rotation",)),
+    Measure("Betti numbers of a level set", _betti, KINDS, exact=False),
+    Measure("components and loops of the Reeb graph", _graph, KINDS, exact=False),
+    Measure("sizes of level sets", lambda m, x, layer, target: level_set_sizes(decisions(m, x, target)).sizes, KINDS),
+    Measure("sensitivity of principal components", _brittle, ("rotation",)),
+    Measure("basis kurtosis", _kurtosis, ()),
+    Measure("inheritance", lambda m, x, layer, _: inheritance(m, x, layer, progress=False).participation, ()),
+)
+"""All measures, with what they declare. Neither of the last two is invariant to anything: they ask about the coordinates."""
+
+
+@dataclass(frozen=True, repr=False)
+class Invariance:
+    """What stayed when a layer was written in other coordinates.
+
+    Attributes:
+        layer: the layer.
+        measures: names.
+        kinds: of encodings.
+        change: largest relative change of each measure, shape (measures, kinds).
+        stayed: whether it is the same, shape (measures, kinds).
+        declared: whether the measure says that it would be, shape (measures, kinds).
+        function: largest relative change of the network's outputs by the encodings.
+    """
+
+    layer: str
+    measures: tuple[str, ...]
+    kinds: tuple[str, ...]
+    change: Floats
+    stayed: NDArray[np.bool_]
+    declared: NDArray[np.bool_]
+    function: float
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (measure, kind) that should have stayed and did not; expected empty."""
+        return tuple((self.measures[i], self.kinds[j]) for i, j in np.argwhere(self.declared & ~self.stayed))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per measure and kind: change, stayed, declared."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                (m, k, self.change[i, j], self.stayed[i, j], self.declared[i, j])
+                for i, m in enumerate(self.measures)
+                for j, k in enumerate(self.kinds)
+            ],
+            columns=["measure", "encoding", "change", "stayed", "declared"],
+        )
+
+    def __repr__(self) -> str:
+        """How many stayed."""
+        lines = [f"Invariance of {self.layer} (the network's outputs changed by {self.function:.1g}):"]
+        for i, name in enumerate(self.measures):
+            told = [
+                f"{k} {'stays' if self.stayed[i, j] else f'changes by {self.change[i, j]:.2g}'}"
+                for j, k in enumerate(self.kinds)
+            ]
+            lines.append(f"  {name}: {', '.join(told)}")
+        return "\n".join(lines)
+
+
+def invariance(
+    model: nn.Module, x: Any, layer: str | Site, target: str | Site = "output", *, measures: Sequence[Measure] = MEASURES,
+    kinds: Sequence[str] = KINDS, strength: float = 0.5, tolerance: float = 1e-5, seed: int = 0,
+) -> Invariance:  # fmt: skip
+    """Write a layer in other coordinates, the network's function left the same, and see which measures stay.
+
+    Args:
+        model: the network, in evaluation mode; all is computed in double precision.
+        x: rows of data, one tensor.
+        layer: module that is re-encoded by random rotations, affine maps and flows.
+        target: module that the maps from the layer end in.
+        measures: see ``Measure``; your own can be among them.
+        kinds: of encodings.
+        strength: of affine and smooth ones: nothing is stretched by more than e^strength.
+        tolerance: relative change that counts as the same.
+        seed: of the encodings.
+
+    Raises:
+        NetworkError: for unknown modules, or a network in training mode.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2), nn.Tanh(), nn.Linear(2, 3))
+        >>> found = invariance(model, torch.randn(60, 6), "1", measures=MEASURES[:1])
+        >>> found.broken, bool(found.stayed.all())
+        ((), True)
+    """
+    refuse_training(model)
+    (site, *_), (end, *_) = matching_names(model, layer), matching_names(model, target)
+    if not isinstance(x, torch.Tensor):
+        raise NetworkError(f"x is a {type(x).__name__}; expected a tensor of rows")
+    model = copy.deepcopy(model).double()
+    x = move(x, next((p.device for p in model.parameters()), torch.device("cpu")), torch.float64)
+    with torch.no_grad():
+        seen = forward(model, x, [site, end])
+    before = [np.asarray(m.of(model, x, site, end), dtype=float) for m in measures]
+    change = np.zeros((len(measures), len(kinds)))
+    function = 0.0
+    for j, kind in enumerate(kinds):
+        other, place = reencode(model, site, random_encoding(seen[site], kind, seed, strength))
+        end_there = Site(end.name, end.position, end.item)
+        with torch.no_grad():
+            out = forward(other, x, [end_there])[end_there]
+        function = max(function, float((out - seen[end]).abs().max() / seen[end].abs().max()))
+        for i, measure in enumerate(measures):
+            after = np.asarray(measure.of(other, x, place, end_there), dtype=float)
+            change[i, j] = _apart(before[i], after)
+    stayed = change <= tolerance
+    declared = np.array([[kind in measure.invariant for kind in kinds] for measure in measures])
+    return Invariance(str(site), tuple(m.name for m in measures), tuple(kinds), change, stayed, declared, function)
+
+
+def _apart(before: Floats, after: Floats) -> float:
+    """Largest difference relative to the largest number; infinite if there are not as many."""
+    if before.shape != after.shape:
+        return float("inf")
+    size = np.abs(before).max(initial=0.0)
+    return float(np.abs(before - after).max(initial=0.0) / (size or 1.0))
