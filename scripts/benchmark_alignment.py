@@ -190,10 +190,13 @@ def symmetric(case: str, seed: int) -> Row:
     found = align(p["a"], p["b"], seed=seed, starts=30, rows=800)
     want = SYMMETRIC[case]
     wrong = found.aligned and not right(found, p["ka"], p["kb"])
-    complete_orbit = found.symmetries.order == want if want else found.subspace_a.shape[1] == 0
+    # of a ring every place is like every other: all parts are one orbit, and no direction of its plane is determined
+    in_plane = float(np.linalg.norm(p["core"].T @ found.subspace_b, 2)) if found.subspace_b.shape[1] else 0.0
+    one_orbit = len(found.symmetries.orbits_b) == 1
+    complete_orbit = found.symmetries.order == want if want else one_orbit and in_plane < 0.5
     return {
         "verdict": found.verdict, "ambiguous": found.verdict.startswith("ambiguous"), "complete": bool(complete_orbit),
-        "certainly_wrong": bool(wrong),
+        "certainly_wrong": bool(wrong), "in_plane": in_plane,
     }  # fmt: skip
 
 
