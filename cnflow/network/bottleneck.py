@@ -37,6 +37,8 @@ class Bottleneck:
     """Held-out error of predicting the target from k numbers of the source.
 
     Attributes:
+        source: where the summary is read.
+        target: what is predicted.
         dims: k, shape (m,).
         error: squared error on held-out rows as a share of the target's variance there; 1 is no better than the mean. Shape (m,).
         std_error: of it, over the held-out rows, shape (m,).
@@ -44,6 +46,8 @@ class Bottleneck:
         rows: how many rows were held out.
     """
 
+    source: str
+    target: str
     dims: tuple[int, ...]
     error: Floats
     std_error: Floats
@@ -71,7 +75,7 @@ class Bottleneck:
         told = ", ".join(
             f"{k}: {e:.3g} ± {s:.1g}" for k, e, s in zip(self.dims, self.error, self.std_error, strict=True)
         )
-        return f"Bottleneck({self.rows} rows held out; {told})"
+        return f"Bottleneck({self.source} → k → {self.target}, {self.rows} rows held out; {told})"
 
 
 class _Through(nn.Module):
@@ -164,7 +168,7 @@ def train_bottleneck(
                 apart = (through(s[test]) - y[test]).square().sum(1) / spread
             errors.append(float(apart.mean()))
             bars.append(float(apart.std() / len(test) ** 0.5))
-    return Bottleneck(dims, np.array(errors), np.array(bars), np.array(linear), len(test))
+    return Bottleneck(str(f.source), str(f.target), dims, np.array(errors), np.array(bars), np.array(linear), len(test))
 
 
 def _reduced_rank(s: Tensor, y: Tensor, ridge: float = 1e-4) -> tuple[Tensor, Tensor]:
