@@ -277,11 +277,11 @@ def _imported(path: str, what: str) -> Any:
 def _width(model: nn.Module, x: Tensor, layer: str) -> int:
     """Outputs of a layer."""
     from cnflow.network.running import forward
-    from cnflow.network.sites import matching_names
+    from cnflow.network.sites import one_site
 
-    sites = matching_names(model, layer)
+    site = one_site(model, layer)
     with torch.no_grad():
-        return forward(model, x[:2], sites)[sites[0]].shape[1]
+        return forward(model, x[:2], [site])[site].shape[1]
 
 
 def _number(file: Path) -> int:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from cnflow.network.derivatives import jacobians, pull, push
 from cnflow.network.errors import NetworkError
 from cnflow.network.running import Call, forward, move, refuse_training, take
-from cnflow.network.sites import Site, matching_names
+from cnflow.network.sites import Site, one_site
 
 __all__ = ["Composite", "refuse_not_finite"]
 
@@ -51,7 +51,7 @@ class Composite:
         dtype: torch.dtype | None = torch.float64,
     ) -> None:  # fmt: skip
         refuse_training(model)
-        (self.source,), (self.target,) = (_one(model, place) for place in (source, target))
+        self.source, self.target = one_site(model, source), one_site(model, target)
         if self.source == self.target:
             raise NetworkError(f"source and target are both {self.source.name!r}; expected two places")
         held = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
@@ -191,15 +191,6 @@ class _Cuts(TorchFunctionMode):
             ):
                 self.first = name
         return out
-
-
-def _one(model: nn.Module, place: str | Site) -> list[Site]:
-    sites = matching_names(model, place)
-    if len(sites) != 1:
-        raise NetworkError(
-            f"{place!s} stands for {len(sites)} modules ({', '.join(s.name for s in sites[:6])}…); expected one"
-        )
-    return sites
 
 
 def refuse_not_finite(site: Site, rows: Tensor, offset: int = 0) -> None:

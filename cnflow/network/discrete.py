@@ -15,7 +15,7 @@ from torch import nn
 
 from cnflow.network.errors import NetworkError
 from cnflow.network.running import Call, batch_rows, forward, refuse_training, take
-from cnflow.network.sites import Site, matching_names
+from cnflow.network.sites import Site, one_site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,11 +211,9 @@ def decisions(
         100
     """
     refuse_training(model)
-    sites = matching_names(model, layer)
-    if len(sites) != 1:
-        raise NetworkError(f"{layer!s} stands for {len(sites)} modules; expected one")
+    site = one_site(model, layer)
     with torch.no_grad():
-        parts = [forward(model, take(x, rows), sites, call=call)[sites[0]].cpu() for rows in batch_rows(x, batch)]
+        parts = [forward(model, take(x, rows), [site], call=call)[site].cpu() for rows in batch_rows(x, batch)]
     scores = torch.cat(parts)
     if scores.is_floating_point():
         if scores.isnan().any():

@@ -15,7 +15,7 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import FixedGrid
 from cnflow.network.errors import NetworkError
-from cnflow.network.sites import INPUT, OUTPUT, Site, as_site, matching_names
+from cnflow.network.sites import INPUT, OUTPUT, Site, one_site
 
 __all__ = ["KINDS", "Encoding", "random_encoding", "reencode"]
 
@@ -184,9 +184,7 @@ def reencode(model: nn.Module, layer: str | Site, transform: Any) -> tuple[nn.Mo
         >>> bool((other(x) - model(x)).abs().max() < 1e-7), place.name
         (True, '1.code')
     """
-    site, *more = matching_names(model, layer)
-    if more:
-        raise NetworkError(f"{as_site(layer)} stands for {1 + len(more)} modules; expected one")
+    site = one_site(model, layer)
     if site.name in (INPUT, OUTPUT) and site.name not in dict(model.named_modules()):
         raise NetworkError(f"the network's {site.name} is not a layer: encode the data themselves, or name a module")
     code, decode = _both_ways(transform)

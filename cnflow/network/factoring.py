@@ -336,25 +336,21 @@ def _serving(
         seen[repr(summary)] = shown = swap(f, summary, rows, seed)
         return shown.reached >= REACHED and shown.error <= allowed
 
-    candidates = [of_source(row.vectors[:, :rank], f), of_target(column.vectors[:, :rank], f)]
-    if rank < row.dimension < f.shape[1]:
-        candidates.append(of_source(row.vectors[:, : row.dimension], f))
-    for summary in candidates:
-        # what spans all values of the target serves for certain
-        if (
-            summary.kind == "source"
-            and summary.dim > rank
-            and column.dimension <= summary.dim
-            and _spans(f, column, allowed)
-        ):
-            break
+    for summary in (of_source(row.vectors[:, :rank], f), of_target(column.vectors[:, :rank], f)):
         if serves(summary):
-            return summary.dim, summary, seen
-    if _spans(f, column, allowed):
+            return rank, summary, seen
+    # what spans all values of the target serves for certain
+    spans = _spans(f, column, allowed)
+    if rank < row.dimension < f.shape[1] and not (spans and column.dimension <= row.dimension):
+        summary = of_source(row.vectors[:, : row.dimension], f)
+        if serves(summary):
+            return row.dimension, summary, seen
+    if spans:
         return column.dimension, of_target(column.vectors[:, : column.dimension], f), seen
     values = torch.linalg.svd(f.value - f.value.mean(0), full_matrices=False)
     wide = int((values.S.square().cumsum(0) / values.S.square().sum() < 1 - allowed).sum()) + 1
-    return max(wide, column.dimension), of_target(values.Vh[: max(wide, column.dimension)].T, f), seen
+    wide = max(wide, column.dimension)
+    return wide, of_target(values.Vh[:wide].T, f), seen
 
 
 def _spans(f: Composite, column: _Joint, allowed: float) -> bool:
@@ -366,16 +362,14 @@ def _spans(f: Composite, column: _Joint, allowed: float) -> bool:
 def _recoded(f: Composite, found: Spectra, rows: Tensor, rank: int, count: int, seed: int) -> Floats:
     """Singular values after random smooth re-encodings of both layers, shape (encodings, m, q)."""
     kept = min(found.values.shape[1], rank + SHOWN)
-    few = Spectra(
-        found.values[:, :kept], found.left[..., :kept], found.right[..., :kept], found.tolerance, found.complete
-    )
+    values, left, right = (part[..., :kept].double() for part in (found.values, found.left, found.right))
+    few = Spectra(values, left, right, found.tolerance, found.complete)
+    at, value = f.at[rows].double(), f.value[rows].double()
     out = []
     for number in range(count):
         phi, psi = (
             random_encoding(acts.cpu(), "smooth", seed + 2 * number + i).to(f.device)
             for i, acts in enumerate((f.at, f.value))
         )
-        at, value = f.at[rows].double(), f.value[rows].double()
-        double = Spectra(few.values.double(), few.left.double(), few.right.double(), few.tolerance, few.complete)
-        out.append(recoded_spectra(double, at, value, phi.decode, phi(at), psi).cpu().numpy())
+        out.append(recoded_spectra(few, at, value, phi.decode, phi(at), psi).cpu().numpy())
     return np.stack(out) if out else np.zeros((0, len(rows), kept))

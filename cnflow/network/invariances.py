@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from cnflow.network.preimages import level_sets
 from cnflow.network.reeb import reeb_graph
 from cnflow.network.running import forward, move, refuse_training
 from cnflow.network.sensing import sensitivity
-from cnflow.network.sites import Site, matching_names
+from cnflow.network.sites import Site, one_site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,15 +44,17 @@ class Measure:
 
     Attributes:
         name: what it is called.
-        of: (model, x, layer, target) to numbers.
+        of: (model, x, layer, target) to numbers, or to a result that several measures are parts of, which is then made once.
         invariant: kinds of encodings of the layer that leave it as it is: "rotation", "affine", "smooth".
         exact: whether it then stays to rounding; else it is an estimate, of which only a change beyond 2 % says anything.
+        part: the numbers in the result.
     """
 
     name: str
     of: Place
     invariant: tuple[str, ...]
     exact: bool = True
+    part: Callable[[Any], Any] = lambda result: result
 
 
 def _map(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
@@ -85,11 +88,11 @@ def _kurtosis(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
 
 
 MEASURES = (
-    Measure("rank at every point", lambda *a: _map(*a).pointwise, KINDS),
-    Measure("dimension", lambda *a: _map(*a).dimension, KINDS),
-    Measure("joint row space", lambda *a: _map(*a).row_dimension, ("rotation", "affine")),
-    Measure("singular values", lambda *a: _map(*a).spectrum, ("rotation",)),
-    Measure("consistency", lambda *a: _map(*a).consistency, ("rotation",)),
+    Measure("rank at every point", _map, KINDS, part=attrgetter("pointwise")),
+    Measure("dimension", _map, KINDS, part=attrgetter("dimension")),
+    Measure("joint row space", _map, ("rotation", "affine"), part=attrgetter("row_dimension")),
+    Measure("singular values", _map, ("rotation",), part=attrgetter("spectrum")),
+    Measure("consistency", _map, ("rotation",), part=attrgetter("consistency")),
     Measure("Betti numbers of a level set", _betti, KINDS, exact=False),
     Measure("components and loops of the Reeb graph", _graph, KINDS, exact=False),
     Measure("sizes of level sets", lambda m, x, layer, target: level_set_sizes(decisions(m, x, target)).sizes, KINDS),
@@ -180,30 +183,34 @@ def invariance(
         ((), True)
     """
     refuse_training(model)
-    (site, *_), (end, *_) = matching_names(model, layer), matching_names(model, target)
+    site, end = one_site(model, layer), one_site(model, target)
     if not isinstance(x, torch.Tensor):
         raise NetworkError(f"x is a {type(x).__name__}; expected a tensor of rows")
     model = copy.deepcopy(model).double()
     x = move(x, next((p.device for p in model.parameters()), torch.device("cpu")), torch.float64)
     with torch.no_grad():
         seen = forward(model, x, [site, end])
-    before = [np.asarray(m.of(model, x, site, end), dtype=float) for m in measures]
+    before = _measured(measures, model, x, site, end)
     change = np.zeros((len(measures), len(kinds)))
     function = 0.0
     for j, kind in enumerate(kinds):
         other, place = reencode(model, site, random_encoding(seen[site], kind, seed, strength))
-        end_there = Site(end.name, end.position, end.item)
         with torch.no_grad():
-            out = forward(other, x, [end_there])[end_there]
+            out = forward(other, x, [end])[end]
         function = max(function, float((out - seen[end]).abs().max() / seen[end].abs().max()))
-        for i, measure in enumerate(measures):
-            after = np.asarray(measure.of(other, x, place, end_there), dtype=float)
-            change[i, j] = _apart(before[i], after)
+        after = _measured(measures, other, x, place, end)
+        change[:, j] = [_apart(one, two) for one, two in zip(before, after, strict=True)]
     stayed = (
         change <= np.array([tolerance if measure.exact else max(tolerance, ROUGH) for measure in measures])[:, None]
     )
     declared = np.array([[kind in measure.invariant for kind in kinds] for measure in measures])
     return Invariance(str(site), tuple(m.name for m in measures), tuple(kinds), change, stayed, declared, function)
+
+
+def _measured(measures: Sequence[Measure], *given: Any) -> list[Floats]:
+    """The numbers of each measure; what several are parts of is made once."""
+    made = {of: of(*given) for of in dict.fromkeys(measure.of for measure in measures)}
+    return [np.asarray(measure.part(made[measure.of]), dtype=float) for measure in measures]
 
 
 def _apart(before: Floats, after: Floats) -> float:

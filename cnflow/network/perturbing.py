@@ -18,7 +18,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
 from cnflow.network.running import Call, batch_rows, forward, move, refuse_training, rows_in, take
-from cnflow.network.sites import OUTPUT, Site, matching_names
+from cnflow.network.sites import OUTPUT, Site, one_site
 
 __all__ = ["Loss", "Move", "activations", "flat_moves", "other_moves", "sgd_moves"]
 
@@ -224,9 +224,7 @@ def activations(
     Raises:
         NetworkError: for an unknown module, several, or activations that are not finite.
     """
-    sites = matching_names(model, layer)
-    if len(sites) != 1:
-        raise NetworkError(f"layer {layer!s} stands for {len(sites)} modules; expected one")
+    site = one_site(model, layer)
     held = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
     device = held[0].device if held else torch.device("cpu")
     if dtype is not None and any(p.dtype != dtype for p in held):
@@ -234,8 +232,8 @@ def activations(
     parts = []
     with torch.no_grad():
         for some in batch_rows(x, CHUNK):
-            part = forward(model, move(take(x, some), device, dtype), sites, call=call)[sites[0]]
-            refuse_not_finite(sites[0], part, some.start)
+            part = forward(model, move(take(x, some), device, dtype), [site], call=call)[site]
+            refuse_not_finite(site, part, some.start)
             parts.append(part.cpu())
     return torch.cat(parts).numpy()
 
@@ -290,7 +288,7 @@ def _derivative(ground: _Ground, x: Any, step: float) -> LinearOperator:
     """Of the outputs by the parameters; or of a loss's gradient, and below it the gradient."""
     parameters = ground.parameters
     if ground.loss is None:
-        (site,) = matching_names(ground.model, ground.behaviour)
+        site = one_site(ground.model, ground.behaviour)
         out = forward(ground.model, x, [site], call=ground.call)[site]
         behaviour, like = str(site), torch.zeros_like(out, requires_grad=True)
     else:

@@ -15,7 +15,7 @@ from torch import nn
 
 from cnflow.network.errors import NetworkError
 from cnflow.network.running import Call, batch_rows, forward, refuse_training, take
-from cnflow.network.sites import Site, matching_names
+from cnflow.network.sites import Site, one_site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,9 +213,7 @@ def _read(
     """Values, shape (n,), and coordinates, shape (n, d)."""
     if isinstance(f, nn.Module):
         refuse_training(f)
-        sites = [site for place in (source, layer) for site in matching_names(f, place)]
-        if len(sites) != 2:
-            raise NetworkError(f"{source!s} and {layer!s} stand for {len(sites)} modules; expected one each")
+        sites = [one_site(f, place) for place in (source, layer)]
         with torch.no_grad():
             found = [forward(f, take(x, rows), sites, call=call) for rows in batch_rows(x, batch)]
         rows, out = (torch.cat([part[site] for part in found]).double().cpu().numpy() for site in sites)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnflow.network.errors import NetworkError
 
-__all__ = ["INPUT", "OUTPUT", "Site", "as_site", "matching_names"]
+__all__ = ["INPUT", "OUTPUT", "Site", "as_site", "matching_names", "one_site"]
 
 INPUT, OUTPUT = "input", "output"
 """What the network is fed, and what it returns; a module that is called so takes the name."""
@@ -181,3 +181,20 @@ def matching_names(model: nn.Module, patterns: str | Site | Sequence[str | Site]
         found |= {Site(name, site.position, site.item): None for name in hits}
     order = {name: i for i, name in enumerate(known)}
     return sorted(found, key=lambda site: order[site.name])
+
+
+def one_site(model: nn.Module, place: str | Site) -> Site:
+    """The site that a name stands for.
+
+    Args:
+        model: the network.
+        place: see ``matching_names``.
+
+    Raises:
+        NetworkError: for a name that no module has, or a wildcard that several have.
+    """
+    sites = matching_names(model, place)
+    if len(sites) > 1:
+        names = ", ".join(site.name for site in sites[:6]) + "…" * (len(sites) > 6)
+        raise NetworkError(f"{place!s} stands for {len(sites)} modules; expected one ({names})")
+    return sites[0]

@@ -59,15 +59,17 @@ def spectra(f: Composite, rows: Tensor, most: int = 1024, seed: int = 0, chunk: 
         Finding structure with randomness; Halko, Martinsson, Tropp 2011.
     """
     small = min(f.shape)
-    q = min(FIRST, small)
+    largest = min(small, most)
+    q = min(FIRST, largest)
     rng = torch.Generator(device="cpu").manual_seed(seed)
     while True:
         parts = [_part(f, part, q, rng) for part in rows.split(chunk)]
-        if q in (small, min(small, most)) or all(done for *_, done in parts):
+        done = all(each for *_, each in parts)
+        if done or q == largest:
             break
-        q = min(2 * q, small, most)
+        q = min(2 * q, largest)
     values, left, right = (torch.cat([part[i] for part in parts]) for i in range(3))
-    return Spectra(values, left, right, _rounding(f), q == small or all(done for *_, done in parts))
+    return Spectra(values, left, right, _rounding(f), done)
 
 
 def _rounding(f: Composite) -> float:

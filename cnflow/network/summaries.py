@@ -96,8 +96,7 @@ def swap(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, chunk: int
     """
     rng = torch.Generator().manual_seed(seed)
     turn = rows[torch.randperm(len(rows), generator=rng)]
-    start = torch.empty_like(turn)
-    start[:] = turn.roll(1)
+    start = turn.roll(1)
     apart, reached = 0.0, 0
     centre = f.at.mean(0)
     reach = 2 * (f.at - centre).norm(dim=1).max()
