@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from cnflow.network.derivatives import jacobians, pull, push
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, forward, move, refuse_training, take
+from cnflow.network.running import Call, forward, home, in_dtype, move, refuse_training, take
 from cnflow.network.sites import Site, one_site
 
 __all__ = ["Composite", "refuse_not_finite"]
@@ -54,14 +53,9 @@ class Composite:
         self.source, self.target = one_site(model, source), one_site(model, target)
         if self.source == self.target:
             raise NetworkError(f"source and target are both {self.source.name!r}; expected two places")
-        held = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
-        self.device = held[0].device if held else torch.device("cpu")
-        if dtype is None:
-            dtype = held[0].dtype if held else torch.get_default_dtype()
-        elif any(p.dtype != dtype for p in held):
-            model = copy.deepcopy(model).to(dtype)
-        self.model, self.call, self.dtype = model, call, dtype
-        self.x = move(x, self.device, dtype)
+        self.device, own = home(model)
+        self.model, self.call, self.dtype = model if dtype is None else in_dtype(model, dtype), call, dtype or own
+        self.x = move(x, self.device, self.dtype)
         with torch.no_grad():
             seen = forward(self.model, self.x, [self.source, self.target], call=call)
             self.at, self.value = seen[self.source], seen[self.target]

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist, squareform
 
-from cnflow.topology.diagrams import SHARE, RipsDiagrams, maxmin_landmarks, zeroth_diagram
+from cnflow.topology.diagrams import SHARE, RipsDiagrams, lasting, maxmin_landmarks, zeroth_diagram
 
 __all__ = ["count_apart", "covered", "intrinsic_rips"]
 
@@ -77,13 +77,7 @@ def intrinsic_rips(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = ripser(distance, distance_matrix=True, maxdim=max_dim, thresh=cap * (1 + 1e-6))["dgms"]
-    diagrams = [zeroth]
-    for diagram in found[1:]:
-        diagram = np.asarray(diagram, dtype=np.float64).reshape(-1, 2)
-        ratio = np.minimum(diagram[:, 1], cap) / diagram[:, 0]
-        order = np.argsort(-ratio, kind="stable")
-        # ripser works in single precision: what lives shorter than that does not live
-        diagrams.append(diagram[order[ratio[order] > 1 + 1e-6]])
+    diagrams = [zeroth, *(lasting(diagram, cap)[0] for diagram in found[1:])]
     told = RipsDiagrams(
         {2: diagrams}, chosen, points[chosen], float(nearest[reached].max()), len(points), alpha, cap, sides,
         time.perf_counter() - began,

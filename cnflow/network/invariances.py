@@ -22,7 +22,7 @@ from cnflow.network.inheriting import inheritance
 from cnflow.network.kurtosis import basis_kurtosis
 from cnflow.network.preimages import level_sets
 from cnflow.network.reeb import reeb_graph
-from cnflow.network.running import forward, move, refuse_training
+from cnflow.network.running import forward, home, move, refuse_training
 from cnflow.network.sensing import sensitivity
 from cnflow.network.sites import Site, one_site
 
@@ -187,7 +187,7 @@ def invariance(
     if not isinstance(x, torch.Tensor):
         raise NetworkError(f"x is a {type(x).__name__}; expected a tensor of rows")
     model = copy.deepcopy(model).double()
-    x = move(x, next((p.device for p in model.parameters()), torch.device("cpu")), torch.float64)
+    x = move(x, home(model)[0], torch.float64)
     with torch.no_grad():
         seen = forward(model, x, [site, end])
     before = _measured(measures, model, x, site, end)

@@ -17,7 +17,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, batch_rows, forward, move, refuse_training, rows_in, take
+from cnflow.network.running import Call, batch_rows, forward, home, in_dtype, move, refuse_training, rows_in, take
 from cnflow.network.sites import OUTPUT, Site, one_site
 
 __all__ = ["Loss", "Move", "activations", "flat_moves", "other_moves", "sgd_moves"]
@@ -225,10 +225,8 @@ def activations(
         NetworkError: for an unknown module, several, or activations that are not finite.
     """
     site = one_site(model, layer)
-    held = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
-    device = held[0].device if held else torch.device("cpu")
-    if dtype is not None and any(p.dtype != dtype for p in held):
-        model = _copy(model, dtype)
+    device, _ = home(model)
+    model = model if dtype is None else in_dtype(model, dtype)
     parts = []
     with torch.no_grad():
         for some in batch_rows(x, CHUNK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import INPUT, OUTPUT, Site
 
-__all__ = ["Call", "batch_rows", "forward", "move", "refuse_training", "rows_in", "take"]
+__all__ = ["Call", "batch_rows", "forward", "home", "in_dtype", "move", "refuse_training", "rows_in", "take"]
 
 Call = Callable[[nn.Module, Any], Any]
 """How the network is called with a batch, where calling it with the batch itself will not do."""
@@ -86,6 +87,21 @@ def take(batch: Any, rows: Any) -> Any:
 def move(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """The batch on a device; what is floating there in that number type."""
     return _each(batch, lambda part: part.to(device, dtype if part.is_floating_point() else None))
+
+
+def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and number type of a network: of its first parameter or buffer of real numbers, else what is the default."""
+    for held in (*model.parameters(), *model.buffers()):
+        if held.is_floating_point():
+            return held.device, held.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network in a number type: itself if all is in it already, else a copy."""
+    held = (*model.parameters(), *model.buffers())
+    other = any(part.is_floating_point() and part.dtype != dtype for part in held)
+    return copy.deepcopy(model).to(dtype) if other else model
 
 
 def batch_rows(batch: Any, size: int) -> Iterator[slice]:

@@ -19,7 +19,7 @@ from cnflow.network.errors import NetworkError
 from cnflow.network.factoring import factorization
 from cnflow.network.kurtosis import basis_kurtosis
 from cnflow.network.preimages import level_sets
-from cnflow.network.running import Call, forward, move
+from cnflow.network.running import Call, forward, home, move
 from cnflow.network.sites import Site, as_site, matching_names
 from cnflow.network.weights import load_weights
 
@@ -189,9 +189,8 @@ class TrainingTrace(Callback):
             yield place, "consistency", found.consistency, float("nan")
         if self.layers:
             sites = matching_names(model, self.layers)
-            device = next((p.device for p in model.parameters()), torch.device("cpu"))
             with torch.no_grad():
-                acts = forward(model, move(self.x, device), sites, call=self.call)
+                acts = forward(model, move(self.x, home(model)[0]), sites, call=self.call)
             for site in sites:
                 yield from self._of_layer(str(site), acts[site].double().cpu().numpy())
         for layer, value in self.level_sets:

@@ -17,7 +17,7 @@ from cnflow.topology.density import DensityError, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RipsDiagrams", "covering_radius", "maxmin_landmarks", "rips", "zeroth_diagram"]
+__all__ = ["RipsDiagrams", "covering_radius", "lasting", "maxmin_landmarks", "rips", "zeroth_diagram"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -309,18 +309,32 @@ def rips(
             )  # fmt: skip
         ordered = [zeroth]
         for dim, diagram in enumerate(found["dgms"][1:], 1):
-            diagram = np.asarray(diagram, dtype=np.float64).reshape(-1, 2)
-            ratio = np.minimum(diagram[:, 1], cap) / diagram[:, 0]
-            # ripser works in single precision: what lives shorter than that does not live
-            order = np.argsort(-ratio, kind="stable")
-            order = order[ratio[order] > 1 + 1e-6]
-            ordered.append(diagram[order])
+            diagram, order = lasting(diagram, cap)
+            ordered.append(diagram)
             if dim == 1 and wanted:
                 kept = [found["cocycles"][1][i] for i in order]
         diagrams[int(prime)] = ordered
     return RipsDiagrams(
         diagrams, chosen, points, radius, len(rows), alpha, cap, shares, time.perf_counter() - began, kept
     )
+
+
+def lasting(diagram: ArrayLike, cap: float) -> tuple[Floats, Ints]:
+    """Classes of one dimension that are more than rounding, the longest death / birth first.
+
+    Args:
+        diagram: births and deaths as ripser gives them, shape (m, 2).
+        cap: death of what does not end before it.
+
+    Returns:
+        (births and deaths, shape (m', 2); which of those given they are, shape (m',)).
+    """
+    diagram = np.asarray(diagram, dtype=np.float64).reshape(-1, 2)
+    ratio = np.minimum(diagram[:, 1], cap) / diagram[:, 0]
+    # ripser works in single precision: what lives shorter than that does not live
+    order = np.argsort(-ratio, kind="stable")
+    order = order[ratio[order] > 1 + 1e-6]
+    return diagram[order], order
 
 
 def zeroth_diagram(tree: Floats, share: Floats, cap: float) -> tuple[Floats, Floats]:
