@@ -155,14 +155,15 @@ def train_bottleneck(
                         now = float((through(s[check]) - y[check]).square().mean())
                     if now < best:
                         best, kept = now, {name: value.clone() for name, value in through.state_dict().items()}
+                if step == steps:
+                    break
                 rows = learn[torch.randint(len(learn), (min(batch, len(learn)),), generator=rng)]
                 loss = (through(s[rows]) - y[rows]).square().mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-                if step < steps:
-                    schedule.step()
-                    bar.update()
+                schedule.step()
+                bar.update()
             through.load_state_dict(kept)
             with torch.no_grad():
                 apart = (through(s[test]) - y[test]).square().sum(1) / spread
