@@ -15,8 +15,10 @@ _HOMES = {
     "NoiseCheck": "cnflow.flow",
     "Spectrum": "cnflow.flow",
     "SpectrumPath": "cnflow.flow",
+    "Selection": "cnflow.flow",
     "align": "cnflow.alignment",
     "check_noise": "cnflow.flow",
+    "fit": "cnflow.routing",
     "level_sets": "cnflow.topology",
     "load_flow": "cnflow.flow",
     "ngca": "cnflow.flow",
@@ -26,6 +28,10 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

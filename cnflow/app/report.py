@@ -95,14 +95,16 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
         "dim": flow.dim,
         "core_dim": flow.core_dim,
         "width_profile": list(flow.width_profile),
+        "core": None if flow.selection is None else flow.selection.statement(),
+        "selection": None if flow.selection is None else flow.selection.to_dict(),
         "columns": [round(c, 4) for c in model.columns()],
         "unit": "nats",
         "nll": nll,
-        "budget": _budget(flow, splits[held_out]),
+        "budget": None if model.routes else _budget(flow, splits[held_out]),
         "noise_check": {"split": held_out, **check.to_dict()},
         "steps": model.trainer.global_step,
         "pruned_at": model.pruned_at,
-        "seconds": round(history.seconds, 1),
+        "seconds": round(history.seconds + model.seconds, 1),
     }
     planted = getattr(data, "planted", None)
     if planted is not None:
@@ -130,6 +132,8 @@ def write_report(
     summary, check = summarise(model, data, history)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2))
     held_out = summary["noise_check"]["split"]
+    if summary["core"]:
+        print(f"\n{model.flow.selection}")
     print(
         f"\n{folder}: width profile {' → '.join(map(str, summary['width_profile']))}; {held_out} NLL "
         f"{summary['nll'][held_out]['nll']:.3f} ± {summary['nll'][held_out]['nll_se']:.3f} nats"
@@ -159,7 +163,7 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    from cnflow.plot import plot_columns, plot_core, plot_losses, plot_noise, plot_samples
+    from cnflow.plot import plot_core, plot_noise, plot_samples
 
     folder.mkdir(parents=True, exist_ok=True)
     flow = model.flow
@@ -189,6 +193,27 @@ def draw(
     plot_noise(noise, check, ax=figure.subplots())
     save("noise", figure)
 
+    if model.routes:
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        flow.selection.plot(figure.subplots())
+        save("selection", figure)
+    else:
+        _draw_training(save, model, history)
+    samples = flow.sample((min(len(x), 2000),), generator=torch.Generator().manual_seed(model.seed))
+    save("samples", plot_samples(x.numpy()[:2000], samples.numpy()))
+    if hasattr(data, "to_images"):
+        save("directions", _core_walk(flow, data, x, leading, order))
+        save("noise_only", _noise_only(flow, data, x, model.seed))
+        save("sample_images", _sample_images(data, x, samples))
+    return files
+
+
+def _draw_training(save: Any, model: NarrowingModule, history: History) -> None:
+    """Columns and losses against steps."""
+    from matplotlib.figure import Figure
+
+    from cnflow.plot import plot_columns, plot_losses
+
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     chosen_by = next((p for p in model.penalties if isinstance(p, ColumnPenalty)), None)
     limits = (None, None) if chosen_by is None else (chosen_by.floor, chosen_by.cap)
@@ -198,13 +223,6 @@ def draw(
     metrics = history.metrics().set_index("step")
     wanted = [c for c in metrics.columns if c.startswith(("train/", "val/"))]
     save("losses", plot_losses(metrics[wanted], model.pruned_at, penalty_unit="unweighted"))
-    samples = flow.sample((min(len(x), 2000),), generator=torch.Generator().manual_seed(model.seed))
-    save("samples", plot_samples(x.numpy()[:2000], samples.numpy()))
-    if hasattr(data, "to_images"):
-        save("directions", _core_walk(flow, data, x, leading, order))
-        save("noise_only", _noise_only(flow, data, x, model.seed))
-        save("sample_images", _sample_images(data, x, samples))
-    return files
 
 
 def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, leading: list[int], order: list[int]) -> Any:

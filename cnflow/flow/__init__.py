@@ -15,6 +15,8 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
 from cnflow.flow.passage import Passage, passage
+from cnflow.flow.routing import RoutingField
+from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Transport
 from cnflow.flow.store import CheckpointError, load_flow, save_flow
 
@@ -35,6 +37,8 @@ __all__ = [
     "NoiseCheck",
     "NoiseMixture",
     "Passage",
+    "RoutingField",
+    "Selection",
     "Solver",
     "Spectrum",
     "SpectrumPath",

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from cnflow.flow.autoregressive import AutoregressiveMixture
+from cnflow.flow.divergence import Divergence
+from cnflow.flow.ode import Adaptive, Solver
+from cnflow.flow.stage import Stages
+
 __all__ = ["NoiseMixture"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -24,11 +29,16 @@ class NoiseMixture(nn.Module):
     in it (:meth:`tilt_core`): with u the standardised h, component k is a standard Gaussian of (1 + T_k) u, T_k strictly lower
     triangular. A patch of a curved surface takes one tilted component where it takes several diagonal ones.
 
+    The core may instead have a density of its own, :meth:`set_core`: another density than the mixture, a CNF over either, or
+    both. Then the mixture's columns in the core are without meaning.
+
     Args:
         dim: number of directions D.
         components: number of mixture components K.
 
     Attributes:
+        density: the core's own density, on k directions; None for the mixture.
+        flow: stages of a CNF on the core that ends in that density; None without.
         core: bool mask, shape (D,); False for a direction that is noise.
         tilt: T of every component, shape (K, k, k), of which only what is below the diagonal counts; None if diagonal.
 
@@ -52,6 +62,31 @@ class NoiseMixture(nn.Module):
         self.log_ratio = nn.Parameter(torch.zeros(components, dim))
         self.register_buffer("core", torch.ones(dim, dtype=torch.bool))
         self.register_parameter("tilt", None)
+        self.density: AutoregressiveMixture | None = None
+        self.flow: Stages | None = None
+        self.solver: Solver = Adaptive()
+        self.register_buffer("core_mean", None)
+        self.register_buffer("core_variance", None)
+
+    def set_core(
+        self, density: AutoregressiveMixture | None, flow: Stages | None, mean: Tensor, variance: Tensor
+    ) -> NoiseMixture:
+        """Give the core a density of its own; returns self.
+
+        Args:
+            density: on k directions; None for the mixture.
+            flow: stages on k directions; None without.
+            mean: of the core, shape (k,).
+            variance: of the core, shape (k,).
+        """
+        self.density, self.flow = density, flow
+        self.core_mean, self.core_variance = mean.to(self.mean), variance.to(self.mean)
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether the core's density is the mixture itself."""
+        return self.density is None and self.flow is None
 
     @torch.no_grad()
     def fit(self, z: Tensor, seed: int = 0, regularisation: float = 1e-3, max_rows: int = 5_000) -> None:
@@ -105,6 +140,30 @@ class NoiseMixture(nn.Module):
         self.tilt = nn.Parameter(self.mean.new_zeros(self.components, size, size))
         return self
 
+    @torch.no_grad()
+    def set_mixture(self, weights: Tensor, means: Tensor, covariances: Tensor) -> NoiseMixture:
+        """Make the core this mixture; returns self.
+
+        Args:
+            weights: shape (K,).
+            means: shape (K, k).
+            covariances: full, shape (K, k, k).
+        """
+        # u = (1 + T) (h - mean) / std has unit covariance: the inverse Cholesky factor, divided by its diagonal
+        root = torch.linalg.cholesky(covariances.double())
+        eye = torch.eye(root.shape[1]).to(root)
+        inverse = torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
+        std = 1 / inverse.diagonal(dim1=1, dim2=2)
+        self.tilt_core().tilt.copy_(inverse * std[:, None, :] - eye)
+        mean, log_std = weights @ means, weights @ std.log()
+        self.logits.copy_(weights.clamp_min(1e-12).log())
+        self.mean[self.core], self.log_std[self.core] = mean.to(self.mean), log_std.to(self.mean)
+        self.shift[:, self.core], self.log_ratio[:, self.core] = (
+            (means - mean).to(self.mean),
+            (std.log() - log_std).to(self.mean),
+        )
+        return self
+
     def _mixing(self) -> Tensor:
         """1 + T of every component, shape (K, k, k)."""
         return torch.tril(self.tilt, -1) + torch.eye(self.tilt.shape[1]).to(self.tilt)
@@ -139,6 +198,10 @@ class NoiseMixture(nn.Module):
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of every direction, shapes (D,): of the Gaussian that a column becomes when it is pruned."""
+        if self.core_mean is not None:
+            mean, variance = self.mean.clone(), torch.exp(2 * self.log_std)
+            mean[self.core], variance[self.core] = self.core_mean, self.core_variance
+            return mean, variance
         weights = torch.softmax(self.logits, 0)[:, None]
         means, variances = self.mean + self.shift, self.covariances()
         variances = variances if self.tilt is None else torch.diagonal(variances, dim1=1, dim2=2)
@@ -222,6 +285,14 @@ class NoiseMixture(nn.Module):
         """Log-density in nats of the core h, shape (n, k); returns shape (n,)."""
         if h.shape[1] == 0:
             return h.sum(1)
+        if self.flow is not None:
+            way = self.flow.carry(h, 0.0, 1.0, self.solver, divergence=Divergence().exact)
+            return self._inner_log_prob(way.z) + way.log_det
+        return self._inner_log_prob(h)
+
+    def _inner_log_prob(self, h: Tensor) -> Tensor:
+        if self.density is not None:
+            return self.density.log_prob(h)
         mean = (self.mean + self.shift)[:, self.core]
         log_std = (self.log_std + self.log_ratio)[:, self.core]
         scaled = (h[:, None, :] - mean) * torch.exp(-log_std)
@@ -259,7 +330,13 @@ class NoiseMixture(nn.Module):
                 self._mixing()[k], noise[:, self.core, None], upper=False, unitriangular=True
             )
             noise = noise.masked_scatter(self.core, tilted[:, :, 0])
-        return self.mean + self.shift[k] + torch.exp(self.log_std + self.log_ratio[k]) * noise
+        z = self.mean + self.shift[k] + torch.exp(self.log_std + self.log_ratio[k]) * noise
+        if self.plain:
+            return z
+        h = z[:, self.core] if self.density is None else self.density.rsample(n, generator)
+        if self.flow is not None:
+            h = self.flow.carry(h, 1.0, 0.0, self.solver).z
+        return z.masked_scatter(self.core.expand_as(z), h)
 
     def extra_repr(self) -> str:
         """Width, components and the size of the core."""

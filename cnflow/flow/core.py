@@ -70,10 +70,13 @@ def core_density(base: NoiseMixture) -> CoreDensity:
     Raises:
         ValueError: if no direction is core, so that there is nothing to describe.
     """
-    if not bool(base.core.any()):
+    if not base.plain:
         raise ValueError(
-            "this flow has no core: every direction was routed to noise. Lower the weight of the column penalty."
+            "the core's density is a flow or an autoregressive density, not a mixture, so that it has no components: use "
+            "flow.at(-1), which has log_prob and sample"
         )
+    if not bool(base.core.any()):
+        raise ValueError("this flow has no core: every direction was routed to noise")
     mean = (base.mean + base.shift)[:, base.core]
     if base.tilt is not None:
         parts = MultivariateNormal(mean, scale_tril=base.scale_tril(), validate_args=False)

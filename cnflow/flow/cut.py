@@ -144,7 +144,7 @@ class FlowCut:
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
-        rows = self.flow.checked(x).reshape(-1, self.flow.dim)
+        rows = self.flow.checked(x).reshape(-1, self.flow.columns)
         parts = [self._encode(part, solver) for part in rows.split(chunk)]
         return Narrowed(*(torch.cat(each) for each in zip(*parts, strict=True)))
 

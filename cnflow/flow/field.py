@@ -52,6 +52,19 @@ class VelocityField(nn.Module):
         velocity, pulled = torch.autograd.functional.vjp(lambda state: self(t, state), z, probe, create_graph=keep)
         return velocity, pulled
 
+    def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor] | None:
+        """Solution of the ODE in closed form from time ``start`` to ``end``, either way, where there is one.
+
+        Args:
+            z: states at ``start``, shape (n, k).
+            start: time to start at.
+            end: time to end at.
+
+        Returns:
+            State at ``end``, shape (n, k), and log-determinant in nats, shape (n,); None if a solver is needed.
+        """
+        return None
+
     def built(self) -> dict[str, Any]:
         """What ``build`` needs beside the width to make the weights again, as plain numbers."""
         return {}

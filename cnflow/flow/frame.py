@@ -1,52 +1,78 @@
-"""The frame: an affine change of coordinates that keeps the metric of the data."""
+"""The frame: an affine change of coordinates, kept in float64."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["Frame"]
 
+KEPT = ("mean", "weight", "back", "volume", "reach")
+"""Buffers that stay in float64 whatever the dtype of the flow."""
+
 
 class Frame(nn.Module):
-    """Shift, divide by ONE scalar, rotate: z = R (x - mean) / scale.
+    """z = R W (x - mean): W any matrix of full row rank, R a rotation that may be learned.
 
-    A full whitening would throw the metric of the data away, and with it the meaning of "cheap to
-    remove"; a scalar scale keeps it. R is orthogonal and learned, R = R0 exp(A - Aᵀ), so that it
-    starts at R0 and never leaves the orthogonal group.
+    The numbers are kept in float64, and rows are centred in float64, so that an offset of 10⁶ or a column in other
+    units costs no digits.
+    With fewer directions r than columns d, rows live in a plane: the columns outside it are constant, or combinations of
+    others. Densities are then densities on the plane, and a row off the plane has density zero.
 
     Args:
-        dim: width d of the data.
+        dim: number of columns d.
+        rank: number of directions r, default d.
+        learned: whether R is learned, R = exp(A - Aᵀ); otherwise it is the identity.
 
     Attributes:
-        mean: shape (d,), in the units of the data.
-        scale: scalar, in the units of the data.
-        skew: the parameter A, shape (d, d); only its skew part acts.
+        mean: shape (d,).
+        weight: W, shape (r, d).
+        back: its right inverse, shape (d, r).
+        volume: log |det W| on the plane, nats, scalar.
+        reach: distance from the plane, in units of the data, up to which a row counts as in it; scalar.
+        skew: the parameter A, shape (r, r), of which only the skew part acts; None unless learned.
 
     Example:
         >>> frame = Frame(3)
         >>> frame.set(torch.ones(3), torch.tensor(2.0), torch.eye(3))
-        >>> frame(torch.ones(1, 3) * 5)
-        tensor([[2., 2., 2.]], grad_fn=<MmBackward0>)
+        >>> frame(torch.ones(1, 3) * 5).detach()
+        tensor([[2., 2., 2.]])
         >>> round(float(frame.log_det), 4)
         -2.0794
     """
 
     mean: Tensor
-    scale: Tensor
-    start: Tensor
+    weight: Tensor
+    back: Tensor
+    volume: Tensor
+    reach: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, rank: int | None = None, *, learned: bool = True) -> None:
         super().__init__()
-        self.dim = dim
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("start", torch.eye(dim))
-        self.skew = nn.Parameter(torch.zeros(dim, dim))
+        self.dim, self.rank = dim, dim if rank is None else rank
+        options = {"dtype": torch.float64}
+        self.register_buffer("mean", torch.zeros(dim, **options))
+        self.register_buffer("weight", torch.eye(self.rank, dim, **options))
+        self.register_buffer("back", torch.eye(dim, self.rank, **options))
+        self.register_buffer("volume", torch.zeros((), **options))
+        self.register_buffer("reach", torch.full((), torch.inf, **options))
+        self.register_buffer("kind", torch.empty(0), persistent=False)  # the dtype of the flow
+        self.register_parameter("skew", nn.Parameter(torch.zeros(self.rank, self.rank)) if learned else None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frame:
+        exact = {name: self._buffers[name] for name in KEPT}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            moved = self._buffers[name]
+            if moved.dtype != torch.float64:
+                self._buffers[name] = value.to(moved.device)
+        return self
 
     @torch.no_grad()
     def set(self, mean: Tensor, scale: Tensor, rotation: Tensor) -> None:
-        """Set the frame.
+        """Set a frame that keeps the metric of the data: shift, divide by one scalar, rotate.
 
         Args:
             mean: shape (d,).
@@ -65,29 +91,70 @@ class Frame(nn.Module):
             )
         if not float(scale) > 0:
             raise ValueError(f"scale must be positive; got {float(scale)}. Is every row of the data the same?")
-        self.mean.copy_(mean)
-        self.scale.copy_(scale)
-        self.start.copy_(rotation)
-        self.skew.zero_()
+        left, _, right = torch.linalg.svd(rotation.double())
+        rotation = left @ right  # orthogonal to float64 as well
+        self.set_linear(mean, rotation / scale, rotation.T * scale, -self.dim * torch.log(scale.double()))
+
+    @torch.no_grad()
+    def set_linear(self, mean: Tensor, weight: Tensor, back: Tensor, volume: Tensor, reach: float = torch.inf) -> None:
+        """Set the affine map; see the attributes of the class. R becomes the identity.
+
+        Raises:
+            ValueError: if W times its inverse is not the identity.
+        """
+        error = float(
+            (weight.double() @ back.double() - torch.eye(self.rank, dtype=torch.float64).to(weight.device)).abs().max()
+        )
+        if not error < 1e-6:
+            raise ValueError(f"back must be a right inverse of weight; got |W back - I| up to {error:.1e}")
+        for name, value in (("mean", mean), ("weight", weight), ("back", back), ("volume", volume)):
+            getattr(self, name).copy_(value)
+        self.reach.fill_(reach)
+        if self.skew is not None:
+            self.skew.zero_()
+
+    @property
+    def turn(self) -> Tensor | None:
+        """R, shape (r, r); None if it is not learned."""
+        return None if self.skew is None else torch.linalg.matrix_exp(self.skew - self.skew.T)
+
+    @property
+    def matrix(self) -> Tensor:
+        """R W, float64, shape (r, d)."""
+        return self.weight if self.skew is None else self.turn.double() @ self.weight
+
+    @property
+    def scale(self) -> Tensor:
+        """Geometric mean of the scales, in the units of the data per unit of z, scalar."""
+        return torch.exp(-self.volume / max(1, self.rank)).to(self.kind.dtype)
 
     @property
     def rotation(self) -> Tensor:
-        """R, orthogonal, shape (d, d): row i is direction i written in the coordinates of the data."""
-        return self.start @ torch.linalg.matrix_exp(self.skew - self.skew.T)
+        """R W times the scale, shape (r, d): a rotation if the frame keeps the metric of the data."""
+        return (self.matrix * torch.exp(-self.volume / max(1, self.rank))).to(self.kind.dtype)
 
     @property
     def log_det(self) -> Tensor:
-        """log |det dz/dx| = -d log(scale), scalar, in nats."""
-        return -self.dim * torch.log(self.scale)
+        """log |det dz/dx| on the plane, scalar, in nats."""
+        return self.volume.to(self.kind.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Carry data x, shape (n, d), into the frame; returns shape (n, d)."""
-        return ((x - self.mean) / self.scale) @ self.rotation.T
+        """Carry data x, shape (n, d), into the frame; shape (n, r), in the dtype of the flow."""
+        z = ((x.double() - self.mean) @ self.weight.T).to(self.kind.dtype)
+        turn = self.turn
+        return z if turn is None else z @ turn.T
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Carry z, shape (n, d), back to the coordinates of the data; returns shape (n, d)."""
-        return (z @ self.rotation) * self.scale + self.mean
+        """Carry z, shape (n, r), back to the coordinates of the data, float64, shape (n, d)."""
+        turn = self.turn
+        rows = z if turn is None else z @ turn
+        return rows.double() @ self.back.T + self.mean
+
+    def off(self, x: Tensor) -> Tensor:
+        """Which rows of x, shape (n, d), do not lie in the plane of the training rows, bool, shape (n,)."""
+        rows = x.double() - self.mean
+        return (rows - rows @ self.weight.T @ self.back.T).norm(dim=1) > self.reach
 
     def extra_repr(self) -> str:
         """Width and scale."""
-        return f"dim={self.dim}, scale={float(self.scale):.4g}"
+        return f"dim={self.dim}, rank={self.rank}, scale={float(self.scale):.4g}"

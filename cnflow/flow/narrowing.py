@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +20,9 @@ from cnflow.flow.frame import Frame
 from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver
-from cnflow.flow.stage import Stages, Transport
+from cnflow.flow.routing import RoutingField
+from cnflow.flow.selection import Selection
+from cnflow.flow.stage import Stage, Stages, Transport
 from cnflow.flow.start import frame_rotation
 
 __all__ = ["NarrowingFlow"]
@@ -44,6 +47,10 @@ class NarrowingFlow(nn.Module):
         solver: the solver that training uses.
         evaluation: the solver that everything else uses.
         stages: number of stages, equal stretches of depth; a direction can retire at every boundary between them.
+        profile: widths of routing stages, such as (10, 3): 10 active directions, of which 3 stay. Then the stages route and do
+            nothing else, ``field`` and ``stages`` are not read, and the core is a linear function of the data. The first width is
+            the rank of the frame.
+        hidden: units per hidden layer of routing stages.
         lift: directions m of independent Gaussian noise a that are added to every row before anything else (Augment), so that
             the flow has D = d + m. What it knows is p(x, a); see :meth:`bound` for p(x).
 
@@ -57,7 +64,9 @@ class NarrowingFlow(nn.Module):
         Nielsen, Jaini, Hoogeboom, Winther, Welling: SurVAE flows (2020), for the lift.
 
     Attributes:
-        dim: number of directions D of the latent space, lifted ones included.
+        dim: number of directions D of the latent space, lifted ones included; less than the columns where those are collinear.
+        columns: number of columns of the rows that the frame reads, lifted ones included.
+        selection: how the size of the core was chosen; None if it was not chosen by :func:`cnflow.fit`.
         lift_std: standard deviation of the lifted noise, in data units: the root mean variance of the columns.
         stages: the stages, in order of depth.
 
@@ -82,21 +91,47 @@ class NarrowingFlow(nn.Module):
         evaluation: Solver | None = None,
         stages: int = 1,
         lift: int = 0,
+        profile: Sequence[int] | None = None,
+        hidden: int = 64,
     ) -> None:
         super().__init__()
+        if profile is not None:
+            stages = len(profile) - 1
+            if (
+                lift
+                or any(a < b for a, b in zip((dim, *profile), profile, strict=False))
+                or min(profile) < 0
+                or stages < 1
+            ):
+                raise ValueError(
+                    "a profile is a list of widths that never grows, such as (10, 3): at most dim active directions, then what "
+                    f"stays after every stage, without a lift; got {tuple(profile)} with dim={dim}, lift={lift}"
+                )
         if dim < 1 or stages < 1:
             raise ValueError(f"a flow needs at least one direction and one stage; got dim={dim}, stages={stages}")
         if lift < 0:
             raise ValueError(f"lift is a number of added directions, 0 or more; got {lift}")
         self.data_dim, self.lift = dim, lift
-        dim = self.dim = dim + lift
+        self.columns = dim + lift
+        dim = self.dim = self.columns if profile is None else profile[0]
         self.register_buffer("lift_std", torch.ones(()), persistent=lift > 0)
+        self.selection: Selection | None = None
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()
-        self.frame = Frame(dim)
+        self.profile = None if profile is None else tuple(profile)
+        self.frame = Frame(self.columns, dim, learned=profile is None)
         self.base = NoiseMixture(dim, components)
-        self.stages = Stages.build(field or MLPField(), dim, stages)
+        self.base.solver = self.evaluation
+        if profile is None:
+            self.stages = Stages.build(field or MLPField(), dim, stages)
+        else:
+            self.stages = Stages()
+            for active, kept in itertools.pairwise(profile):
+                routing = RoutingField(kept, hidden, stages)
+                routing.build(active)
+                self.stages.append(Stage(routing, torch.arange(dim) < active))
+            self.base.core.copy_(torch.arange(dim) < profile[-1])
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +245,7 @@ class NarrowingFlow(nn.Module):
             return self.bound(x, lift_samples, solver=solver, chunk=chunk).value
         rows = self.checked(x)
         if isinstance(x, Tensor):
-            return self._log_prob(rows.reshape(-1, self.dim), solver).reshape(rows.shape[:-1])
+            return self._log_prob(rows.reshape(-1, self.columns), solver).reshape(rows.shape[:-1])
         with torch.no_grad():
             return torch.cat([self._log_prob(part, solver) for part in rows.split(chunk)])
 
@@ -251,7 +286,7 @@ class NarrowingFlow(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
             weights = []
             for _ in range(lift_samples):
-                joint = self.lifted(rows, generator).reshape(-1, self.dim)
+                joint = self.lifted(rows, generator).reshape(-1, self.columns)
                 parts = [joint] if isinstance(x, Tensor) else joint.split(chunk)
                 each = torch.cat([self._log_prob(part, solver) for part in parts]) - self.lift_log_prob(joint)
                 weights.append(each.reshape(rows.shape[:-1]))
@@ -273,7 +308,8 @@ class NarrowingFlow(nn.Module):
 
     def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
         way = self.transport(rows, solver=solver or self.evaluation)
-        return self.base.log_prob(way.z) + way.log_det
+        value = self.base.log_prob(way.z) + way.log_det
+        return value if self.dim == self.columns else value.masked_fill(self.frame.off(rows), -torch.inf)
 
     def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
         """Split rows x, shape (n, d), into core and noise; see :meth:`FlowCut.encode`."""
@@ -308,9 +344,9 @@ class NarrowingFlow(nn.Module):
     # -- core and noise --------------------------------------------------------------------------------------------
 
     @property
-    def core(self) -> CoreDensity:
-        """The core's own density: ``log_prob``, ``sample``, ``components``."""
-        return core_density(self.base)
+    def core(self) -> CoreDensity | FlowCut:
+        """The core's own density: ``log_prob``, ``sample``, and ``components`` where it is a mixture."""
+        return core_density(self.base) if self.base.plain else self.at(-1)
 
     @property
     def noise(self) -> torch.distributions.Independent:
@@ -410,7 +446,7 @@ class NarrowingFlow(nn.Module):
         self.base.prune(core)
         if active is None:
             return self
-        rows = self.base.mean.new_empty(0, self.dim) if x is None else self.checked(x)
+        rows = self.base.mean.new_empty(0, self.columns) if x is None else self.checked(x)
         still = torch.ones_like(self.base.core)
         for s, stage in enumerate(self.stages):
             still = still & (active[s].to(still.device) | self.base.core)
@@ -440,9 +476,12 @@ class NarrowingFlow(nn.Module):
         Raises:
             ValueError: for another width, or rows that are not finite; ``what`` is its name in the message.
         """
-        lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.dim,)
-        width = (self.data_dim if lifted else self.dim) if width is None else width
-        rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean)
+        lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.columns,)
+        state = what != "x"
+        width = (self.data_dim if lifted else self.columns) if width is None else width
+        rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean.device)
+        # rows of data stay as precise as they came, until the frame has centred them
+        rows = rows.to(self.base.mean) if state or not rows.is_floating_point() else rows
         if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(
                 f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "

@@ -127,11 +127,16 @@ class Stages(nn.ModuleList):
             if last - first <= 1e-12 or not bool(active.any()):
                 continue
             full, field = bool(active.all()), self[s].field
+            ends = (last, first) if back else (first, last)
+            if not costs and (exact := field.solve(z if full else z[:, active], *ends)) is not None:
+                log_det = log_det + exact[1]
+                z = exact[0] if full else _put(z, active, exact[0])
+                continue
             state, *found = solver.integrate(
                 field,
                 _rates(field, divergence, probe if probe is None or full else probe[:, active], costs),
                 z if full else z[:, active],
-                *((last, first) if back else (first, last)),
+                *ends,
                 module=field,
                 where=f"stage {s + 1} of {count}" + (", backwards" if back else ""),
             )
@@ -140,7 +145,7 @@ class Stages(nn.ModuleList):
             if costs:
                 kinetic, jacobian = kinetic + found[1], jacobian + found[3].sum(1)
                 paths[s], reads[s] = (each if full else _spread(each, active) for each in found[2:])
-            z = state if full else z.masked_scatter(active.expand_as(z), state)
+            z = state if full else _put(z, active, state)
         if not costs:
             return Transport(z, log_det, *(z.new_empty(0) for _ in range(4)))
         return Transport(z, log_det, kinetic, jacobian, torch.stack(paths), torch.stack(reads))
@@ -162,5 +167,9 @@ def _rates(field: VelocityField, divergence: Divergence | None, probe: Tensor | 
 
 def _spread(values: Tensor, active: Tensor) -> Tensor:
     """Columns of the active directions, shape (n, a), among zeros for the others, shape (n, p)."""
-    out = values.new_zeros(len(values), len(active))
-    return out.masked_scatter(active.expand_as(out), values)
+    return _put(values.new_zeros(len(values), len(active)), active, values)
+
+
+def _put(z: Tensor, active: Tensor, values: Tensor) -> Tensor:
+    """A copy of z, shape (n, p), with new values, shape (n, a), of the active directions."""
+    return z.index_copy(1, torch.nonzero(active).flatten(), values)

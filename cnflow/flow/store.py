@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import EmbeddedField, VelocityField
 from cnflow.flow.narrowing import NarrowingFlow
-from cnflow.flow.stage import Stage
+from cnflow.flow.routing import RoutingField
+from cnflow.flow.selection import Selection
+from cnflow.flow.stage import Stage, Stages
 
 __all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "reshape", "save_flow"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointError(RuntimeError):
@@ -63,6 +66,8 @@ def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
     """Give the stages of a freshly made flow the shapes that its checkpoint describes; the weights come after."""
     for stage, layout in zip(flow.stages, layouts, strict=True):
         active, outer = layout["active"], layout["embedded"]
+        if isinstance(stage.field, RoutingField):
+            continue
         if active < flow.dim:
             stage.field = copy.deepcopy(stage.field)
             stage.field.build(outer or active, **layout["build"])
@@ -80,16 +85,22 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor) -> None:
         core: mask of the core, shape (D,).
     """
     reshape_stages(flow, plan["stages"])
+    flow.base.core.copy_(core)
     if plan.get("tilted"):
-        flow.base.core.copy_(core)
         flow.base.tilt_core()
+    own = plan.get("core")
+    if own is not None:
+        k = int(core.sum())
+        density = AutoregressiveMixture(k, **own["density"]) if own["density"] else None
+        stages = Stages.build(_make(own["field"]), k, own["stages"]) if own["stages"] else None
+        flow.base.set_core(density, stages, torch.zeros(k), torch.ones(k))
 
 
 def remake(plan: dict[str, Any]) -> NarrowingFlow:
     """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
     return NarrowingFlow(
         plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
-        lift=plan.get("lift", 0),
+        lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"],
         divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
     )  # fmt: skip
 
@@ -108,10 +119,24 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
             "tilted": flow.base.tilt is not None,
             "field": _spec(_innermost(flow.stages[0].field)),
             "stages": [_layout(stage) for stage in flow.stages],
+            "profile": flow.profile,
+            "hidden": flow.stages[0].field.hidden if flow.profile else 64,
+            "core": None if flow.base.core_mean is None else _core(flow),
             "divergence": dataclasses.asdict(flow.divergence),
             "solver": _spec(flow.solver),
             "evaluation": _spec(flow.evaluation),
         },
+        "selection": None if flow.selection is None else flow.selection.to_dict(),
+    }
+
+
+def _core(flow: NarrowingFlow) -> dict[str, Any]:
+    """The shape of the core's own density."""
+    density, stages = flow.base.density, flow.base.flow
+    return {
+        "density": None if density is None else {"hidden": density.hidden, "bumps": density.bumps},
+        "stages": 0 if stages is None else len(stages),
+        "field": None if stages is None else _spec(stages[0].field),
     }
 
 
@@ -192,4 +217,6 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
     reshape(flow, plan, state["base.core"])
     flow.to(state["base.mean"].dtype)
     flow.load_state_dict(state)
+    if own.get("selection"):
+        flow.selection = Selection.from_dict(own["selection"])
     return flow.to(map_location).eval()

@@ -154,8 +154,13 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
 
     z = np.empty((len(rows), len(core)))
     z[:, core], z[:, ~core] = narrowed.core.numpy(), narrowed.noise.numpy()
+    base = flow.base
+    if not base.plain:
+        density = TorchDensity(
+            base.log_prob, len(core), lambda shape: base.rsample(shape[0]).detach(), chunk=4096, name="flow"
+        )
+        return Source(density, z, decode_joint, space)
     with torch.no_grad():
-        base = flow.base
         means = (base.mean + base.shift).numpy()
         weights = torch.softmax(base.logits, 0).numpy()
         density = MixtureDensity(weights, means, base.covariances().numpy())

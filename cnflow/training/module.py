@@ -1,18 +1,23 @@
-"""The one LightningModule: any objective, any penalties, select → prune → refit."""
+"""The one LightningModule: routing by default; with penalties or another objective, select → prune → refit."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import logging
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
+from cnflow.flow.selection import Selection
 from cnflow.flow.store import describe, load_flow, remake, reshape
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
@@ -40,6 +45,10 @@ class NonFiniteLossError(RuntimeError):
 
 class NarrowingModule(LightningModule):
     """Trains a :class:`~cnflow.flow.NarrowingFlow` on a data module that has ``dim`` and ``split("train")``.
+
+    Without arguments it routes: ``setup`` calls :func:`cnflow.fit` on the training rows, the trainer then has no steps to do, and
+    nothing has to be set. Any argument but the seed that differs from its default asks for the method by penalties instead, which
+    the rest of this description is about.
 
     The flow is made in ``setup``, when the width of the data is known, and started from the training rows. All
     randomness of a step is a function of the seed and the step, so that a run resumed from a checkpoint continues
@@ -111,6 +120,15 @@ class NarrowingModule(LightningModule):
         )
         self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
         self.covariance, self.lift, self.start, self.prepare, self.seed = covariance, lift, start, prepare, seed
+        given = {
+            "field": field, "components": components, "rotation": rotation, "divergence": divergence, "solver": solver,
+            "evaluation": evaluation, "objective": objective, "penalties": penalties, "schedule": schedule,
+            "weight_decay": weight_decay, "jitter": jitter, "stages": stages, "covariance": covariance, "lift": lift,
+            "start": start, "prepare": prepare,
+        }  # fmt: skip
+        usual = inspect.signature(NarrowingModule.__init__).parameters
+        self.routes = all(value == usual[name].default for name, value in given.items())
+        self.seconds = 0.0
         self.pruned_at: int | None = None
         self.flow: NarrowingFlow | None = None
 
@@ -124,6 +142,9 @@ class NarrowingModule(LightningModule):
         if data is None:
             raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
         fresh = stage == "fit" and self.trainer.ckpt_path is None
+        if self.routes and fresh:
+            self._route(data.split("train"))
+            return
         if self.prepare is not None and fresh:
             self._adopt(self.prepare(load_flow(self.start), data.split("train"), self.seed).train())
             return
@@ -133,6 +154,22 @@ class NarrowingModule(LightningModule):
                 self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
             else:
                 self._start_from(load_flow(self.start))
+
+    def _route(self, rows: Any) -> None:
+        from cnflow.routing import ROWS, fit
+
+        chosen = np.arange(len(rows))
+        if len(rows) > ROWS:
+            chosen = np.sort(np.random.default_rng([self.seed, len(rows)]).choice(len(rows), ROWS, replace=False))
+        x = rows[torch.as_tensor(chosen)] if isinstance(rows, Tensor) else np.asarray(rows[chosen])
+        began = time.monotonic()
+        self._adopt(fit(x, seed=self.seed, progress=lambda line: print(line, file=sys.stderr, flush=True)))
+        self.seconds = time.monotonic() - began
+
+    def on_fit_start(self) -> None:
+        """A flow that routes is fitted already: the trainer has no steps to do."""
+        if self.routes:
+            self.trainer.fit_loop.epoch_loop.max_steps = 0
 
     def _start_from(self, other: NarrowingFlow) -> None:
         own, given = (
@@ -361,8 +398,9 @@ class NarrowingModule(LightningModule):
         if own is None:
             raise ValueError("this checkpoint was not written by cnflow: it has no 'cnflow' entry")
         self.pruned_at = own["pruned_at"]
-        if self.prepare is not None:
+        if self.prepare is not None or own["flow"]["profile"]:
             self._adopt(remake(own["flow"]))
+            self.flow.selection = own["selection"] and Selection.from_dict(own["selection"])
         elif self.flow is None:
             self.build(own["flow"]["dim"])
         reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])
@@ -371,5 +409,7 @@ class NarrowingModule(LightningModule):
             self.flow.solver = dataclasses.replace(self.flow.solver, steps=before)
 
     def columns(self) -> Sequence[float]:
-        """Activation of every column of the base, D numbers."""
+        """Activation of every column of the base, D numbers; 1 for the core and 0 for the noise of a flow that routes."""
+        if self.flow.profile is not None:
+            return self.flow.base.core.double().tolist()
         return self.flow.base.columns().detach().tolist()

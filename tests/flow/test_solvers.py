@@ -250,7 +250,7 @@ def test_files_that_are_not_flows(tmp_path):
     content = torch.load(path, weights_only=True)
     content["cnflow"]["format"] = 99
     torch.save(content, tmp_path / "newer.pt")
-    with pytest.raises(CheckpointError, match=r"format 99 .* this version reads format 2"):
+    with pytest.raises(CheckpointError, match=r"format 99 .* this version reads format 3"):
         load_flow(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match=r"no run or checkpoint at .*flow\.ptt"):
         load_flow(tmp_path / "flow.ptt")

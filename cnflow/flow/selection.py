@@ -1,0 +1,108 @@
+"""How the size of a core was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["SHARE", "Candidate", "Selection"]
+
+SHARE = 0.01
+"""Share of the gain over a core of size 0 that may be given up for a smaller core."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One size of the core and what held-out rows say of it.
+
+    Attributes:
+        core_dim: the size k.
+        nll: held-out negative log-likelihood, nats per row.
+        behind: how far it is behind the best size, nats per row.
+        error: standard error of that difference, paired over the rows; 0 for the best.
+        start: where its search started: "gaussian", "ica", "residual", "pruned", or "mixture" for a mixture in all directions.
+    """
+
+    core_dim: int
+    nll: float
+    behind: float
+    error: float
+    start: str
+
+
+@dataclass(frozen=True, repr=False)
+class Selection:
+    """The sizes that were tried, and the one that was taken.
+
+    The smallest size is taken that is behind the best by no more than one paired standard error, or by no more than ``share`` of
+    what the best gains over a core of size 0.
+
+    Attributes:
+        core_dim: the size taken.
+        candidates: sizes that the rows do not rule out, ascending; ``core_dim`` is one of them.
+        curve: what was tried, by size.
+        n_rows: training rows and held-out rows together.
+        share: see above.
+    """
+
+    core_dim: int
+    candidates: tuple[int, ...]
+    curve: tuple[Candidate, ...]
+    n_rows: int
+    share: float = SHARE
+
+    @property
+    def determined(self) -> bool:
+        """Whether one size is left."""
+        return len(self.candidates) == 1
+
+    def statement(self) -> str:
+        """One line for people."""
+        if self.determined:
+            return f"core {self.core_dim}"
+        *some, last = map(str, self.candidates)
+        if len(some) > 2 and self.candidates == tuple(range(self.candidates[0], self.candidates[-1] + 1)):
+            return f"core {some[0]} to {last}; not determined by {self.n_rows:,} rows (taken: {self.core_dim})"
+        return f"core {', '.join(some)} or {last}; not determined by {self.n_rows:,} rows (taken: {self.core_dim})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON."""
+        return {
+            "core_dim": self.core_dim,
+            "candidates": list(self.candidates),
+            "n_rows": self.n_rows,
+            "share": self.share,
+            "curve": [vars(point) for point in self.curve],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Selection:
+        """The inverse of :meth:`to_dict`."""
+        curve: Sequence[dict[str, Any]] = values["curve"]
+        points = tuple(Candidate(**point) for point in curve)
+        return cls(values["core_dim"], tuple(values["candidates"]), points, values["n_rows"], values["share"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per size tried."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(point) for point in self.curve])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Held-out NLL against the size of the core."""
+        from cnflow.plot.selection import plot_selection
+
+        return plot_selection(self, ax)
+
+    def __repr__(self) -> str:
+        """The statement and the curve."""
+        lines = [
+            f"  {'→' if p.core_dim == self.core_dim else ' '} {p.core_dim:3d}  {p.nll:9.3f} nats  +{p.behind:.3f} ± {p.error:.3f}"
+            for p in self.curve
+        ]
+        return "\n".join([f"Selection({self.statement()})", *lines])

@@ -1,0 +1,173 @@
+"""The density of the core: a mixture, an autoregressive density, or a CNF over either, as held-out rows decide."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnflow.flow.autoregressive import AutoregressiveMixture
+from cnflow.flow.base import NoiseMixture
+from cnflow.flow.divergence import Divergence
+from cnflow.flow.mlp import MLPField
+from cnflow.flow.ode import FixedGrid
+from cnflow.flow.stage import Stages
+from cnflow.routing.search import Clock, pace, thrift
+
+__all__ = ["CoreFit", "fit_core", "fit_mixture"]
+
+MIXTURE_ROWS = 6_000
+"""Rows that expectation maximisation looks at."""
+
+LARGEST_MIXTURE = 64
+
+FLOW_STEPS, FLOW_BATCH, FLOW_RATE = 600, 256, 6e-3
+
+FLOW_LIMIT = 0.2
+"""Largest share of the time budget for the CNF."""
+
+TIE = 0.005
+"""Nats that a simpler density may be behind, if that is more than one paired standard error."""
+
+
+@dataclass
+class CoreFit:
+    """Density of the core.
+
+    Attributes:
+        base: mixture of the core's k directions.
+        density: autoregressive density in its place, or None.
+        flow: stages of a CNF before it, or None.
+        name: what it is.
+        held: log-density of held-out rows, nats, shape (h,).
+    """
+
+    base: NoiseMixture
+    density: AutoregressiveMixture | None
+    flow: Stages | None
+    name: str
+    held: Tensor
+
+
+def fit_core(
+    h: Tensor, held: Tensor, own: AutoregressiveMixture, seed: int = 0, clock: Clock | None = None,
+    start: CoreFit | None = None,
+) -> CoreFit:  # fmt: skip
+    """Choose the density of the core.
+
+    A more elaborate density is taken when it is better on the held-out rows by more than one paired standard error.
+
+    Args:
+        h: core of the training rows, shape (n, k), k at least 1.
+        held: core of the held-out rows.
+        own: the autoregressive density of the search, on the same coordinates.
+        seed: of everything random.
+        clock: of the fit.
+        start: a mixture that is fitted already; default one is fitted.
+    """
+    clock = clock or Clock()
+    best = fit_mixture(h, held, seed) if start is None else start
+    clock.say(f"core density: {best.name}, held-out NLL {-float(best.held.mean()):.3f} nats")
+    if start is None:
+        with torch.no_grad():
+            rival = CoreFit(best.base, own, None, "autoregressive mixture", own.log_prob(held))
+        best = _better(best, rival, clock)
+    if clock.used < 0.75:
+        best = _better(best, _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget), clock)
+    return best
+
+
+def _better(best: CoreFit, rival: CoreFit, clock: Clock) -> CoreFit:
+    """The rival, if it is better by more than one paired standard error."""
+    difference = (rival.held - best.held).double()
+    gain, error = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
+    clock.say(f"core density: {rival.name} gains {gain:+.3f} ± {error:.3f} nats")
+    return rival if math.isfinite(gain) and gain > max(error, TIE) else best
+
+
+def fit_mixture(h: Tensor, held: Tensor, seed: int, largest: int = LARGEST_MIXTURE, ridge: float = 1e-4) -> CoreFit:
+    """Full-covariance mixtures of 1, 2, 4, … components, as long as the held-out likelihood rises.
+
+    Args:
+        h: training rows, shape (n, k).
+        held: held-out rows.
+        seed: of the start.
+        largest: most components.
+        ridge: variance added to every component and direction.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    rows, check = h[:MIXTURE_ROWS].double().cpu().numpy(), held.double().cpu().numpy()
+    best, worse, size = None, 0, 1
+    while size <= largest and len(rows) >= 4 * size and worse < 2:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = GaussianMixture(
+                size, reg_covar=ridge, max_iter=40, tol=3e-3, init_params="k-means++", random_state=seed
+            ).fit(rows)
+        score = found.score(check)
+        if best is None or score > best[0]:
+            best, worse = (score, found), 0
+        else:
+            worse += 1
+        size *= 2
+    found = best[1]
+    base = NoiseMixture(h.shape[1], len(found.weights_)).to(h)
+    base.set_mixture(*(torch.as_tensor(part) for part in (found.weights_, found.means_, found.covariances_)))
+    with torch.no_grad():
+        return CoreFit(base, None, None, f"mixture of {len(found.weights_)}", base.core_log_prob(held))
+
+
+def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float) -> CoreFit:
+    """A CNF with exact trace in front of a density, both trained on."""
+    torch.manual_seed(seed)
+    base, density = copy.deepcopy(start.base), copy.deepcopy(start.density)
+    stages = Stages.build(MLPField(hidden=64), h.shape[1], 1).to(h)
+    solver, divergence = FixedGrid(steps=4), Divergence()
+    inner = base if density is None else density
+    parameters = [*stages.parameters(), *inner.parameters()]
+    optimizer = torch.optim.AdamW(
+        [{"params": list(stages.parameters()), "pace": 1.0}, {"params": list(inner.parameters()), "pace": 0.25}],
+        betas=(0.9, 0.99), weight_decay=1e-3,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+
+    def log_prob(rows: Tensor) -> Tensor:
+        way = stages.carry(rows, 0.0, 1.0, solver, divergence=divergence)
+        return (base.core_log_prob(way.z) if density is None else density.log_prob(way.z)) + way.log_det
+
+    steps = int(FLOW_STEPS * thrift(len(h)))
+    best, kept = start.held.mean(), None
+    began, step, done = time.monotonic(), 0, 0.0
+    while done < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = FLOW_RATE * group["pace"] * pace(done, 0.3)
+        rows = h[torch.randint(0, len(h), (FLOW_BATCH,), generator=generator)]
+        loss = -log_prob(rows).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        step += 1
+        done = max(step / steps, (time.monotonic() - began) / limit)
+        if step % 100 == 0 or done >= 1:
+            with torch.no_grad():
+                now = log_prob(held).mean()
+            if now > best:
+                best, kept = now, (copy.deepcopy(stages), copy.deepcopy(base), copy.deepcopy(density))
+    name = f"CNF over {start.name}"
+    if kept is None:
+        return CoreFit(base, density, stages, name, start.held - 1.0)
+    stages, base, density = kept
+    # a fixed grid can be cheated: what counts is a grid eight times as fine
+    solver = FixedGrid("rk4", steps=16)
+    with torch.no_grad():
+        way = stages.carry(held, 0.0, 1.0, solver, divergence=divergence)
+        value = (base.core_log_prob(way.z) if density is None else density.log_prob(way.z)) + way.log_det
+    return CoreFit(base, density, stages, name, value)

@@ -1,0 +1,215 @@
+"""Fit a flow to rows: the one default for all data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnflow.flow.narrowing import NarrowingFlow
+from cnflow.flow.routing import RoutingField
+from cnflow.flow.selection import Selection
+from cnflow.routing.density import CoreFit, fit_core
+from cnflow.routing.model import FULL_MAP, RoutedDensity
+from cnflow.routing.search import Clock, thrift, train
+from cnflow.routing.sizes import Sizes
+from cnflow.routing.whitening import Whitening, nongaussian_rotation, whiten
+
+__all__ = ["fit"]
+
+LEAST_ROWS = 20
+
+ROWS = 200_000
+"""Rows of a split that a run by the command line looks at; a random choice when there are more."""
+
+POLISH_STEPS, POLISH_BATCH = 1200, 1024
+"""Further steps of the size that was taken, and rows of each."""
+
+POLISH_LIMIT = 0.2
+"""Largest share of the time budget for them."""
+
+
+def fit(
+    x: Any,
+    *,
+    time_budget: float | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: bool | Callable[[str], None] = False,
+) -> NarrowingFlow:
+    """Fit a flow that routes all but a core of directions to noise. Nothing has to be set.
+
+    Rows are whitened, so that an invertible linear map of the columns changes nothing. Then the smallest core is sought given which
+    all other directions are Gaussian; the size is chosen on held-out rows, see :class:`Selection`, which the flow keeps as
+    ``flow.selection``. The core's coordinates are linear functions of the data.
+
+    Args:
+        x: rows, shape (n, d): an array, a tensor or a DataFrame of numbers.
+        time_budget: seconds after which no further part is begun; default none. A run takes about a minute for 20 columns and
+            20 000 rows on one core.
+        seed: of everything random.
+        device: where to train.
+        progress: True to print a line for each event, or a function that takes it.
+
+    Returns:
+        The flow, in evaluation mode.
+
+    Raises:
+        ValueError: for anything but finite rows of numbers, for fewer than 20, or if every column is constant.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> flow = fit(rng.normal(size=(400, 3)), time_budget=5)
+        >>> flow.core_dim
+        0
+    """
+    rows = _checked(x)
+    tell = print if progress is True else (progress or None)
+    clock = Clock(math.inf if time_budget is None else float(time_budget), tell)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    count = min(max(len(rows) // 10, min(500, len(rows) // 4)), 4000)
+    held, rows = rows[np.sort(order[:count])], rows[np.sort(order[count:])]
+    white = whiten(rows)
+    keep = ~white.far
+    if not keep.all():
+        clock.say(f"{int((~keep).sum())} rows lie far out and are left out of training")
+    if white.rank < rows.shape[1]:
+        clock.say(f"{rows.shape[1]} columns span {white.rank} directions only")
+    turn = nongaussian_rotation(white(rows)[keep], seed)
+    to_u = lambda part: torch.as_tensor(white(part) @ turn.T).float().to(device)  # noqa: E731
+    u, v = to_u(rows[keep]), to_u(held)
+    v = v[(v.double().square().sum(1).cpu().numpy() <= _reach(white))]
+    with torch.random.fork_rng(devices=[]), _threads(1 if white.rank <= FULL_MAP else torch.get_num_threads()):
+        search = Sizes(u, v, seed, clock)
+        selection = search.run()
+        clock.say(selection.statement())
+        return _finish(search, selection, white, turn, u, v, rows, seed, clock)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """As many threads: small matrices gain little by more, and lose much where other programs run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _reach(white: Whitening) -> float:
+    from scipy.stats import chi2
+
+    from cnflow.routing.whitening import CUT_FACTOR, CUT_LEVEL, FAR
+
+    return FAR * CUT_FACTOR * chi2.ppf(CUT_LEVEL, white.rank)
+
+
+def _checked(x: Any) -> np.ndarray:
+    """Rows as an array of their own floating dtype."""
+    rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if rows.ndim != 2 or rows.dtype.kind not in "fiub":
+        raise ValueError(
+            f"x must be rows of numbers, shape (n, d); got shape {rows.shape} of type {rows.dtype}. "
+            "Select the numeric columns first."
+        )
+    if len(rows) < LEAST_ROWS or rows.shape[1] < 1:
+        raise ValueError(f"a fit needs at least {LEAST_ROWS} rows and 1 column; got shape {rows.shape}")
+    rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
+    finite = np.isfinite(rows).all(1)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        columns = np.flatnonzero(~np.isfinite(rows).all(0))
+        raise ValueError(
+            f"x has {len(bad)} rows with NaN or infinite values of {len(rows)} (first: {bad[:5].tolist()}; columns "
+            f"{columns[:5].tolist()}). Drop or impute them first."
+        )
+    return rows
+
+
+def _finish(
+    search: Sizes, selection: Selection, white: Whitening, turn: np.ndarray, u: Tensor, v: Tensor, rows: np.ndarray, seed: int,
+    clock: Clock,
+) -> NarrowingFlow:  # fmt: skip
+    """Train the size that was taken further, give its core a density, and write the flow down."""
+    k = selection.core_dim
+    fitted = search.fits[k]
+    model = fitted.model
+    if clock.used < 0.6 and fitted.start != "mixture":
+        steps = int(POLISH_STEPS * thrift(len(u)))
+        train(model, u, v, steps, hold=0.3, batch=POLISH_BATCH, seed=seed + 2, limit=POLISH_LIMIT * clock.budget)
+        with torch.no_grad():
+            clock.say(f"core {k}, trained on: held-out NLL {-float(model(v).mean()):.3f} nats")
+    matrix = model.matrix()
+    whole = search.whole if fitted.start == "mixture" else None
+    with torch.no_grad():
+        h = u.double() @ matrix[:k].T
+        root, middle = torch.linalg.cholesky(torch.cov(h.T).reshape(k, k)), h.mean(0)
+        if whole is not None:
+            # the mixture is in these coordinates already
+            root, middle = torch.eye(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
+        # standardised core c = L⁻¹ (h - middle), so that h = L c + middle
+        core, core_held = (
+            torch.linalg.solve_triangular(root, (part.double() @ matrix[:k].T - middle).T, upper=False).T.float()
+            for part in (u, v)
+        )
+        model.core.mixing.copy_(root)
+        model.core.offset.copy_(middle)
+    density = fit_core(core, core_held, model.core, seed, clock, start=whole) if k else None
+    return _assemble(model, matrix, root, middle, density, core, selection, white, turn, rows)
+
+
+@torch.no_grad()
+def _assemble(
+    model: RoutedDensity, matrix: Tensor, root: Tensor, middle: Tensor, density: CoreFit | None, core: Tensor,
+    selection: Selection, white: Whitening, turn: np.ndarray, rows: np.ndarray,
+) -> NarrowingFlow:  # fmt: skip
+    k, r = selection.core_dim, model.dim
+    hidden = model.shift[0].out_features
+    components = density.base.components if density is not None else 1
+    flow = NarrowingFlow(white.weight.shape[1], profile=(r, k), hidden=hidden, components=components)
+    # frame: whiten, turn, map; then the core is standardised
+    step = torch.block_diag(torch.linalg.inv(root), torch.eye(r - k, dtype=torch.float64)) @ matrix
+    start = torch.as_tensor(turn)
+    weight = step @ start @ torch.as_tensor(white.weight)
+    back = torch.as_tensor(white.back) @ start.T @ torch.linalg.inv(step)
+    volume = torch.tensor(white.log_det) + torch.linalg.slogdet(step)[1]
+    centre = torch.as_tensor(white.mean) + back[:, :k] @ torch.linalg.solve(root, middle)
+    flow.frame.set_linear(centre, weight, back, volume, _plane(white, rows))
+    field: RoutingField = flow.stages[0].field
+    for own, net in ((field.shift, model.shift), (field.log_scale, model.log_scale)):
+        own.load_state_dict(net.state_dict())
+        own[0].weight.copy_(net[0].weight.double() @ root)
+        own[0].bias.copy_(net[0].bias + (net[0].weight.double() @ middle).float())
+    if density is not None:
+        _adopt(flow, density, core)
+    flow.selection = selection
+    return flow.eval()
+
+
+def _adopt(flow: NarrowingFlow, density: CoreFit, core: Tensor) -> None:
+    """Give the flow the density of its core."""
+    base, own = flow.base, density.base
+    k = own.dim
+    for name in ("mean", "log_std", "shift", "log_ratio"):
+        getattr(base, name)[..., :k] = getattr(own, name)
+    base.logits.copy_(own.logits)
+    if own.tilt is not None:
+        base.tilt_core().tilt.copy_(own.tilt)
+    if density.density is not None or density.flow is not None:
+        base.set_core(density.density, density.flow, core.mean(0), core.var(0))
+
+
+def _plane(white: Whitening, rows: np.ndarray) -> float:
+    """Distance from the plane of the training rows up to which a row counts as in it, in units of the data."""
+    if white.rank == rows.shape[1]:
+        return math.inf
+    centred = np.asarray(rows, dtype=np.float64) - white.mean
+    off = np.linalg.norm(centred - centred @ white.weight.T @ white.back.T, axis=1)
+    rounding = np.finfo(rows.dtype).eps * np.abs(rows).max()
+    return float(10 * max(off.max(), rounding))

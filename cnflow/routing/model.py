@@ -1,0 +1,101 @@
+"""What is trained: a linear map, an autoregressive core, and noise that is Gaussian given the core."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cnflow.flow.autoregressive import AutoregressiveMixture
+from cnflow.flow.routing import LOG_SCALE_LIMIT, perceptron
+
+__all__ = ["RoutedDensity"]
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+FULL_MAP = 64
+"""Most directions for which the linear map is a full matrix. Beyond, it is a product of one reflection per core direction."""
+
+
+class RoutedDensity(nn.Module):
+    """log p(u) of whitened rows u, with a core of k of the D directions of z = B u.
+
+    p(u) = |det B| · p(z_1 … z_k) · Π_{j > k} N(z_j; shift_j(z_1 … z_k), exp(2 log_scale_j(z_1 … z_k))).
+
+    Args:
+        dim: number of directions D.
+        core_dim: size of the core k, from 0 to D.
+        units: units per hidden layer of the networks of the noise.
+        spread: standard deviation of what the first layer adds up, for a core of variance 1; None for torch's default.
+
+    References:
+        Bishop: Mixture density networks (1994); Germain, Gregor, Murray, Larochelle: MADE (2015), for the core.
+    """
+
+    def __init__(self, dim: int, core_dim: int, *, units: int = 64, spread: float | None = None) -> None:
+        super().__init__()
+        self.dim, self.core_dim = dim, core_dim
+        self.map = nn.Parameter(torch.eye(dim if dim <= FULL_MAP else core_dim, dim))
+        self.shift = perceptron(core_dim, units, dim - core_dim)
+        self.log_scale = perceptron(core_dim, units, dim - core_dim)
+        if spread is not None and core_dim:
+            for net in (self.shift, self.log_scale):
+                nn.init.normal_(net[0].weight, 0, spread / math.sqrt(core_dim))
+                nn.init.normal_(net[0].bias)
+        self.core = AutoregressiveMixture(core_dim)
+
+    def linear(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """z = B u, shape (n, D), and log |det B|, scalar."""
+        if self.dim <= FULL_MAP:
+            return u @ self.map.T, torch.linalg.slogdet(self.map)[1]
+        if self.core_dim == 0:
+            return u, u.new_zeros(())
+        # Q = I - Vᵀ T V, a product of k reflections; T from the triangular form of V Vᵀ
+        v = self.map
+        gram = v @ v.T
+        core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
+        return u - torch.linalg.solve_triangular(core.T, v @ u.T, upper=False).T @ v, u.new_zeros(())
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        """B, shape (D, D), float64."""
+        if self.dim <= FULL_MAP:
+            return self.map.double()
+        eye = torch.eye(self.dim, dtype=torch.float64, device=self.map.device)
+        if self.core_dim == 0:
+            return eye
+        v = self.map.double()
+        gram = v @ v.T
+        core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
+        return (eye - torch.linalg.solve_triangular(core.T, v, upper=False).T @ v).T
+
+    @torch.no_grad()
+    def start_from(self, basis: Tensor) -> None:
+        """Start from an orthonormal basis, shape (D, D), the core first."""
+        if self.dim <= FULL_MAP:
+            self.map.copy_(basis)
+            return
+        # reflections whose product sends the i-th basis vector to the i-th axis, up to sign
+        work = basis[: self.core_dim].double().T.clone()
+        for i in range(self.core_dim):
+            x = work[:, i].clone()
+            x[:i] = 0
+            v = x.clone()
+            v[i] += torch.sign(x[i]) if float(x[i]) else 1.0
+            v = v / v.norm()
+            work = work - 2 * v[:, None] * (v @ work)[None]
+            self.map[i].copy_(v)
+
+    def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(e - shift) exp(-log_scale) of the noise e = z_(k+1) … z_D given the core, and log_scale; shapes (n, D - k)."""
+        h, e = z[:, : self.core_dim], z[:, self.core_dim :]
+        a = LOG_SCALE_LIMIT * torch.tanh(self.log_scale(h) / LOG_SCALE_LIMIT)
+        return (e - self.shift(h)) * torch.exp(-a), a
+
+    def forward(self, u: Tensor) -> Tensor:
+        """log p(u) in nats; shape (n,)."""
+        z, log_det = self.linear(u)
+        scaled, a = self.residuals(z)
+        noise = -(a + 0.5 * scaled * scaled + _HALF_LOG_2PI).sum(1)
+        return log_det + noise + self.core.terms(z[:, : self.core_dim]).sum(1)

@@ -1,0 +1,109 @@
+"""Training of one size of the core, with a clock."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cnflow.routing.model import RoutedDensity
+
+__all__ = ["Clock", "pace", "thrift", "train"]
+
+CHECK_EVERY, CHECK_ROWS = 100, 2_000
+"""Steps between looks at the held-out rows, and rows looked at then."""
+
+RATE, DECAY, MAP_DECAY = 8e-3, 0.1, 1e-3
+"""Largest learning rate; weight decay of the networks of the noise, and of the rest."""
+
+
+@dataclass
+class Clock:
+    """Time budget and progress of a fit.
+
+    Attributes:
+        budget: seconds, or infinity.
+        tell: called with one line per event, or None.
+        began: start time.
+    """
+
+    budget: float = math.inf
+    tell: Callable[[str], None] | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def used(self) -> float:
+        """Share of the budget used."""
+        return (time.monotonic() - self.began) / self.budget
+
+    def say(self, text: str) -> None:
+        """Report one line."""
+        if self.tell is not None:
+            self.tell(f"[{time.monotonic() - self.began:5.0f} s] {text}")
+
+
+def train(
+    model: RoutedDensity, u: Tensor, held: Tensor, steps: int, *, hold: float = 0.4, batch: int = 512, seed: int = 0,
+    limit: float = math.inf,
+) -> None:  # fmt: skip
+    """Maximise the likelihood, in place; the weights kept are those of the best look at the held-out rows.
+
+    Args:
+        model: the model.
+        u: training rows, shape (n, D).
+        held: held-out rows, shape (h, D).
+        steps: optimiser steps.
+        hold: share of the steps at the full rate; it falls to zero along a cosine after that.
+        batch: rows per step.
+        seed: of the batches.
+        limit: seconds; if they do not suffice, the schedule is shortened.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    networks = [*model.shift.parameters(), *model.log_scale.parameters()]
+    own = {id(p) for p in networks}
+    rest = [p for p in model.parameters() if id(p) not in own]
+    groups = [{"params": networks, "weight_decay": DECAY}, {"params": rest, "weight_decay": MAP_DECAY}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, fused=True)
+    look = held[:CHECK_ROWS]
+    with torch.no_grad():
+        best, kept = _nll(model, look), copy.deepcopy(model.state_dict())
+    began, step, done = time.monotonic(), 0, 0.0
+    while done < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * pace(done, hold)
+        rows = torch.randint(0, len(u), (batch,), generator=generator).to(u.device)
+        loss = -model(u[rows]).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        done = max(step / steps, (time.monotonic() - began) / limit)
+        if step % CHECK_EVERY == 0 or done >= 1:
+            now = _nll(model, look)
+            if now < best:
+                best, kept = now, copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+
+
+@torch.no_grad()
+def _nll(model: RoutedDensity, rows: Tensor) -> float:
+    value = -float(model(rows).mean())
+    return value if math.isfinite(value) else math.inf
+
+
+def pace(done: float, hold: float) -> float:
+    """Learning rate at a share of the steps done: a short rise, full, then a cosine to zero."""
+    if done < hold:
+        return min(1.0, (done + 1e-3) / 0.03)
+    return 0.5 * (1 + math.cos(math.pi * (done - hold) / (1 - hold))) + 1e-3
+
+
+def thrift(n: int) -> float:
+    """Share of the usual number of steps that n training rows deserve: √(n / 4000), at least .3 and at most 1."""
+    return min(1.0, max(0.3, (n / 4000) ** 0.5))
