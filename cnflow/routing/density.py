@@ -78,7 +78,11 @@ def fit_core(
             rival = CoreFit(best.base, own, None, "autoregressive mixture", own.log_prob(held))
         best = _better(best, rival, clock)
     if clock.used < 0.75:
-        best = _better(best, _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget), clock)
+        rival = _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget)
+        if rival is None:
+            clock.say(f"core density: a CNF over {best.name} gains nothing")
+        else:
+            best = _better(best, rival, clock)
     return best
 
 
@@ -124,8 +128,8 @@ def fit_mixture(h: Tensor, held: Tensor, seed: int, largest: int = LARGEST_MIXTU
         return CoreFit(base, None, None, f"mixture of {len(found.weights_)}", base.core_log_prob(held))
 
 
-def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float) -> CoreFit:
-    """A CNF with exact trace in front of a density, both trained on."""
+def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float) -> CoreFit | None:
+    """A CNF with exact trace in front of a density, both trained on; None if it is never better."""
     torch.manual_seed(seed)
     base, density = copy.deepcopy(start.base), copy.deepcopy(start.density)
     stages = Stages.build(MLPField(hidden=64), h.shape[1], 1).to(h)
@@ -163,7 +167,7 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
                 best, kept = now, (copy.deepcopy(stages), copy.deepcopy(base), copy.deepcopy(density))
     name = f"CNF over {start.name}"
     if kept is None:
-        return CoreFit(base, density, stages, name, start.held - 1.0)
+        return None
     stages, base, density = kept
     # a fixed grid can be cheated: what counts is a grid eight times as fine
     solver = FixedGrid("rk4", steps=16)

@@ -18,8 +18,11 @@ __all__ = ["Clock", "pace", "thrift", "train"]
 CHECK_EVERY, CHECK_ROWS = 100, 2_000
 """Steps between looks at the held-out rows, and rows looked at then."""
 
-RATE, DECAY, MAP_DECAY = 8e-3, 0.1, 1e-3
-"""Largest learning rate; weight decay of the networks of the noise, and of the rest."""
+RATE, MAP_DECAY = 8e-3, 1e-3
+"""Largest learning rate; weight decay of all but the networks of the noise."""
+
+DECAY_ROWS, MOST_DECAY = 1_000, 2.0
+"""Weight decay of the networks of the noise: this number times the size of the core over the number of rows, and its limit."""
 
 
 @dataclass
@@ -67,7 +70,8 @@ def train(
     networks = [*model.shift.parameters(), *model.log_scale.parameters()]
     own = {id(p) for p in networks}
     rest = [p for p in model.parameters() if id(p) not in own]
-    groups = [{"params": networks, "weight_decay": DECAY}, {"params": rest, "weight_decay": MAP_DECAY}]
+    decay = min(MOST_DECAY, DECAY_ROWS * model.core_dim / len(u))
+    groups = [{"params": networks, "weight_decay": decay}, {"params": rest, "weight_decay": MAP_DECAY}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, fused=True)
     look = held[:CHECK_ROWS]
     with torch.no_grad():
