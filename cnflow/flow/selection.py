@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["SHARE", "Candidate", "Selection"]
+__all__ = ["ERRORS", "SHARE", "Candidate", "Selection"]
+
+ERRORS = 2.0
+"""Paired standard errors that may be given up for a smaller core: several sizes and starts are tried, one of them is lucky."""
 
 SHARE = 0.01
 """Share of the gain over a core of size 0 that may be given up for a smaller core."""
@@ -39,7 +42,7 @@ class Candidate:
 class Selection:
     """The sizes that were tried, and the one that was taken.
 
-    The smallest size is taken that is behind the best by no more than one paired standard error, or by no more than ``share`` of
+    The smallest size is taken that is behind the best by no more than two paired standard errors, or by no more than ``share`` of
     what the best gains over a core of size 0.
 
     Attributes:

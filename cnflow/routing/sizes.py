@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnflow.flow.selection import SHARE, Candidate, Selection
+from cnflow.flow.selection import ERRORS, SHARE, Candidate, Selection
 from cnflow.routing.density import CoreFit, fit_mixture
 from cnflow.routing.model import RoutedDensity
 from cnflow.routing.search import Clock, thrift, train
@@ -34,7 +34,7 @@ FEW_ROWS = 10
 RIDGES = (1e-3, 3e-2, 1e-1)
 """Variances added to the components of a mixture in all directions, in whitened units, among which held-out rows choose."""
 
-ERRORS = 2.0
+RULED_OUT = 3.0
 """Paired standard errors that a size must be behind by before the rows rule it out."""
 
 
@@ -175,7 +175,7 @@ class Sizes:
         for k, values in held.items():
             behind, error = _paired(held[best], values)
             curve.append(Candidate(k, self.fits[k].nll, behind, error, self.fits[k].start))
-            if behind <= max(ERRORS * error, SHARE * gain) and k <= max(taken, best) and k >= min(taken, best):
+            if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
                 left.append(k)
         rows = len(self.u) + len(self.held)
         if self.few:
@@ -192,12 +192,12 @@ def _paired(best: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _smallest(held: dict[int, Tensor]) -> int:
-    """The rule: the smallest size within one paired standard error, or within ``SHARE`` of the gain, of the best."""
+    """The rule: the smallest size within ``ERRORS`` paired standard errors, or within ``SHARE`` of the gain, of the best."""
     best = max(held, key=lambda k: float(held[k].mean()))
     gain = float((held[best] - held[min(held)]).mean())
     for k in sorted(held):
         behind, error = _paired(held[best], held[k])
-        if behind <= max(error, SHARE * gain):
+        if behind <= max(ERRORS * error, SHARE * gain):
             return k
     return best
 
