@@ -7,6 +7,7 @@ from cnflow.data.files import read_array
 from cnflow.data.loader import Batches
 from cnflow.data.planted import Planted, PlantedSample
 from cnflow.data.structures import STRUCTURES, Structure, StructureSample, structure
+from cnflow.data.support import Support, check_support
 
 _MODULES = {
     "ArrayDataModule": "cnflow.data.modules",
@@ -26,8 +27,10 @@ __all__ = [
     "PlantedSample",
     "Structure",
     "StructureSample",
+    "Support",
     "VectorDataModule",
     "check_rows",
+    "check_support",
     "find_columns",
     "read_array",
     "structure",

@@ -51,6 +51,7 @@ class Selection:
         curve: what was tried, by size.
         n_rows: training rows and held-out rows together.
         share: see above.
+        warnings: why the numbers may mean nothing, one line each: what keeps the rows from having a density.
     """
 
     core_dim: int
@@ -58,6 +59,7 @@ class Selection:
     curve: tuple[Candidate, ...]
     n_rows: int
     share: float = SHARE
+    warnings: tuple[str, ...] = ()
 
     @property
     def determined(self) -> bool:
@@ -80,6 +82,7 @@ class Selection:
             "candidates": list(self.candidates),
             "n_rows": self.n_rows,
             "share": self.share,
+            "warnings": list(self.warnings),
             "curve": [vars(point) for point in self.curve],
         }
 
@@ -88,7 +91,14 @@ class Selection:
         """The inverse of :meth:`to_dict`."""
         curve: Sequence[dict[str, Any]] = values["curve"]
         points = tuple(Candidate(**point) for point in curve)
-        return cls(values["core_dim"], tuple(values["candidates"]), points, values["n_rows"], values["share"])
+        return cls(
+            values["core_dim"],
+            tuple(values["candidates"]),
+            points,
+            values["n_rows"],
+            values["share"],
+            tuple(values["warnings"]),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row per size tried."""
@@ -108,4 +118,4 @@ class Selection:
             f"  {'→' if p.core_dim == self.core_dim else ' '} {p.core_dim:3d}  {p.nll:9.3f} nats  +{p.behind:.3f} ± {p.error:.3f}"
             for p in self.curve
         ]
-        return "\n".join([f"Selection({self.statement()})", *lines])
+        return "\n".join([f"Selection({self.statement()})", *(f"  warning: {line}" for line in self.warnings), *lines])

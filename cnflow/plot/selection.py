@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
         ax.axvspan(low - 0.3, high + 0.3, color="tab:orange", alpha=0.15, label="not ruled out")
     taken = next(point for point in selection.curve if point.core_dim == selection.core_dim)
     ax.plot(taken.core_dim, taken.nll, "o", color="tab:blue", markersize=10, label=f"taken: {taken.core_dim}")
-    ax.set_xticks(range(min(*sizes, low), max(*sizes, high) + 1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("core directions k")
     ax.set_ylabel("held-out NLL of whitened rows (nats)")
     ax.set_title(selection.statement(), fontsize=10)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow.data.support import check_support
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
@@ -57,7 +59,7 @@ def fit(
         progress: True to print a line for each event, or a function that takes it.
 
     Returns:
-        The flow, in evaluation mode.
+        The flow, in evaluation mode; ``flow.selection`` has the sizes tried and warnings about rows that have no density.
 
     Raises:
         ValueError: for anything but finite rows of numbers, for fewer than 20, or if every column is constant.
@@ -71,6 +73,13 @@ def fit(
     rows = _checked(x)
     tell = print if progress is True else (progress or None)
     clock = Clock(math.inf if time_budget is None else float(time_budget), tell)
+    warnings = check_support(rows, seed).warnings()
+    if len(rows) <= rows.shape[1]:
+        warnings += (
+            f"{len(rows)} rows in {rows.shape[1]} columns: the covariance is mostly an assumption (Ledoit-Wolf)",
+        )
+    for line in warnings:
+        clock.say(f"warning: {line}")
     order = np.random.default_rng(seed).permutation(len(rows))
     count = min(max(len(rows) // 10, min(500, len(rows) // 4)), 4000)
     held, rows = rows[np.sort(order[:count])], rows[np.sort(order[count:])]
@@ -86,7 +95,7 @@ def fit(
     v = v[(v.double().square().sum(1).cpu().numpy() <= _reach(white))]
     with torch.random.fork_rng(devices=[]), _threads(1 if white.rank <= FULL_MAP else torch.get_num_threads()):
         search = Sizes(u, v, seed, clock)
-        selection = search.run()
+        selection = replace(search.run(), warnings=warnings)
         clock.say(selection.statement())
         return _finish(search, selection, white, turn, u, v, rows, seed, clock)
 

@@ -165,7 +165,7 @@ def nongaussian_rotation(u: Floats, seed: int = 0, most: int = 10_000, tries: in
     # eigenvectors have no sign of their own
     axes = axes * np.where((turned**3).mean(0) < 0, -1.0, 1.0)
     first = axes[:, np.argsort(-np.abs(values - np.median(values)))].T
-    if r == 1:
+    if r == 1 or len(u) <= r:
         return first
     turned = u @ first.T
     with warnings.catch_warnings():

@@ -303,6 +303,18 @@ def test_rows_off_the_plane_have_no_density():
     assert torch.isfinite(flow.log_prob(inside)).all() and torch.isneginf(flow.log_prob(outside)).all()
 
 
+def test_fewer_rows_than_columns_and_repeated_rows_come_with_a_warning():
+    rng = np.random.default_rng(0)
+    flow = cnflow.fit(rng.normal(size=(30, 50)), time_budget=2.0)
+    assert "30 rows in 50 columns" in flow.selection.warnings[0]
+    assert torch.isfinite(flow.log_prob(rng.normal(size=(4, 50)))).all()
+    half = rng.normal(size=(400, 3))
+    half[::2] = 0
+    lines = []
+    cnflow.fit(half, time_budget=2.0, progress=lines.append)
+    assert any("identical" in line for line in lines)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="numbers"):
         cnflow.fit(np.array([["a", "b"]] * 30))

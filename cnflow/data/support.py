@@ -1,0 +1,148 @@
+"""Rows that have no density: whole numbers, repeated values and rows, columns that are functions of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import qr
+
+__all__ = ["Support", "check_support"]
+
+Floats = NDArray[np.floating]
+
+ATOM = 0.02
+"""Share of the rows with one and the same value of a column, or in all columns, from which on it is reported."""
+
+MONOMIALS, ROWS = 500, 4_000
+"""Monomials of degree two in the search for equations (up to 30 columns), and rows looked at."""
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Support:
+    """What keeps rows from having a density.
+
+    Attributes:
+        constant: columns that do not vary.
+        collinear: columns that are linear functions of the others, one for every missing direction.
+        whole: columns of whole numbers with fewer than 200 values, or fewer values than a tenth of the rows.
+        atoms: column, value and share of the rows that have it, for values of 2 % of the rows or more, without ``whole`` columns.
+        repeated: share of the rows that are identical to another row.
+        equations: columns of every independent quadratic equation that all rows obey.
+    """
+
+    constant: tuple[int, ...]
+    collinear: tuple[int, ...]
+    whole: tuple[int, ...]
+    atoms: tuple[tuple[int, float, float], ...]
+    repeated: float
+    equations: tuple[tuple[int, ...], ...]
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for everything found; empty if the rows may have a density."""
+        lines = []
+        if self.constant:
+            lines.append(
+                f"{_columns(self.constant)} constant and left out, exactly: the density is on the other columns"
+            )
+        if self.collinear:
+            lines.append(
+                f"{_columns(self.collinear)} linearly dependent on other columns: the density is on the plane of the rows"
+            )
+        if self.whole:
+            lines.append(
+                f"{_columns(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
+                "noise of the size of one step (dequantisation) or leave them out"
+            )
+        if self.repeated >= ATOM:
+            lines.append(
+                f"{self.repeated:.0%} of the rows are identical to another row: repeated rows have no density. Drop padding and "
+                "duplicates (numpy.unique(x, axis=0))"
+            )
+        if self.atoms:
+            column, value, share = max(self.atoms, key=lambda atom: atom[2])
+            lines.append(
+                f"{_columns(sorted({atom[0] for atom in self.atoms}))} at one value for many rows (column {column} is "
+                f"{value:g} in {share:.0%}): such an atom has no density. Model these rows apart, or add noise"
+            )
+        for columns in self.equations:
+            lines.append(
+                f"{_columns(columns)} tied by an exact quadratic equation: all rows lie on a curved surface, where the NLL has no "
+                "lower bound. Leave one of them out"
+            )
+        return tuple(lines)
+
+
+def check_support(x: Floats, seed: int = 0) -> Support:
+    """Look for what keeps rows from having a density. Exact functions other than quadratic ones are not found.
+
+    Args:
+        x: finite rows, shape (n, d).
+        seed: of the choice of rows, when there are many.
+    """
+    resolution = float(np.finfo(x.dtype if x.dtype == np.float32 else np.float64).eps)
+    x = np.asarray(x, dtype=np.float64)
+    n = len(x)
+    spread, size = x.std(0), np.abs(x).max(0)
+    varies = spread > 4 * resolution * size
+    whole, atoms = [], []
+    for column in np.flatnonzero(varies):
+        values, counts = np.unique(x[:, column], return_counts=True)
+        if len(values) < max(200, n / 10) and len(values) < n and np.all(values == np.round(values)):
+            whole.append(int(column))
+        elif counts.max() >= max(ATOM * n, 3):
+            atoms.append((int(column), float(values[counts.argmax()]), float(counts.max() / n)))
+    _, first, counts = np.unique(x, axis=0, return_index=True, return_counts=True)
+    repeated = float(1 - (counts == 1).sum() / n)
+    columns = np.flatnonzero(varies)
+    rounding = resolution * float(np.max(size[columns] / spread[columns], initial=1.0))
+    rows = np.random.default_rng(seed).choice(first, min(len(first), max(ROWS, 4 * len(columns))), replace=False)
+    y = (x[np.ix_(rows, columns)] - x[:, columns].mean(0)) / spread[columns]
+    # columns in an order in which each adds most; the last ones add nothing
+    r, pivots = qr(y, mode="r", pivoting=True)
+    diagonal = np.abs(np.diag(r))
+    # fewer rows than columns say nothing about linear functions
+    count = int((diagonal > 64 * rounding * diagonal.max(initial=0)).sum()) if len(y) > len(columns) else len(columns)
+    kept, dropped = np.sort(pivots[:count]), pivots[count : len(columns)]
+    usable = np.array([c for c in kept if columns[c] not in whole], dtype=int)
+    return Support(
+        constant=tuple(np.flatnonzero(~varies).tolist()),
+        collinear=tuple(sorted(columns[dropped].tolist())),
+        whole=tuple(whole),
+        atoms=tuple(atoms),
+        repeated=repeated,
+        equations=_equations(y[:ROWS, usable], columns[usable], rounding),
+    )
+
+
+def _equations(y: Floats, names: NDArray[np.int_], rounding: float) -> tuple[tuple[int, ...], ...]:
+    """Columns of the independent quadratic equations that standardised rows obey up to their rounding."""
+    n, p = y.shape
+    i, j = np.triu_indices(p)
+    total = 1 + p + len(i)
+    if p == 0 or total > MONOMIALS or n < 2 * total:
+        return ()
+    monomials = np.concatenate([np.ones((n, 1)), y, y[:, i] * y[:, j]], 1)
+    monomials /= np.linalg.norm(monomials, axis=0)
+    _, sizes, vectors = np.linalg.svd(monomials, full_matrices=False)
+    found = vectors[sizes < max(1e-9, 64 * rounding) * sizes[0]]
+    read = np.zeros((total, p), dtype=bool)
+    read[1 + np.arange(p), np.arange(p)] = True
+    read[1 + p + np.arange(len(i)), i] = True
+    read[1 + p + np.arange(len(i)), j] = True
+    if len(found) > 1:
+        # the sparsest basis of the null space that elimination gives
+        _, upper, order = qr(found, pivoting=True)
+        lead = np.linalg.solve(upper[:, : len(found)], upper)
+        found = np.empty_like(lead)
+        found[:, order] = lead
+    sets = [tuple(names[read[np.abs(each) > 1e-4 * np.abs(each).max()].any(0)].tolist()) for each in found]
+    return tuple(dict.fromkeys(sets))
+
+
+def _columns(columns: tuple[int, ...] | list[int]) -> str:
+    shown = ", ".join(map(str, columns[:SHOWN])) + (" …" if len(columns) > SHOWN else "")
+    return f"column {shown} is" if len(columns) == 1 else f"columns {shown} are"
