@@ -92,7 +92,8 @@ def main() -> None:
     write_codes(folder, options.seed)
     for name in "ab":
         command(
-            "fit", "--config", ROOT / "configs/codes.yaml", f"--run.dir={folder / name}", "--run.overwrite=true",
+            "fit", "--config", ROOT / "configs/codes.yaml", "--config", ROOT / "configs/penalties/codes.yaml",
+            f"--run.dir={folder / name}", "--run.overwrite=true",
             f"--data.init_args.path={folder / f'codes_{name}.npy'}", f"--data.init_args.labels={folder / f'labels_{name}.npy'}",
         )  # fmt: skip
     command("align", folder / "a", folder / "b", "--config", ROOT / "configs/align.yaml")

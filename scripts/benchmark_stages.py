@@ -1,6 +1,6 @@
 """Stages on planted sets: does the width fall to the truth, in the right order, and at what price?
 
-Trains every set with its shipped config and configs/stages.yaml (in 32 dimensions stages_32d.yaml), each run on one
+Trains every set by penalties, configs/penalties, with configs/stages.yaml (in 32 dimensions stages_32d.yaml), each run on one
 thread, and prints the tables that are committed under docs/benchmarks. Rows are written as they come; run again to go
 on where it stopped.
 
@@ -64,7 +64,7 @@ def retirement_order(flow: NarrowingFlow, grades: np.ndarray, noise_plane: np.nd
 def measure(name: str, noise: str, dim: int, stages: int, seed: int, folder: Path) -> dict[str, Any]:
     """One row of the table."""
     overrides = ["--run.figures=false", f"--data.init_args.noise={noise}", *(WIDE if (dim, stages) == (32, 1) else [])]
-    seconds = train([name, *([OVERLAYS[dim]] if stages > 1 else [])], seed, folder, overrides)
+    seconds = train([name, f"penalties/{name}", *([OVERLAYS[dim]] if stages > 1 else [])], seed, folder, overrides)
     flow = load_flow(folder)
     data = PlantedDataModule(name, dim=dim, noise=noise, seed=seed)
     x = data.split("test")

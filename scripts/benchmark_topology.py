@@ -157,7 +157,7 @@ def flow(case: str, seed: int, runs: Path) -> Row:
 
     folder = runs / f"{case}_{seed}"
     if not (folder / "summary.json").is_file():
-        train([case], seed, folder, ["--run.figures=false"])
+        train([case, f"penalties/{case}"], seed, folder, ["--run.figures=false"])
     trained, data = load_flow(folder), run_data(folder)
     truth = data.planted.shape.betti
     if trained.core_dim == 0:

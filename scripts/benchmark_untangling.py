@@ -79,9 +79,10 @@ def again(name: str, seed: int, runs: Path, overlay: str, word: str) -> tuple[Pa
     """A run without a lift and one on top of it, trained if they are not there; folders, and seconds of the second."""
     base, folder = runs / f"{name}_{seed}", runs / f"{word}_{name}_{seed}"
     if not (base / "summary.json").is_file():
-        train([name], seed, base, QUIET)
+        train([name, f"penalties/{name}"], seed, base, QUIET)
     if not (folder / "summary.json").is_file():
-        train([name, overlay], seed, folder, [*QUIET, *MORE.get((name, word), []), f"--model.start={base}"])
+        configs = [name, f"penalties/{name}", overlay]
+        train(configs, seed, folder, [*QUIET, *MORE.get((name, word), []), f"--model.start={base}"])
     return base, folder, summary(folder)["seconds"]
 
 
@@ -155,7 +156,7 @@ def compare(objective: str, name: str, seed: int, runs: Path) -> Row:
     folder = runs / f"{objective}_{name}_{seed}"
     if not (folder / "summary.json").is_file():
         chosen = ["--model.objective=cnflow.training.Adversarial"] if OBJECTIVES[objective] else []
-        train([name], seed, folder, [*QUIET, *chosen, *OBJECTIVES[objective]])
+        train([name, f"penalties/{name}"], seed, folder, [*QUIET, *chosen, *OBJECTIVES[objective]])
     data, flow, told = run_data(folder), load_flow(folder), summary(folder)
     test = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS]
     excess = data.planted.log_prob(test) - flow.log_prob(test).double().numpy()
@@ -177,7 +178,7 @@ def hierarchy(name: str, seed: int, runs: Path) -> Row:
     """Is the tree of a trained core the planted one."""
     folder = runs / f"{name}_{seed}"
     if not (folder / "summary.json").is_file():
-        train([name], seed, folder, QUIET)
+        train([name, f"penalties/{name}"], seed, folder, QUIET)
     data, flow = run_data(folder), load_flow(folder)
     levels = flow.core.hierarchy().levels()
     two = next((level for level in levels if len(level) == 2), levels[-1])

@@ -26,7 +26,7 @@ class Candidate:
     Attributes:
         core_dim: the size k.
         nll: held-out negative log-likelihood, nats per row.
-        behind: how far it is behind the best size, nats per row.
+        behind: how far it is behind the best size that was trained as long, nats per row.
         error: standard error of that difference, paired over the rows; 0 for the best.
         start: where its search started: "gaussian", "ica", "residual", "pruned", or "mixture" for a mixture in all directions.
     """

@@ -16,7 +16,7 @@ __all__ = ["plot_selection"]
 
 
 def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
-    """Held-out NLL against the size of the core, with paired standard errors; the size taken and those not ruled out marked.
+    """Held-out NLL above that of the best size, with paired standard errors; the size taken and those not ruled out marked.
 
     Args:
         selection: how the size was chosen.
@@ -27,7 +27,7 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     """
     ax = Figure(figsize=(6.4, 4.2), layout="constrained").subplots() if ax is None else ax
     sizes = [point.core_dim for point in selection.curve]
-    values = [point.nll for point in selection.curve]
+    values = [point.behind for point in selection.curve]
     ax.errorbar(
         sizes, values, [point.error for point in selection.curve], fmt="o-", color="0.35", capsize=3, label="size tried"
     )
@@ -35,10 +35,10 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     if not selection.determined:
         ax.axvspan(low - 0.3, high + 0.3, color="tab:orange", alpha=0.15, label="not ruled out")
     taken = next(point for point in selection.curve if point.core_dim == selection.core_dim)
-    ax.plot(taken.core_dim, taken.nll, "o", color="tab:blue", markersize=10, label=f"taken: {taken.core_dim}")
+    ax.plot(taken.core_dim, taken.behind, "o", color="tab:blue", markersize=10, label=f"taken: {taken.core_dim}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("core directions k")
-    ax.set_ylabel("held-out NLL of whitened rows (nats)")
+    ax.set_ylabel("held-out NLL above the best size (nats)")
     ax.set_title(selection.statement(), fontsize=10)
     ax.legend(frameon=False)
     return ax

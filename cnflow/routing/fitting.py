@@ -18,7 +18,7 @@ from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.routing.density import CoreFit, fit_core
 from cnflow.routing.model import FULL_MAP, RoutedDensity
-from cnflow.routing.search import Clock, thrift, train
+from cnflow.routing.search import Clock
 from cnflow.routing.sizes import Sizes
 from cnflow.routing.whitening import Whitening, nongaussian_rotation, whiten
 
@@ -28,12 +28,6 @@ LEAST_ROWS = 20
 
 ROWS = 200_000
 """Rows of a split that a run by the command line looks at; a random choice when there are more."""
-
-POLISH_STEPS, POLISH_BATCH = 1200, 1024
-"""Further steps of the size that was taken, and rows of each."""
-
-POLISH_LIMIT = 0.2
-"""Largest share of the time budget for them."""
 
 
 def fit(
@@ -145,15 +139,10 @@ def _finish(
     search: Sizes, selection: Selection, white: Whitening, turn: np.ndarray, u: Tensor, v: Tensor, rows: np.ndarray, seed: int,
     clock: Clock,
 ) -> NarrowingFlow:  # fmt: skip
-    """Train the size that was taken further, give its core a density, and write the flow down."""
+    """Give the core of the size taken its density, and write the flow down."""
     k = selection.core_dim
-    fitted = search.fits[k]
+    fitted = search.refined[k]
     model = fitted.model
-    if clock.used < 0.6 and fitted.start != "mixture":
-        steps = int(POLISH_STEPS * thrift(len(u)))
-        train(model, u, v, steps, hold=0.3, batch=POLISH_BATCH, seed=seed + 2, limit=POLISH_LIMIT * clock.budget)
-        with torch.no_grad():
-            clock.say(f"core {k}, trained on: held-out NLL {-float(model(v).mean()):.3f} nats")
     matrix = model.matrix()
     whole = search.whole if fitted.start == "mixture" else None
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from cnflow.flow.selection import ERRORS, SHARE, Candidate, Selection
 from cnflow.routing.density import CoreFit, fit_mixture
-from cnflow.routing.model import RoutedDensity
+from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.search import Clock, thrift, train
 from cnflow.routing.whitening import nongaussian_rotation
 
@@ -22,8 +23,14 @@ MOST = 8
 STEPS, GAUSSIAN_STEPS = 600, 300
 """Steps of the fit of one size, and of size 0."""
 
-LIMIT = 0.08
-"""Largest share of the time budget that one fit may take."""
+REFINE_STEPS, REFINE_BATCH = 1200, 1024
+"""Further steps of the sizes near the elbow, and rows of each."""
+
+CLOSE = 0.05
+"""Share of the gain that a smaller size may be behind by to be trained further."""
+
+LIMIT, REFINE_LIMIT = 0.08, 0.2
+"""Largest share of the time budget that one fit, and the further training of one size, may take."""
 
 MANY_ROWS, SPREAD = 10_000, 1.5
 """From so many training rows on the networks start out with so much spread: more to learn from, and more to overfit."""
@@ -72,6 +79,7 @@ class Sizes:
         self.u, self.held, self.seed, self.clock = u, held, seed, clock or Clock()
         self.dim = u.shape[1]
         self.fits: dict[int, Fitted] = {}
+        self.refined: dict[int, Fitted] = {}
         self.tried: set[tuple[int, str, int]] = set()
         self.whole: CoreFit | None = None
 
@@ -88,19 +96,20 @@ class Sizes:
 
         Args:
             k: size of the core.
-            start: "ica": the least Gaussian directions; "residual": the core of the fit of k - 1, and the least Gaussian
-                direction of its noise given the core; "pruned": the core of the fit of k + 1 without its most Gaussian direction.
+            start: "ica": the least Gaussian directions; "residual": the core of the next smaller size fitted, and the least
+                Gaussian directions of its noise given the core; "pruned": the core of the next larger size without its most
+                Gaussian directions.
 
         Raises:
             FloatingPointError: if no start has a finite likelihood.
         """
-        other = self.fits.get(k + {"ica": 0, "residual": -1, "pruned": 1}[start]) if start != "ica" else None
-        if (k, start, id(other)) in self.tried:
+        source = self._source(k, start)
+        if (k, start, id(source)) in self.tried:
             return self.fits[k]
-        self.tried.add((k, start, id(other)))
-        basis = (
-            None if other is None else (_residual if start == "residual" else _pruned)(other.model, self.u, self.seed)
-        )
+        self.tried.add((k, start, id(source)))
+        basis = None
+        if source is not None:
+            basis = (_residual if start == "residual" else _pruned)(source.model, self.u, self.seed)
         model = self._fresh(k, basis)
         steps = (STEPS if k else GAUSSIAN_STEPS) * thrift(len(self.u))
         limit = LIMIT * self.clock.budget
@@ -113,6 +122,14 @@ class Sizes:
             )
         return self._keep(k, fitted)
 
+    def _source(self, k: int, start: str) -> Fitted | None:
+        """The fit that a start is made from."""
+        if start == "residual":
+            return self.fits.get(max((j for j in self.fits if j < k), default=-1))
+        if start == "pruned":
+            return self.fits.get(min((j for j in self.fits if j > k), default=-1))
+        return None
+
     def _keep(self, k: int, fitted: Fitted) -> Fitted:
         self.clock.say(f"core {k}: held-out NLL {fitted.nll:.3f} nats (start: {fitted.start})")
         if k not in self.fits or fitted.nll < self.fits[k].nll:
@@ -122,26 +139,55 @@ class Sizes:
     # -- search ----------------------------------------------------------------------------------------------------
 
     def run(self) -> Selection:
-        """Sizes upward until two in a row gain nothing, then other starts near the elbow, then the rule."""
+        """Sizes upward until nothing is gained, then other starts near the elbow, then the rule."""
         self.fit(0)
         self.fit(1)
-        k = 1
-        # two directions may show nothing until both are there
-        while k < self.dim and k < self._taken() + 2 and self.clock.used < 0.5:
-            k += 1
-            self.fit(k, "residual")
-            if k == 2 or self._taken() < k:
-                self.fit(k)
+        self._upward()
         # optima are local: other starts for the size taken and its neighbours, as long as that leads on
         before = None
         while (taken := self._taken()) != before and self.clock.used < 0.5:
             before = taken
-            for size, start in ((taken, "ica"), (taken, "pruned"), (taken - 1, "pruned"), (taken + 1, "residual")):
-                if 0 < size <= self.dim and (start == "ica" or size + (1 if start == "pruned" else -1) in self.fits):
+            below, above = (taken - 1, taken + 1) if self.dim <= FULL_MAP else (taken * 3 // 4, taken * 3 // 2)
+            for size, start in ((taken, "ica"), (taken, "pruned"), (below, "pruned"), (above, "residual")):
+                if 0 < size <= self.dim and (start == "ica" or self._source(size, start) is not None):
                     self.fit(size, start)
         if self.few and self.dim not in self.fits:
             self._whole()
+        self._refine()
         return self.selection()
+
+    def _upward(self) -> None:
+        """Larger and larger cores: by one direction up to 64 columns, by a factor of two beyond."""
+        k = 1
+        # two directions may show nothing until both are there
+        while k < self.dim and self.clock.used < 0.5:
+            step = 1 if self.dim <= FULL_MAP else k
+            if k >= self._taken() + 2 * step:
+                break
+            k = min(k + step, self.dim)
+            self.fit(k, "residual")
+            if k == 2 or self._taken() < k:
+                self.fit(k)
+
+    def _refine(self) -> None:
+        """Train the size taken further, and smaller ones that are close: they may only be slower to learn."""
+        held = self._held()
+        taken = _smallest(held)
+        gain = self._gain(held)
+        close = [k for k in held if k < taken and _paired(held[taken], held[k])[0] <= CLOSE * gain]
+        for k in [taken, *close]:
+            fitted = self.fits[k]
+            if fitted.start == "mixture":
+                self.refined[k] = fitted
+                continue
+            model = copy.deepcopy(fitted.model)
+            if self.clock.used < 0.6:
+                steps = int(REFINE_STEPS * thrift(len(self.u)))
+                limit = REFINE_LIMIT * self.clock.budget
+                train(model, self.u, self.held, steps, hold=0.3, batch=REFINE_BATCH, seed=self.seed + 2, limit=limit)
+            with torch.no_grad():
+                self.refined[k] = Fitted(model, model(self.held), fitted.start)
+            self.clock.say(f"core {k}, trained on: held-out NLL {self.refined[k].nll:.3f} nats")
 
     @property
     def few(self) -> bool:
@@ -165,16 +211,27 @@ class Sizes:
     def _held(self) -> dict[int, Tensor]:
         return {k: fitted.held for k, fitted in sorted(self.fits.items())}
 
+    def _gain(self, held: dict[int, Tensor]) -> float:
+        """Nats that the best size gains over size 0."""
+        return max(float((values - held[0]).mean()) for values in held.values())
+
     def selection(self) -> Selection:
-        """The rule, over all sizes fitted so far."""
-        held = self._held()
-        taken = _smallest(held)
-        best = max(held, key=lambda k: float(held[k].mean()))
-        gain = float((held[best] - held[0]).mean())
+        """The rule, over all sizes fitted so far; those that were trained further are compared with one another."""
+        held, further = self._held(), {k: fitted.held for k, fitted in sorted(self.refined.items())}
+        best, gain = max(held, key=lambda k: float(held[k].mean())), self._gain(held)
+        taken = _smallest(further, gain) if further else _smallest(held, gain)
+        # a size that was not trained further is compared with the largest that was, at equal training
+        link = max(further, default=best)
+        level = {
+            k: further[k] if k in further else further.get(link, held[link]) + values - held[link]
+            for k, values in held.items()
+        }
+        top = max(further or held, key=lambda k: float(level[k].mean()))
         curve, left = [], []
-        for k, values in held.items():
-            behind, error = _paired(held[best], values)
-            curve.append(Candidate(k, self.fits[k].nll, behind, error, self.fits[k].start))
+        for k, values in level.items():
+            behind, error = _paired(level[top], values)
+            fitted = self.refined.get(k, self.fits[k])
+            curve.append(Candidate(k, fitted.nll, behind, error, fitted.start))
             if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
                 left.append(k)
         rows = len(self.u) + len(self.held)
@@ -191,10 +248,10 @@ def _paired(best: Tensor, other: Tensor) -> tuple[float, float]:
     return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
 
 
-def _smallest(held: dict[int, Tensor]) -> int:
+def _smallest(held: dict[int, Tensor], gain: float | None = None) -> int:
     """The rule: the smallest size within ``ERRORS`` paired standard errors, or within ``SHARE`` of the gain, of the best."""
     best = max(held, key=lambda k: float(held[k].mean()))
-    gain = float((held[best] - held[min(held)]).mean())
+    gain = float((held[best] - held[min(held)]).mean()) if gain is None else gain
     for k in sorted(held):
         behind, error = _paired(held[best], held[k])
         if behind <= max(ERRORS * error, SHARE * gain):

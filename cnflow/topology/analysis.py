@@ -310,7 +310,7 @@ def level_sets(
     given = read(source, x, space, n, seed)
     density, rows = given.density, given.rows
     log_prob = density.log_prob(rows)
-    axis = _axis(density, log_prob, seed)
+    axis = _axis(given, log_prob, seed)
     land = survey(
         density, rows, log_prob, least_prominence=min(0.01, prominence or 0.01), least_mass=0.5 * mass, seed=seed
     )
@@ -329,12 +329,12 @@ def level_sets(
     return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses))
 
 
-def _axis(density: Density, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:
+def _axis(given: Source, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:
     """Mass under the density itself where drawing is cheap, else under the rows."""
+    density, count = given.density, given.draws
     if isinstance(density, MixtureDensity):
         count = int(np.clip(1e9 / len(density.weights), 2e4, draws))
-        return MassAxis.fit(density.log_prob(density.sample(count, seed + 1)))
-    return MassAxis.fit(log_prob)
+    return MassAxis.fit(density.log_prob(density.sample(count, seed + 1)) if count else log_prob)
 
 
 def _band(
@@ -377,7 +377,7 @@ def _with_confidence(tree: LevelSetTree, land: Landscape, band: Band) -> LevelSe
 def _calibration(
     given: Source, space: str, source: Any, axis: MassAxis, log_prob: Floats, held_out: ArrayLike | None
 ) -> Calibration | None:
-    drawn = isinstance(given.density, MixtureDensity)
+    drawn = isinstance(given.density, MixtureDensity) or given.draws > 0
     if held_out is not None:
         rows = read(source, held_out, space).rows if given.space in SPACES else rows_of(held_out, given.density.dim)
         return calibrate(axis, given.density.log_prob(rows))

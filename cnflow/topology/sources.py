@@ -25,6 +25,10 @@ SPACES = {
 }
 
 
+DRAWS = 50_000
+"""Draws from a core with a density of its own, which has to be integrated for each of them."""
+
+
 @dataclass(frozen=True, repr=False)
 class Source:
     """A density, rows under it, and the way back.
@@ -34,12 +38,14 @@ class Source:
         rows: the rows in its space, shape (n, k).
         decode: maps rows of the space to data space, or None when they are data.
         space: "core", "joint" or "data" for a flow, else "given".
+        draws: rows that are cheap to draw from the density; 0 if none are.
     """
 
     density: Density
     rows: Floats
     decode: Callable[[Floats], Floats] | None
     space: str
+    draws: int = 0
 
     def __repr__(self) -> str:
         """What is analysed, and on how many rows."""
@@ -146,7 +152,7 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
         return flow.decode(torch.as_tensor(np.ascontiguousarray(h))).numpy()
 
     if space == "core":
-        return Source(as_density(flow.core), narrowed.core.numpy(), decode_core, space)
+        return Source(as_density(flow.core), narrowed.core.numpy(), decode_core, space, 0 if flow.base.plain else DRAWS)
 
     def decode_joint(z: Floats) -> Floats:
         z = np.ascontiguousarray(z)
@@ -159,7 +165,7 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
         density = TorchDensity(
             base.log_prob, len(core), lambda shape: base.rsample(shape[0]).detach(), chunk=4096, name="flow"
         )
-        return Source(density, z, decode_joint, space)
+        return Source(density, z, decode_joint, space, DRAWS)
     with torch.no_grad():
         means = (base.mean + base.shift).numpy()
         weights = torch.softmax(base.logits, 0).numpy()

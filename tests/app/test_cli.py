@@ -21,7 +21,8 @@ from cnflow.flow import Narrowed
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "--config", str(ROOT / "configs/ring.yaml"), "--config", str(Path(__file__).parent / "stages.yaml"),
+    "--config", str(ROOT / "configs/ring.yaml"), "--config", str(ROOT / "configs/penalties/ring.yaml"),
+    "--config", str(Path(__file__).parent / "stages.yaml"),
     "--data.init_args.n=700", "--data.init_args.n_test=100",
     "--data.init_args.batch_size=64", "--data.init_args.dim=4", "--model.field.init_args.hidden=24",
     "--model.components=4", "--model.jitter=0.05", "--trainer.max_steps=40", "--trainer.val_check_interval=7",
@@ -174,7 +175,9 @@ def test_names_that_are_nearly_right(argument, hint, tmp_path):
 
 
 def test_any_field_can_be_printed_and_overridden():
-    output = call("fit", "--config", "configs/ring.yaml", "--model.solver.init_args.steps=9", "--print_config")
+    output = call(
+        "fit", "--config", "configs/penalties/ring.yaml", "--model.solver.init_args.steps=9", "--print_config"
+    )
     assert "steps: 9" in output and "class_path: cnflow.flow.FixedGrid" in output
 
 
@@ -200,14 +203,15 @@ def test_imports_cost_nothing(statement, absent):
 
 def test_every_shipped_config_parses_and_ships_with_its_data(capsys, monkeypatch):
     readers = {"align", "inspect"}  # configs of commands that read what is finished; their own tests parse them
-    configs = [path for path in sorted((ROOT / "configs").glob("*.yaml")) if path.stem not in readers]
+    configs = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.stem not in readers]
     assert len(configs) >= 5
     for config in configs:
-        # what is about stages is given after the config of a set
-        base = {"stages_digits": "digits", "stages": "ring", "stages_32d": "ring", "untangle": "trefoil"}.get(
-            config.stem
-        )
-        files = [*([ROOT / f"configs/{base}.yaml"] if base else []), config]
+        # what is about the model is given after the config of a set
+        below = {
+            "stages_digits": ["digits"], "stages": ["ring", "penalties/ring"], "stages_32d": ["ring", "penalties/ring"],
+            "untangle": ["trefoil", "penalties/trefoil"], "move_apart": ["trefoil", "penalties/trefoil"],
+        }.get(config.stem, [config.stem] if config.parent.name == "penalties" else [])  # fmt: skip
+        files = [*(ROOT / f"configs/{name}.yaml" for name in below), config]
         given = [part for file in files for part in ("--config", str(file))]
         monkeypatch.setattr(sys, "argv", ["cnflow", "fit", *given, "--print_config"])
         with pytest.raises(SystemExit, match="0"):
