@@ -29,6 +29,9 @@ REFINE_STEPS, REFINE_BATCH = 1200, 1024
 CLOSE = 0.05
 """Share of the gain that a smaller size may be behind by to be trained further."""
 
+ICA_UP_TO = 3
+"""Largest core that is also started from ICA of all rows; for larger ones the start from the next smaller core is better."""
+
 LIMIT, REFINE_LIMIT = 0.08, 0.2
 """Largest share of the time budget that one fit, and the further training of one size, may take."""
 
@@ -149,7 +152,9 @@ class Sizes:
             before = taken
             below, above = (taken - 1, taken + 1) if self.dim <= FULL_MAP else (taken * 3 // 4, taken * 3 // 2)
             for size, start in ((taken, "ica"), (taken, "pruned"), (below, "pruned"), (above, "residual")):
-                if 0 < size <= self.dim and (start == "ica" or self._source(size, start) is not None):
+                if not 0 < size <= self.dim or (start == "ica" and size > ICA_UP_TO):
+                    continue
+                if start == "ica" or self._source(size, start) is not None:
                     self.fit(size, start)
         if self.few and self.dim not in self.fits:
             self._whole()
@@ -166,7 +171,7 @@ class Sizes:
                 break
             k = min(k + step, self.dim)
             self.fit(k, "residual")
-            if k == 2 or self._taken() < k:
+            if k == 2 or (k <= ICA_UP_TO and self._taken() < k):
                 self.fit(k)
 
     def _refine(self) -> None:
