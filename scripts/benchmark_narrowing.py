@@ -1,7 +1,7 @@
 """Planted sets: is the core found, is the density right, is the noise noise?
 
-Trains every set with its shipped config, seed by seed, each run on one thread, and prints the table that is committed
-under docs/benchmarks. Rows are written as they come; run again to go on where it stopped.
+Trains every set with its shipped config, which names the data and nothing else, seed by seed, each run on one thread, and
+prints the table that is committed under docs/benchmarks. Rows are written as they come; run again to go on.
 
     python scripts/benchmark_narrowing.py --jobs 2 --json docs/benchmarks/narrowing.json
 """
@@ -22,13 +22,18 @@ from sklearn.neighbors import KNeighborsRegressor
 from cnflow.data import PlantedDataModule
 from cnflow.flow import FixedGrid, NarrowingFlow, check_noise, load_flow
 
-SETS = {"ring": 2, "clusters": 2, "linked_rings": 3, "trefoil": 3}
-NLL_ROOM = {"ring": 0.10, "clusters": 0.10, "linked_rings": 0.20, "trefoil": 0.20}
+SETS = {
+    "ring": (2,), "linked_rings": (3,), "trefoil": (3,), "torus": (3,), "sphere": (3,), "nested_clusters": (2,),
+    "figure_eight": (2,), "chain": (3,), "clusters": (1, 2),
+}  # fmt: skip
+"""Core sizes that are right. One direction tells the four clusters apart, given which the other is Gaussian: 1 is right, too."""
+
 SETTINGS = {
     "structure": [],
-    # the easier half: independent noise, but variances that say nothing, so that PCA is blind
-    "independent": ["--data.init_args.noise=independent", "--data.init_args.equalize=true", "--trainer.max_steps=1500"],
+    # independent noise, but variances that say nothing, so that PCA is blind
+    "independent": ["--data.init_args.noise=independent", "--data.init_args.equalize=true"],
 }
+QUIET = ["--run.figures=false", "--run.topology=false"]
 
 
 def core_angle(flow: NarrowingFlow, x: torch.Tensor, plane: np.ndarray) -> float:
@@ -45,7 +50,7 @@ def core_angle(flow: NarrowingFlow, x: torch.Tensor, plane: np.ndarray) -> float
 
 def measure(name: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
     """One row of the table."""
-    seconds = train([name], seed, folder, SETTINGS[setting])
+    seconds = train([name], seed, folder, [*QUIET, *SETTINGS[setting]])
     flow = load_flow(folder)
     overrides = {"noise": "independent", "equalize": True} if setting == "independent" else {}
     data = PlantedDataModule(name, seed=seed, **overrides)
@@ -60,7 +65,7 @@ def measure(name: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
         guess = cross_val_predict(KNeighborsRegressor(10), narrowed.core.numpy(), sample.structure, cv=5)
         r2 = r2_score(sample.structure, guess)
     return {
-        "set": name, "noise": setting, "seed": seed, "core": flow.core_dim, "true_core": SETS[name],
+        "set": name, "noise": setting, "seed": seed, "core": flow.core_dim, "candidates": list(flow.selection.candidates),
         "nll": float(-narrowed.log_prob.mean()), "true_nll": float(true.mean()), "gap": float(gap.mean()),
         "gap_se": float(gap.std() / len(gap) ** 0.5), "auc": check.auc, "auc_se": check.auc_se, "r2": float(r2),
         "sin2": core_angle(flow, x[:1000], data.planted.core_plane) if flow.core_dim else 1.0, "seconds": seconds,
@@ -81,7 +86,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                 values = [r[key] for r in some]
                 return f"{np.median(values):.{digits}f} ({worst(values):.{digits}f})"
 
-            right = sum(r["core"] == r["true_core"] for r in some)
+            right = sum(r["core"] in SETS[r["set"]] for r in some)
             lines.append(
                 f"| {name}, {setting} | {right} of {len(some)} | {np.median([r['nll'] for r in some]):.3f} | "
                 f"{np.median([r['true_nll'] for r in some]):.3f} | {spread('gap', 3, max)} | {spread('auc', 3, max)} | "
@@ -95,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=["structure"], choices=list(SETTINGS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark/narrowing.json"))
@@ -108,7 +113,7 @@ def main() -> None:
         ("set", "noise", "seed"),
         lambda name, setting, seed: measure(name, setting, seed, options.runs / f"{name}-{setting}-{seed}"),
         lambda row: (
-            f"{row['set']:12} {row['noise']:11} seed {row['seed']}: core {row['core']} (true {row['true_core']}), gap "
+            f"{row['set']:12} {row['noise']:11} seed {row['seed']}: core {row['core']} of {row['candidates']}, gap "
             f"{row['gap']:.3f}, AUC {row['auc']:.3f}, R² {row['r2']:.3f}, sin² {row['sin2']:.4f}, {row['seconds']:.0f} s"
         ),
         jobs=options.jobs,

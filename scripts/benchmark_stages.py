@@ -10,18 +10,18 @@ on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmark_narrowing import SETS, core_angle
-from benchmark_rows import ROOT, complete, train
+from benchmark_narrowing import core_angle
+from benchmark_rows import complete, train
 
 from cnflow.data import PlantedDataModule
 from cnflow.flow import FixedGrid, NarrowingFlow, check_noise, load_flow, spectrum
 
+SETS = {"ring": 2, "clusters": 2, "linked_rings": 3, "trefoil": 3}
 OVERLAYS = {8: "stages", 32: "stages_32d"}
 WIDE = [
     "--data.init_args.dim=32", "--model.field.init_args.hidden=128", "--model.weight_decay=0.3", "--trainer.max_steps=1500",
@@ -33,20 +33,8 @@ def tasks(seeds: list[int], sets: list[str], dims: list[int]) -> list[tuple[str,
     """(set, noise, dim, stages, seed), the graded ring and the narrow sets first."""
     found = [("ring", "graded", 8, 4, seed) for seed in seeds if 8 in dims and "ring" in sets]
     for dim in dims:
-        # with one stage the narrow sets are those of benchmark_narrowing.py
-        both = (4, 1) if dim > 8 else (4,)
-        found += [(name, "structure", dim, stages, seed) for seed in seeds for name in sets for stages in both]
+        found += [(name, "structure", dim, stages, seed) for seed in seeds for name in sets for stages in (4, 1)]
     return found
-
-
-def one_stage_rows() -> list[dict[str, Any]]:
-    """The rows of docs/benchmarks/narrowing.json in the form of this table."""
-    rows = json.loads((ROOT / "docs/benchmarks/narrowing.json").read_text())["rows"]
-    return [
-        r | {"dim": 8, "stages": 1, "profile": [8, r["core"]], "noise": "structure"}
-        for r in rows
-        if r["noise"] == "structure"
-    ]
 
 
 def retirement_order(flow: NarrowingFlow, grades: np.ndarray, noise_plane: np.ndarray) -> list[float]:
@@ -161,7 +149,7 @@ def main() -> None:
         ),
         jobs=options.jobs,
     )
-    print(f"\n{table([*rows, *one_stage_rows()])}\n\nMedian over seeds (worst in brackets). {footer}")
+    print(f"\n{table(rows)}\n\nMedian over seeds (worst in brackets). {footer}")
 
 
 if __name__ == "__main__":

@@ -35,11 +35,16 @@ def deepen(flow: NarrowingFlow, lift: int, std: float, units: int | None = None,
 
     Raises:
         ValueError: for a flow that has a lift already, or numbers that are not positive.
-        NotImplementedError: for a field that cannot be widened.
+        NotImplementedError: for a field that cannot be widened, and for a flow that routes.
     """
     if flow.lift:
         raise ValueError(
             f"expected a flow without a lift; got one with lift={flow.lift}: start from the flow before it"
+        )
+    if flow.profile is not None:
+        raise NotImplementedError(
+            "expected a flow by penalties; got one that routes, whose core has a density of its own: train the start by "
+            "penalties, as with configs/penalties"
         )
     if lift < 1 or not std > 0 or stages < 1:
         raise ValueError(

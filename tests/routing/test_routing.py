@@ -11,6 +11,7 @@ import cnflow
 from cnflow.flow import Adaptive, Divergence, FixedGrid, NarrowingFlow, RoutingField, load_flow, save_flow
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.base import NoiseMixture
+from cnflow.flow.deepen import deepen
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.stage import Stage, Stages
 from cnflow.routing.model import FULL_MAP, RoutedDensity
@@ -324,6 +325,8 @@ def test_bad_input_is_named():
         cnflow.fit(np.ones((3, 2)))
     with pytest.raises(ValueError, match="never grows"):
         NarrowingFlow(3, profile=(2, 3))
+    with pytest.raises(NotImplementedError, match="by penalties; got one that routes"):
+        deepen(routed(), 2, 0.1)
     with pytest.raises(AttributeError):
         routed(density=True).core.components  # noqa: B018
 
