@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.routing.density import CoreFit, fit_core
 from cnflow.routing.model import FULL_MAP, RoutedDensity
+from cnflow.routing.retiring import GradedDensity, retire
 from cnflow.routing.search import Clock
 from cnflow.routing.sizes import Sizes
 from cnflow.routing.whitening import Whitening, nongaussian_rotation, whiten
@@ -42,7 +43,8 @@ def fit(
 
     Rows are whitened, so that an invertible linear map of the columns changes nothing. Then the smallest core is sought given which
     all other directions are Gaussian; the size is chosen on held-out rows, see :class:`Selection`, which the flow keeps as
-    ``flow.selection``. The core's coordinates are linear functions of the data.
+    ``flow.selection``. The core's coordinates are linear functions of the data. Noise retires in up to three stages, see
+    ``flow.width_profile``: first what is free of the core, then what is only shifted by it, last what is scaled as well.
 
     Args:
         x: rows, shape (n, d): an array, a tensor or a DataFrame of numbers.
@@ -143,6 +145,8 @@ def _finish(
     k = selection.core_dim
     fitted = search.refined[k]
     model = fitted.model
+    if clock.used < 0.7 and fitted.start != "mixture":
+        model = retire(model, u, v, seed, clock) or model
     matrix = model.matrix()
     whole = search.whole if fitted.start == "mixture" else None
     with torch.no_grad():
@@ -162,6 +166,31 @@ def _finish(
     return _assemble(model, matrix, root, middle, density, core, selection, white, turn, rows)
 
 
+class _Part(NamedTuple):
+    """Last layers of a stage, for the directions that retire in it: weights, shape (m, units), and biases, shape (m,)."""
+
+    shift: Tensor
+    constant_shift: Tensor
+    log_scale: Tensor
+    constant_scale: Tensor
+
+
+def _parts(model: RoutedDensity) -> list[_Part]:
+    """What retires in each stage, first to last: free noise, noise that is shifted, noise that is scaled as well."""
+    shift, log_scale = model.shift[4], model.log_scale[4]
+    if not isinstance(model, GradedDensity):
+        return [_Part(shift.weight, shift.bias, log_scale.weight, log_scale.bias)]
+    s, m = model.scaled, model.scaled + model.sheared
+    still = shift.weight.new_zeros(model.dim, shift.in_features)
+    free, sheared = len(model.constant_shift), model.sheared
+    parts = [
+        _Part(still[:free], model.constant_shift, still[:free], model.constant_scale[sheared:]),
+        _Part(shift.weight[s:m], shift.bias[s:m], still[:sheared], model.constant_scale[:sheared]),
+        _Part(shift.weight[:s], shift.bias[:s], log_scale.weight, log_scale.bias),
+    ]
+    return [part for part in parts if len(part.shift)]
+
+
 @torch.no_grad()
 def _assemble(
     model: RoutedDensity, matrix: Tensor, root: Tensor, middle: Tensor, density: CoreFit | None, core: Tensor,
@@ -170,7 +199,11 @@ def _assemble(
     k, r = selection.core_dim, model.dim
     hidden = model.shift[0].out_features
     components = density.base.components if density is not None else 1
-    flow = NarrowingFlow(white.weight.shape[1], profile=(r, k), hidden=hidden, components=components)
+    parts = _parts(model)
+    profile = [r]
+    for retiring in parts:
+        profile.append(profile[-1] - len(retiring.shift))
+    flow = NarrowingFlow(white.weight.shape[1], profile=profile, hidden=hidden, components=components)
     # frame: whiten, turn, map; then the core is standardised
     step = torch.block_diag(torch.linalg.inv(root), torch.eye(r - k, dtype=torch.float64)) @ matrix
     start = torch.as_tensor(turn)
@@ -179,11 +212,19 @@ def _assemble(
     volume = torch.tensor(white.log_det) + torch.linalg.slogdet(step)[1]
     centre = torch.as_tensor(white.mean) + back[:, :k] @ torch.linalg.solve(root, middle)
     flow.frame.set_linear(centre, weight, back, volume, _plane(white, rows))
-    field: RoutingField = flow.stages[0].field
-    for own, net in ((field.shift, model.shift), (field.log_scale, model.log_scale)):
-        own.load_state_dict(net.state_dict())
-        own[0].weight.copy_(net[0].weight.double() @ root)
-        own[0].bias.copy_(net[0].bias + (net[0].weight.double() @ middle).float())
+    for stage, retiring in zip(flow.stages, parts, strict=True):
+        field: RoutingField = stage.field
+        for own, net, outputs, constant in (
+            (field.shift, model.shift, retiring.shift, retiring.constant_shift),
+            (field.log_scale, model.log_scale, retiring.log_scale, retiring.constant_scale),
+        ):
+            # only the core is read, standardised: h = L c + middle
+            own[0].weight.zero_()
+            own[0].weight[:, :k] = (net[0].weight.double() @ root).float()
+            own[0].bias.copy_(net[0].bias + (net[0].weight.double() @ middle).float())
+            own[2].load_state_dict(net[2].state_dict())
+            own[4].weight.copy_(outputs)
+            own[4].bias.copy_(constant)
     if density is not None:
         _adopt(flow, density, core)
     flow.selection = selection

@@ -15,6 +15,7 @@ from cnflow.flow.deepen import deepen
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.stage import Stage, Stages
 from cnflow.routing.model import FULL_MAP, RoutedDensity
+from cnflow.routing.retiring import _graded, retire
 from cnflow.routing.search import train
 from cnflow.routing.sizes import Sizes, _smallest
 from cnflow.routing.whitening import negentropy, nongaussian_rotation, whiten
@@ -206,6 +207,38 @@ def test_a_direction_that_shows_only_given_the_core_is_found():
     assert any(fitted.start in ("residual", "pruned", "ica") for fitted in sizes.fits.values())
 
 
+def graded_rows(n, seed=0):
+    """A core of two points in each of two directions; noise that is free, shifted, and scaled by it, two directions each."""
+    rng = np.random.default_rng(seed)
+    core = rng.choice([-1.0, 1.0], size=(n, 2)) + 0.2 * rng.normal(size=(n, 2))
+    e = rng.normal(size=(n, 6))
+    e[:, 2:4] += 1.5 * np.cos(2 * core)
+    e[:, 4:6] = e[:, 4:6] * np.exp(0.8 * np.sign(core)) + 0.5 * core
+    return np.concatenate([core, e], 1)
+
+
+def test_noise_retires_in_the_order_of_what_it_needs():
+    u = torch.as_tensor(graded_rows(6000)).float()
+    torch.manual_seed(0)
+    model = RoutedDensity(8, 2, spread=1.5)
+    # noise in another basis, where all directions look alike
+    turn = torch.linalg.qr(torch.randn(4, 4))[0]
+    model.start_from(torch.block_diag(torch.eye(2), turn, torch.eye(2)))
+    train(model, u[1000:], u[:1000], 500)
+    start = _graded(model, u[1000:], 1e-9)
+    # nothing is dropped: the same density in another basis
+    assert start.scaled == 6 and torch.allclose(start(u[:50]), model(u[:50]), atol=1e-4)
+    graded = retire(model, u[1000:], u[:1000])
+    assert graded.scaled == 2 and graded.sheared <= 2
+    # what is free is the plane of the first two noise directions, given the linear core
+    free = torch.linalg.qr(graded.map[2 + graded.scaled + graded.sheared :].detach().T)[0]
+    assert float(free[4:].abs().max()) < 0.1
+    z, log_det = graded.linear(u[:20].double() if graded.map.dtype == torch.float64 else u[:20])
+    scaled, a = graded.residuals(z)
+    noise = torch.distributions.Normal(0, 1).log_prob(scaled).sum(1) - a.sum(1)
+    assert torch.allclose(graded(u[:20]), log_det + noise + graded.core.log_prob(z[:, :2]), atol=1e-4)
+
+
 def test_negentropy_of_known_laws():
     rng = np.random.default_rng(0)
     s = np.stack([rng.normal(size=200_000), rng.choice([-1.0, 1.0], 200_000)], 1)
@@ -273,6 +306,8 @@ def test_fit_finds_a_ring_in_any_units(fitted_ring, tmp_path):
     assert any("held-out NLL" in line for line in lines)
     narrowed = flow.encode(rows[:500])
     assert np.allclose(flow.decode(narrowed).numpy(), rows[:500], rtol=1e-5, atol=1e-2)
+    for boundary in range(len(flow.width_profile)):
+        assert torch.allclose(flow.at(boundary).encode(rows[:500]).log_prob, narrowed.log_prob, atol=1e-3)
     # the core is a linear function of the rows, and a ring: few rows near its middle
     h = narrowed.core.double().numpy()
     linear = np.linalg.lstsq(np.c_[(rows - rows.mean(0)) / rows.std(0), np.ones(len(rows))][:500], h, rcond=None)[0]
