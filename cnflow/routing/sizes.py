@@ -207,6 +207,11 @@ class Sizes:
             v = model.linear(self.held)[0]
             found = [fit_mixture(z, v, self.seed, largest=32, ridge=ridge) for ridge in RIDGES]
             mixture = max(found, key=lambda each: float(each.held.mean()))
+            # the ridge makes a better Gaussian, too: that alone is no structure
+            plain = [fit_mixture(z, v, self.seed, largest=1, ridge=ridge).held for ridge in RIDGES]
+            gain, error = _paired(mixture.held, max(plain, key=lambda held: float(held.mean())))
+        if gain <= ERRORS * error:
+            return
         self.whole = mixture
         self._keep(self.dim, Fitted(model, mixture.held + log_det, "mixture"))
 

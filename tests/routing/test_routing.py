@@ -330,6 +330,14 @@ def test_fit_of_a_gaussian_has_no_core_and_its_likelihood():
     assert flow.sample((7,)).shape == (7, 6)
 
 
+def test_few_gaussian_rows_in_many_directions_have_no_core():
+    x = torch.as_tensor(np.random.default_rng(1).normal(size=(700, 30))).float()
+    sizes = Sizes(x[200:], x[:200])
+    sizes.fit(0)
+    sizes._whole()
+    assert sizes.few and list(sizes.fits) == [0]
+
+
 def test_rows_off_the_plane_have_no_density():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 2))
