@@ -96,12 +96,6 @@ class AutoregressiveMixture(nn.Module):
         part.offset.copy_(self.offset[:count])
         return part
 
-    @torch.no_grad()
-    def permute(self, order: Tensor) -> list[tuple[nn.Parameter, tuple[Tensor, ...]]]:
-        """How the parameters are indexed when the coordinates are put in another order, int, shape (k,)."""
-        pairs = [(parameter, (order,)) for parameter in (self.b1, self.w2, self.b2, self.w3, self.b3)]
-        return [*pairs, (self.w1, (order[:, None], order))]
-
     def extra_repr(self) -> str:
         """The hyperparameters."""
         return f"dim={self.dim}, hidden={self.hidden}, bumps={self.bumps}"

@@ -28,6 +28,11 @@ def perceptron(inputs: int, units: int, outputs: int) -> nn.Sequential:
     return net
 
 
+def limited(log_scale: Tensor) -> Tensor:
+    """Log-scales of any shape, smoothly kept within ± ``LOG_SCALE_LIMIT``."""
+    return LOG_SCALE_LIMIT * torch.tanh(log_scale / LOG_SCALE_LIMIT)
+
+
 class RoutingField(VelocityField):
     """The velocity of a routing stage, on a state (h, e) whose first ``kept`` directions h stay active.
 
@@ -87,8 +92,7 @@ class RoutingField(VelocityField):
         """
         if self.timed:
             h = torch.cat([h, torch.as_tensor(t).to(h).expand(len(h), 1)], 1)
-        a = self.log_scale(h)
-        return self.shift(h), LOG_SCALE_LIMIT * torch.tanh(a / LOG_SCALE_LIMIT)
+        return self.shift(h), limited(self.log_scale(h))
 
     def _rates(self, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.coefficients(h, t)

@@ -17,7 +17,7 @@ from cnflow.flow.divergence import Divergence
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import FixedGrid
 from cnflow.flow.stage import Stages
-from cnflow.routing.search import Clock, pace, thrift
+from cnflow.routing.search import Clock, pace, paired, thrift
 
 __all__ = ["CoreFit", "fit_core", "fit_mixture"]
 
@@ -88,8 +88,7 @@ def fit_core(
 
 def _better(best: CoreFit, rival: CoreFit, clock: Clock) -> CoreFit:
     """The rival, if it is better by more than one paired standard error."""
-    difference = (rival.held - best.held).double()
-    gain, error = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
+    gain, error = paired(rival.held, best.held)
     clock.say(f"core density: {rival.name} gains {gain:+.3f} ± {error:.3f} nats")
     return rival if math.isfinite(gain) and gain > max(error, TIE) else best
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow.data.columns import check_rows
 from cnflow.data.support import check_support
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.routing import RoutingField
@@ -88,7 +89,7 @@ def fit(
     turn = nongaussian_rotation(white(rows)[keep], seed)
     to_u = lambda part: torch.as_tensor(white(part) @ turn.T).float().to(device)  # noqa: E731
     u, v = to_u(rows[keep]), to_u(held)
-    v = v[(v.double().square().sum(1).cpu().numpy() <= _reach(white))]
+    v = v[(v.double().square().sum(1).cpu().numpy() <= white.reach)]
     with torch.random.fork_rng(devices=[]), _threads(1 if white.rank <= FULL_MAP else torch.get_num_threads()):
         search = Sizes(u, v, seed, clock)
         selection = replace(search.run(), warnings=warnings)
@@ -107,14 +108,6 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _reach(white: Whitening) -> float:
-    from scipy.stats import chi2
-
-    from cnflow.routing.whitening import CUT_FACTOR, CUT_LEVEL, FAR
-
-    return FAR * CUT_FACTOR * chi2.ppf(CUT_LEVEL, white.rank)
-
-
 def _checked(x: Any) -> np.ndarray:
     """Rows as an array of their own floating dtype."""
     rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
@@ -126,14 +119,7 @@ def _checked(x: Any) -> np.ndarray:
     if len(rows) < LEAST_ROWS or rows.shape[1] < 1:
         raise ValueError(f"a fit needs at least {LEAST_ROWS} rows and 1 column; got shape {rows.shape}")
     rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    finite = np.isfinite(rows).all(1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        columns = np.flatnonzero(~np.isfinite(rows).all(0))
-        raise ValueError(
-            f"x has {len(bad)} rows with NaN or infinite values of {len(rows)} (first: {bad[:5].tolist()}; columns "
-            f"{columns[:5].tolist()}). Drop or impute them first."
-        )
+    check_rows(rows, "x")
     return rows
 
 

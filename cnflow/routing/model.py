@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.flow.autoregressive import AutoregressiveMixture
-from cnflow.flow.routing import LOG_SCALE_LIMIT, perceptron
+from cnflow.flow.routing import limited, perceptron
 
 __all__ = ["RoutedDensity"]
 
@@ -51,11 +51,7 @@ class RoutedDensity(nn.Module):
             return u @ self.map.T, torch.linalg.slogdet(self.map)[1]
         if self.core_dim == 0:
             return u, u.new_zeros(())
-        # Q = I - Vᵀ T V, a product of k reflections; T from the triangular form of V Vᵀ
-        v = self.map
-        gram = v @ v.T
-        core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
-        return u - torch.linalg.solve_triangular(core.T, v @ u.T, upper=False).T @ v, u.new_zeros(())
+        return _reflected(u, self.map), u.new_zeros(())
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
@@ -65,10 +61,7 @@ class RoutedDensity(nn.Module):
         eye = torch.eye(self.dim, dtype=torch.float64, device=self.map.device)
         if self.core_dim == 0:
             return eye
-        v = self.map.double()
-        gram = v @ v.T
-        core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
-        return (eye - torch.linalg.solve_triangular(core.T, v, upper=False).T @ v).T
+        return _reflected(eye, self.map.double()).T
 
     @torch.no_grad()
     def start_from(self, basis: Tensor) -> None:
@@ -89,9 +82,12 @@ class RoutedDensity(nn.Module):
 
     def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(e - shift) exp(-log_scale) of the noise e = z_(k+1) … z_D given the core, and log_scale; shapes (n, D - k)."""
-        h, e = z[:, : self.core_dim], z[:, self.core_dim :]
-        a = LOG_SCALE_LIMIT * torch.tanh(self.log_scale(h) / LOG_SCALE_LIMIT)
-        return (e - self.shift(h)) * torch.exp(-a), a
+        shift, a = self.conditional(z[:, : self.core_dim])
+        return (z[:, self.core_dim :] - shift) * torch.exp(-a), a
+
+    def conditional(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and log-scale of the noise given the core h, shape (n, k); shapes (n, D - k)."""
+        return self.shift(h), limited(self.log_scale(h))
 
     def forward(self, u: Tensor) -> Tensor:
         """log p(u) in nats; shape (n,)."""
@@ -99,3 +95,10 @@ class RoutedDensity(nn.Module):
         scaled, a = self.residuals(z)
         noise = -(a + 0.5 * scaled * scaled + _HALF_LOG_2PI).sum(1)
         return log_det + noise + self.core.terms(z[:, : self.core_dim]).sum(1)
+
+
+def _reflected(u: Tensor, v: Tensor) -> Tensor:
+    """Rows u, shape (n, D), times Qᵀ; Q = I - Vᵀ T V is a product of k reflections, T from the triangular form of V Vᵀ."""
+    gram = v @ v.T
+    core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
+    return u - torch.linalg.solve_triangular(core.T, v @ u.T, upper=False).T @ v

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cnflow.flow.routing import LOG_SCALE_LIMIT, perceptron
+from cnflow.flow.routing import limited, perceptron
 from cnflow.routing.model import FULL_MAP, RoutedDensity
-from cnflow.routing.search import Clock, thrift, train
+from cnflow.routing.search import Clock, paired, thrift, train
 
 __all__ = ["GradedDensity", "retire"]
 
@@ -43,13 +43,10 @@ class GradedDensity(RoutedDensity):
         self.constant_shift = nn.Parameter(torch.zeros(rest - sheared))
         self.constant_scale = nn.Parameter(torch.zeros(rest))
 
-    def residuals(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`RoutedDensity.residuals`."""
-        h, e = z[:, : self.core_dim], z[:, self.core_dim :]
-        shift = torch.cat([self.shift(h), self.constant_shift.expand(len(z), -1)], 1)
-        raw = torch.cat([self.log_scale(h), self.constant_scale.expand(len(z), -1)], 1)
-        a = LOG_SCALE_LIMIT * torch.tanh(raw / LOG_SCALE_LIMIT)
-        return (e - shift) * torch.exp(-a), a
+    def conditional(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`RoutedDensity.conditional`."""
+        shift = torch.cat([self.shift(h), self.constant_shift.expand(len(h), -1)], 1)
+        return shift, limited(torch.cat([self.log_scale(h), self.constant_scale.expand(len(h), -1)], 1))
 
 
 def retire(
@@ -85,8 +82,7 @@ def retire(
         steps, limit = int(STEPS * thrift(len(u))), LIMIT * clock.budget
         train(graded, u, held, steps, hold=0.2, batch=BATCH, seed=seed, limit=limit)
         with torch.no_grad():
-            difference = (model(held) - graded(held)).double()
-        behind, error = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
+            behind, error = paired(model(held), graded(held))
         clock.say(
             f"noise: {parts[0]} free of the core, {parts[1]} shifted by it, {parts[2]} scaled as well; "
             f"{-behind:+.3f} ± {error:.3f} nats"
@@ -100,8 +96,7 @@ def retire(
 def _graded(model: RoutedDensity, u: Tensor, small: float) -> GradedDensity:
     """The same density in another basis of the noise, without dependences below ``small``."""
     k = model.core_dim
-    h = model.linear(u)[0][:, :k]
-    shift, a = model.shift(h), model.residuals(model.linear(u)[0])[1]
+    shift, a = model.conditional(model.linear(u)[0][:, :k])
     level = a.mean(0)
     is_scaled = a.var(0) > small
     others = torch.nonzero(~is_scaled).flatten()

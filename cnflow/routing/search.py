@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnflow.routing.model import RoutedDensity
 
-__all__ = ["Clock", "pace", "thrift", "train"]
+__all__ = ["Clock", "pace", "paired", "thrift", "train"]
 
 CHECK_EVERY, CHECK_ROWS = 100, 2_000
 """Steps between looks at the held-out rows, and rows looked at then."""
@@ -111,3 +111,9 @@ def pace(done: float, hold: float) -> float:
 def thrift(n: int) -> float:
     """Share of the usual number of steps that n training rows deserve: √(n / 4000), at least .3 and at most 1."""
     return min(1.0, max(0.3, (n / 4000) ** 0.5))
+
+
+def paired(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Mean of first - second over rows, shape (n,), and its standard error; nats."""
+    difference = (first - second).double()
+    return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)

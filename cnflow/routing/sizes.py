@@ -12,7 +12,7 @@ from torch import Tensor
 from cnflow.flow.selection import ERRORS, SHARE, Candidate, Selection
 from cnflow.routing.density import CoreFit, fit_mixture
 from cnflow.routing.model import FULL_MAP, RoutedDensity
-from cnflow.routing.search import Clock, thrift, train
+from cnflow.routing.search import Clock, paired, thrift, train
 from cnflow.routing.whitening import nongaussian_rotation
 
 __all__ = ["Fitted", "Sizes"]
@@ -178,8 +178,8 @@ class Sizes:
         """Train the size taken further, and smaller ones that are close: they may only be slower to learn."""
         held = self._held()
         taken = _smallest(held)
-        gain = self._gain(held)
-        close = [k for k in held if k < taken and _paired(held[taken], held[k])[0] <= CLOSE * gain]
+        gain = _gain(held)
+        close = [k for k in held if k < taken and paired(held[taken], held[k])[0] <= CLOSE * gain]
         for k in [taken, *close]:
             fitted = self.fits[k]
             if fitted.start == "mixture":
@@ -209,7 +209,7 @@ class Sizes:
             mixture = max(found, key=lambda each: float(each.held.mean()))
             # the ridge makes a better Gaussian, too: that alone is no structure
             plain = [fit_mixture(z, v, self.seed, largest=1, ridge=ridge).held for ridge in RIDGES]
-            gain, error = _paired(mixture.held, max(plain, key=lambda held: float(held.mean())))
+            gain, error = paired(mixture.held, max(plain, key=lambda held: float(held.mean())))
         if gain <= ERRORS * error:
             return
         self.whole = mixture
@@ -221,25 +221,18 @@ class Sizes:
     def _held(self) -> dict[int, Tensor]:
         return {k: fitted.held for k, fitted in sorted(self.fits.items())}
 
-    def _gain(self, held: dict[int, Tensor]) -> float:
-        """Nats that the best size gains over size 0."""
-        return max(float((values - held[0]).mean()) for values in held.values())
-
     def selection(self) -> Selection:
         """The rule, over all sizes fitted so far; those that were trained further are compared with one another."""
         held, further = self._held(), {k: fitted.held for k, fitted in sorted(self.refined.items())}
-        best, gain = max(held, key=lambda k: float(held[k].mean())), self._gain(held)
-        taken = _smallest(further, gain) if further else _smallest(held, gain)
+        best, gain = max(held, key=lambda k: float(held[k].mean())), _gain(held)
+        taken = _smallest(further, gain)
         # a size that was not trained further is compared with the largest that was, at equal training
-        link = max(further, default=best)
-        level = {
-            k: further[k] if k in further else further.get(link, held[link]) + values - held[link]
-            for k, values in held.items()
-        }
-        top = max(further or held, key=lambda k: float(level[k].mean()))
+        link = max(further)
+        level = {k: further[k] if k in further else further[link] + values - held[link] for k, values in held.items()}
+        top = max(further, key=lambda k: float(level[k].mean()))
         curve, left = [], []
         for k, values in level.items():
-            behind, error = _paired(level[top], values)
+            behind, error = paired(level[top], values)
             fitted = self.refined.get(k, self.fits[k])
             curve.append(Candidate(k, fitted.nll, behind, error, fitted.start))
             if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
@@ -252,18 +245,17 @@ class Sizes:
         return Selection(taken, tuple(sorted({taken, *left})), tuple(curve), rows)
 
 
-def _paired(best: Tensor, other: Tensor) -> tuple[float, float]:
-    """Mean of best - other, and its standard error, nats."""
-    difference = (best - other).double()
-    return float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
+def _gain(held: dict[int, Tensor]) -> float:
+    """Nats that the best size gains over size 0."""
+    return max(float((values - held[0]).mean()) for values in held.values())
 
 
 def _smallest(held: dict[int, Tensor], gain: float | None = None) -> int:
     """The rule: the smallest size within ``ERRORS`` paired standard errors, or within ``SHARE`` of the gain, of the best."""
     best = max(held, key=lambda k: float(held[k].mean()))
-    gain = float((held[best] - held[min(held)]).mean()) if gain is None else gain
+    gain = _gain(held) if gain is None else gain
     for k in sorted(held):
-        behind, error = _paired(held[best], held[k])
+        behind, error = paired(held[best], held[k])
         if behind <= max(ERRORS * error, SHARE * gain):
             return k
     return best

@@ -57,6 +57,11 @@ class Whitening:
         return self.distance > FAR
 
     @property
+    def reach(self) -> float:
+        """Squared length of a whitened row beyond which it counts as far out."""
+        return FAR * _cut(self.rank)
+
+    @property
     def rank(self) -> int:
         """Number of directions r."""
         return len(self.weight)
@@ -102,9 +107,8 @@ def whiten(x: Floats) -> Whitening:
     mean[varies] += spread[varies] * middle
     # volume of the map from the span of the rows: the singular values of its inverse
     log_det = -float(np.log(np.linalg.svd(back, compute_uv=False)).sum())
-    cut = CUT_FACTOR * chi2.ppf(CUT_LEVEL, rank)
     constant = tuple(np.flatnonzero(~varies).tolist())
-    return Whitening(mean, weight, back, log_det, constant, squares / cut)
+    return Whitening(mean, weight, back, log_det, constant, squares / _cut(rank))
 
 
 def _scatter(y: Floats, collinear: float) -> tuple[Floats, Floats, Floats, Floats]:
@@ -122,11 +126,15 @@ def _scatter(y: Floats, collinear: float) -> tuple[Floats, Floats, Floats, Float
         axes, root = axes[:, full], np.sqrt(values[full])
         squares = (((rows @ axes) / root) ** 2).sum(1)
         before = weights
-        cut = CUT_FACTOR * chi2.ppf(CUT_LEVEL, len(root))
-        weights = np.minimum(1.0, cut / np.maximum(squares, 1e-300))
+        weights = np.minimum(1.0, _cut(len(root)) / np.maximum(squares, 1e-300))
         if np.abs(weights - before).max() < 1e-4:
             break
     return centre, axes, root, squares
+
+
+def _cut(rank: int) -> float:
+    """Squared distance up to which a row in so many directions counts in full."""
+    return float(CUT_FACTOR * chi2.ppf(CUT_LEVEL, rank))
 
 
 def _shrunk(rows: Floats, covariance: Floats) -> Floats:

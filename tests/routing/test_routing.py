@@ -31,6 +31,15 @@ def stir(module, scale=0.4, seed=0):
     return module
 
 
+def alone(field, width):
+    """The field, built and stirred in float64, and a flow of one stage that has it."""
+    field.build(width)
+    stir(field.double())
+    stages = Stages()
+    stages.append(Stage(field, torch.ones(width, dtype=torch.bool)))
+    return field, stages
+
+
 def routed(profile=(5, 4, 2), core_flow=False, density=False, seed=0):
     """A float64 flow that routes, with every part active."""
     torch.manual_seed(seed)
@@ -53,11 +62,7 @@ def routed(profile=(5, 4, 2), core_flow=False, density=False, seed=0):
 @pytest.mark.parametrize("kept", [0, 2])
 def test_closed_form_agrees_with_the_solvers(kept):
     torch.manual_seed(0)
-    field = RoutingField(kept=kept, hidden=8)
-    field.build(4)
-    stir(field.double())
-    stages = Stages()
-    stages.append(Stage(field, torch.ones(4, dtype=torch.bool)))
+    field, stages = alone(RoutingField(kept=kept, hidden=8), 4)
     z = torch.randn(20, 4, dtype=torch.float64)
     exact = stages.carry(z, 0.0, 1.0, TIGHT, divergence=Divergence())
     rates = lambda t, y: field.trace(t, y)  # noqa: E731
@@ -97,11 +102,7 @@ def test_divergence_is_the_trace_of_the_jacobian():
 
 
 def test_a_timed_field_goes_through_the_solver():
-    field = RoutingField(kept=1, hidden=8, timed=True)
-    field.build(3)
-    stir(field.double())
-    stages = Stages()
-    stages.append(Stage(field, torch.ones(3, dtype=torch.bool)))
+    _, stages = alone(RoutingField(kept=1, hidden=8, timed=True), 3)
     z = torch.randn(9, 3, dtype=torch.float64)
     tight = stages.carry(z, 0.0, 1.0, TIGHT, divergence=Divergence())
     fine = stages.carry(z, 0.0, 1.0, FixedGrid("rk4", steps=100), divergence=Divergence())
