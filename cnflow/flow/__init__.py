@@ -15,6 +15,7 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
 from cnflow.flow.passage import Passage, passage
+from cnflow.flow.radial import RadialField
 from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Transport
@@ -37,6 +38,7 @@ __all__ = [
     "NoiseCheck",
     "NoiseMixture",
     "Passage",
+    "RadialField",
     "RoutingField",
     "Selection",
     "Solver",

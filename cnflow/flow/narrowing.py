@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -20,6 +19,7 @@ from cnflow.flow.frame import Frame
 from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver
+from cnflow.flow.radial import RadialField
 from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Stage, Stages, Transport
@@ -51,6 +51,8 @@ class NarrowingFlow(nn.Module):
             nothing else, ``field`` and ``stages`` are not read, and the core is a linear function of the data. The first width is
             the rank of the frame.
         hidden: units per hidden layer of routing stages.
+        radial: whether a radial stage follows the routing stages, for noise with tails other than a Gaussian's; it moves the noise
+            that retires last.
         lift: directions m of independent Gaussian noise a that are added to every row before anything else (Augment), so that
             the flow has D = d + m. What it knows is p(x, a); see :meth:`bound` for p(x).
 
@@ -93,10 +95,11 @@ class NarrowingFlow(nn.Module):
         lift: int = 0,
         profile: Sequence[int] | None = None,
         hidden: int = 64,
+        radial: bool = False,
     ) -> None:
         super().__init__()
         if profile is not None:
-            stages = len(profile) - 1
+            stages = len(profile) - 1 + radial
             if (
                 lift
                 or any(a < b for a, b in zip((dim, *profile), profile, strict=False))
@@ -119,7 +122,7 @@ class NarrowingFlow(nn.Module):
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()
-        self.profile = None if profile is None else tuple(profile)
+        self.profile, self.radial = None if profile is None else tuple(profile), radial
         self.frame = Frame(self.columns, dim, learned=profile is None)
         self.base = NoiseMixture(dim, components)
         self.base.solver = self.evaluation
@@ -127,10 +130,14 @@ class NarrowingFlow(nn.Module):
             self.stages = Stages.build(field or MLPField(), dim, stages)
         else:
             self.stages = Stages()
-            for active, kept in itertools.pairwise(profile):
-                routing = RoutingField(kept, hidden, stages)
-                routing.build(active)
-                self.stages.append(Stage(routing, torch.arange(dim) < active))
+            fields: list[VelocityField] = [RoutingField(kept, hidden, stages) for kept in profile[1:]]
+            widths = list(profile[:-1])
+            if radial:
+                fields.append(RadialField(profile[-1], stages))
+                widths.append(widths[-1])
+            for each, width in zip(fields, widths, strict=True):
+                each.build(width)
+                self.stages.append(Stage(each, torch.arange(dim) < width))
             self.base.core.copy_(torch.arange(dim) < profile[-1])
 
     # -- start ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import EmbeddedField, VelocityField
 from cnflow.flow.narrowing import NarrowingFlow
-from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Stage, Stages
 
@@ -64,10 +63,10 @@ def _layout(stage: Stage) -> dict[str, Any]:
 
 def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
     """Give the stages of a freshly made flow the shapes that its checkpoint describes; the weights come after."""
+    if flow.profile is not None:
+        return
     for stage, layout in zip(flow.stages, layouts, strict=True):
         active, outer = layout["active"], layout["embedded"]
-        if isinstance(stage.field, RoutingField):
-            continue
         if active < flow.dim:
             stage.field = copy.deepcopy(stage.field)
             stage.field.build(outer or active, **layout["build"])
@@ -100,7 +99,7 @@ def remake(plan: dict[str, Any]) -> NarrowingFlow:
     """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
     return NarrowingFlow(
         plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
-        lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"],
+        lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"], radial=plan.get("radial", False),
         divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
     )  # fmt: skip
 
@@ -120,6 +119,7 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
             "field": _spec(_innermost(flow.stages[0].field)),
             "stages": [_layout(stage) for stage in flow.stages],
             "profile": flow.profile,
+            "radial": flow.radial,
             "hidden": flow.stages[0].field.hidden if flow.profile else 64,
             "core": None if flow.base.core_mean is None else _core(flow),
             "divergence": dataclasses.asdict(flow.divergence),

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnflow.data.columns import check_rows
 from cnflow.data.support import check_support
 from cnflow.flow.narrowing import NarrowingFlow
+from cnflow.flow.radial import RadialField
 from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.routing.density import CoreFit, fit_core
@@ -22,6 +23,7 @@ from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.retiring import GradedDensity, retire
 from cnflow.routing.search import Clock
 from cnflow.routing.sizes import Sizes
+from cnflow.routing.tails import reshape_tails, tails
 from cnflow.routing.whitening import Whitening, nongaussian_rotation, whiten
 
 __all__ = ["fit"]
@@ -73,7 +75,7 @@ def fit(
     warnings = check_support(rows, seed).warnings()
     if len(rows) <= rows.shape[1]:
         warnings += (
-            f"{len(rows)} rows in {rows.shape[1]} columns: the covariance is mostly an assumption (Ledoit-Wolf)",
+            f"{len(rows)} rows in {rows.shape[1]} columns: the covariance is mostly an assumption (cross-validated eigenvalues)",
         )
     for line in warnings:
         clock.say(f"warning: {line}")
@@ -84,6 +86,8 @@ def fit(
     keep = ~white.far
     if not keep.all():
         clock.say(f"{int((~keep).sum())} rows lie far out and are left out of training")
+    if len(white.constant):
+        clock.say(f"{len(white.constant)} columns do not vary, or in rows far out only, and are left out")
     if white.rank < rows.shape[1]:
         clock.say(f"{rows.shape[1]} columns span {white.rank} directions only")
     turn = nongaussian_rotation(white(rows)[keep], seed)
@@ -133,6 +137,14 @@ def _finish(
     model = fitted.model
     if clock.used < 0.7 and fitted.start != "mixture":
         model = retire(model, u, v, seed, clock) or model
+        model = reshape_tails(model, u, v, seed, clock) or model
+    if model.radial is not None:
+        line = (
+            f"the noise has {tails(model.radial)} tails: all of it is scaled together, and a core of {k} may hold directions that "
+            "tell no more than this scale"
+        )
+        clock.say(f"warning: {line}")
+        selection = replace(selection, warnings=(*selection.warnings, line))
     matrix = model.matrix()
     whole = search.whole if fitted.start == "mixture" else None
     with torch.no_grad():
@@ -189,7 +201,8 @@ def _assemble(
     profile = [r]
     for retiring in parts:
         profile.append(profile[-1] - len(retiring.shift))
-    flow = NarrowingFlow(white.weight.shape[1], profile=profile, hidden=hidden, components=components)
+    radial = model.radial is not None
+    flow = NarrowingFlow(white.weight.shape[1], profile=profile, hidden=hidden, components=components, radial=radial)
     # frame: whiten, turn, map; then the core is standardised
     step = torch.block_diag(torch.linalg.inv(root), torch.eye(r - k, dtype=torch.float64)) @ matrix
     start = torch.as_tensor(turn)
@@ -198,7 +211,13 @@ def _assemble(
     volume = torch.tensor(white.log_det) + torch.linalg.slogdet(step)[1]
     centre = torch.as_tensor(white.mean) + back[:, :k] @ torch.linalg.solve(root, middle)
     flow.frame.set_linear(centre, weight, back, volume, _plane(white, rows))
-    for stage, retiring in zip(flow.stages, parts, strict=True):
+    if radial:
+        field: RadialField = flow.stages[-1].field
+        field.log_floor.copy_(model.radial.log_floor)
+        field.log_power.copy_(model.radial.log_power)
+        flow.base.log_std[k : k + model.last] = model.radial.log_std
+    # without the radial stage, which comes last
+    for stage, retiring in zip(flow.stages[: len(parts)], parts, strict=True):
         field: RoutingField = stage.field
         for own, net, outputs, constant in (
             (field.shift, model.shift, retiring.shift, retiring.constant_shift),

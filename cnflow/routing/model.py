@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.flow.autoregressive import AutoregressiveMixture
+from cnflow.flow.radial import stretched
 from cnflow.flow.routing import limited, perceptron
 
-__all__ = ["RoutedDensity"]
+__all__ = ["Radial", "RoutedDensity"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -44,6 +45,12 @@ class RoutedDensity(nn.Module):
                 nn.init.normal_(net[0].weight, 0, spread / math.sqrt(core_dim))
                 nn.init.normal_(net[0].bias)
         self.core = AutoregressiveMixture(core_dim)
+        self.radial: Radial | None = None
+
+    @property
+    def last(self) -> int:
+        """Number of noise directions, the first ones, that retire in the last stage."""
+        return self.dim - self.core_dim
 
     def linear(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """z = B u, shape (n, D), and log |det B|, scalar."""
@@ -93,8 +100,35 @@ class RoutedDensity(nn.Module):
         """log p(u) in nats; shape (n,)."""
         z, log_det = self.linear(u)
         scaled, a = self.residuals(z)
-        noise = -(a + 0.5 * scaled * scaled + _HALF_LOG_2PI).sum(1)
+        if self.radial is None:
+            noise = -(a + 0.5 * scaled * scaled + _HALF_LOG_2PI).sum(1)
+        else:
+            rest = scaled[:, self.last :]
+            noise = self.radial(scaled[:, : self.last]) - a.sum(1) - (0.5 * rest * rest + _HALF_LOG_2PI).sum(1)
         return log_det + noise + self.core.terms(z[:, : self.core_dim]).sum(1)
+
+
+class Radial(nn.Module):
+    """Density of noise after a radial map: e ↦ e' of :func:`cnflow.flow.radial.stretched`, and e' ~ N(0, exp(2 log_std)).
+
+    Args:
+        log_floor, log_power: of the map.
+        log_std: of what comes out.
+    """
+
+    def __init__(self, log_floor: float, log_power: float, log_std: float) -> None:
+        super().__init__()
+        for name, value in (("log_floor", log_floor), ("log_power", log_power), ("log_std", log_std)):
+            setattr(self, name, nn.Parameter(torch.tensor(value)))
+
+    def forward(self, e: Tensor) -> Tensor:
+        """Log-density of noise e in nats, shape (n, m); returns shape (n,)."""
+        return self.of_squares(e.square().sum(1), e.shape[1])
+
+    def of_squares(self, q: Tensor, width: int) -> Tensor:
+        """The same, from squared lengths q, shape (n,), of ``width`` numbers."""
+        moved, log_det = stretched(q, width, self.log_floor, self.log_power)
+        return log_det - 0.5 * moved * torch.exp(-2 * self.log_std) - width * (self.log_std + _HALF_LOG_2PI)
 
 
 def _reflected(u: Tensor, v: Tensor) -> Tensor:

@@ -43,6 +43,11 @@ class GradedDensity(RoutedDensity):
         self.constant_shift = nn.Parameter(torch.zeros(rest - sheared))
         self.constant_scale = nn.Parameter(torch.zeros(rest))
 
+    @property
+    def last(self) -> int:
+        """See :attr:`RoutedDensity.last`."""
+        return self.scaled or self.sheared or self.dim - self.core_dim
+
     def conditional(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`RoutedDensity.conditional`."""
         shift = torch.cat([self.shift(h), self.constant_shift.expand(len(h), -1)], 1)

@@ -166,10 +166,10 @@ class Sizes:
         k = 1
         # two directions may show nothing until both are there
         while k < self.dim and self.clock.used < 0.5:
-            step = 1 if self.dim <= FULL_MAP else k
-            if k >= self._taken() + 2 * step:
+            taken, narrow = self._taken(), self.dim <= FULL_MAP
+            if k >= (taken + 2 if narrow else max(4 * taken, 4)):
                 break
-            k = min(k + step, self.dim)
+            k = min(k + 1 if narrow else 2 * k, self.dim)
             self.fit(k, "residual")
             if k == 2 or (k <= ICA_UP_TO and self._taken() < k):
                 self.fit(k)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from scipy.stats import chi2
 
 __all__ = ["Whitening", "negentropy", "nongaussian_rotation", "whiten"]
@@ -23,8 +24,8 @@ FAR = 4.0
 COLLINEAR = 1e-10
 """Eigenvalue of the correlation matrix of float64 rows, relative to the largest, at or below which a direction is empty."""
 
-SHRINK_BELOW = 5
-"""With fewer than so many rows per column the covariance is shrunk towards its diagonal (Ledoit-Wolf)."""
+SHRINK_BELOW, FOLDS = 20, 10
+"""With fewer than so many rows per column the eigenvalues of the covariance are cross-validated, over so many folds."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +37,7 @@ class Whitening:
         weight: W, shape (r, d).
         back: right inverse of W that maps into the span of the rows, shape (d, r).
         log_det: log of the volume factor |det W|, of W on the span of the rows, nats.
-        constant: columns that do not vary.
+        constant: columns that do not vary, or in rows that lie far out only.
         distance: squared distance of every row, divided by the distance up to which a row counts in full, shape (n,).
     """
 
@@ -85,7 +86,7 @@ def whiten(x: Floats) -> Whitening:
 
     References:
         Huber: Robust estimation of a location parameter (1964); Maronna: Robust M-estimators of multivariate location and
-        scatter (1976); Ledoit, Wolf: A well-conditioned estimator for large-dimensional covariance matrices (2004).
+        scatter (1976); Bartz: Cross-validation based nonlinear shrinkage (2016), for few rows.
     """
     resolution = np.finfo(x.dtype if np.issubdtype(x.dtype, np.floating) else np.float64).eps
     x = np.asarray(x, dtype=np.float64)
@@ -95,9 +96,17 @@ def whiten(x: Floats) -> Whitening:
     varies = spread > 4 * resolution * size
     if not varies.any():
         raise ValueError(f"every one of the {d} columns is constant: there is no density to fit. Check the input.")
-    y = (x[:, varies] - centre[varies]) / spread[varies]
-    middle, axes, root, squares = _scatter(y, max(COLLINEAR, (16 * resolution) ** 2))
-    rank = axes.shape[1]
+    collinear = max(COLLINEAR, (16 * resolution) ** 2)
+    while True:
+        y = (x[:, varies] - centre[varies]) / spread[varies]
+        middle, axes, root, squares = _scatter(y, collinear)
+        rank = axes.shape[1]
+        # a column that varies in far rows only would be scaled up without a bound
+        near = x[squares <= FAR * _cut(rank)]
+        still = varies & (np.ptp(near, axis=0) == 0)
+        if not still.any() or np.array_equal(still, varies):
+            break
+        varies &= ~still
     # W = diag(1/root) axesᵀ diag(1/spread), written over all columns
     weight = np.zeros((rank, d))
     weight[:, varies] = (axes / root).T / spread[varies]
@@ -120,7 +129,7 @@ def _scatter(y: Floats, collinear: float) -> tuple[Floats, Floats, Floats, Float
         rows = y - centre
         covariance = (rows * weights[:, None]).T @ rows / weights.sum()
         if n < SHRINK_BELOW * p:
-            covariance = _shrunk(rows[weights > 0.5], covariance)
+            covariance = _shrunk(rows, weights, covariance)
         values, axes = np.linalg.eigh(covariance)
         full = values > collinear * values[-1]
         axes, root = axes[:, full], np.sqrt(values[full])
@@ -137,12 +146,18 @@ def _cut(rank: int) -> float:
     return float(CUT_FACTOR * chi2.ppf(CUT_LEVEL, rank))
 
 
-def _shrunk(rows: Floats, covariance: Floats) -> Floats:
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    # the span of the rows is kept where there are fewer rows than columns: shrinking fills it, and the rest as well
-    share = ledoit_wolf_shrinkage(rows, assume_centered=True)
-    return (1 - share) * covariance + share * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+def _shrunk(rows: Floats, weights: Floats, covariance: Floats) -> Floats:
+    """The covariance of weighted rows, its eigenvalues replaced by variances of rows that took no part in the eigenvectors."""
+    n, p = rows.shape
+    own = rows * np.sqrt(weights)[:, None]
+    fold = np.random.default_rng(0).permutation(n) % FOLDS
+    variances = np.zeros(p)
+    for number in range(FOLDS):
+        part, size = own[fold == number], weights[fold == number].sum()
+        others = (covariance * weights.sum() - part.T @ part) / (weights.sum() - size)
+        variances += ((part @ np.linalg.eigh(others)[1]) ** 2).sum(0)
+    axes = np.linalg.eigh(covariance)[1]
+    return (axes * isotonic_regression(variances / weights.sum()).x) @ axes.T
 
 
 def nongaussian_rotation(u: Floats, seed: int = 0, most: int = 10_000, tries: int = 200) -> Floats:
