@@ -7,7 +7,7 @@ from cnflow.data.files import read_array
 from cnflow.data.loader import Batches
 from cnflow.data.planted import Planted, PlantedSample
 from cnflow.data.structures import STRUCTURES, Structure, StructureSample, structure
-from cnflow.data.support import Support, check_support
+from cnflow.data.support import Support, check_support, dequantize
 
 _MODULES = {
     "ArrayDataModule": "cnflow.data.modules",
@@ -31,6 +31,7 @@ __all__ = [
     "VectorDataModule",
     "check_rows",
     "check_support",
+    "dequantize",
     "find_columns",
     "read_array",
     "structure",

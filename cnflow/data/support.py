@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-__all__ = ["Support", "check_support"]
+__all__ = ["Support", "check_support", "dequantize"]
 
 Floats = NDArray[np.floating]
 
@@ -55,7 +56,7 @@ class Support:
         if self.whole:
             lines.append(
                 f"{_columns(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
-                "noise of the size of one step (dequantisation) or leave them out"
+                "noise of the size of one step (cnflow.data.dequantize(x)) or leave them out"
             )
         if self.repeated >= ATOM:
             lines.append(
@@ -146,3 +147,38 @@ def _equations(y: Floats, names: NDArray[np.int_], rounding: float) -> tuple[tup
 def _columns(columns: tuple[int, ...] | list[int]) -> str:
     shown = ", ".join(map(str, columns[:SHOWN])) + (" …" if len(columns) > SHOWN else "")
     return f"column {shown} is" if len(columns) == 1 else f"columns {shown} are"
+
+
+def dequantize(x: Floats, columns: Sequence[int] | None = None, seed: int = 0) -> Floats:
+    """Rows with uniform noise in columns of whole numbers, so that they have a density: one step wide, centred on the value.
+
+    Summed over a step, the density of such rows is a lower bound of the probability of the whole number.
+
+    Args:
+        x: rows, shape (n, d).
+        columns: which; default those that :func:`check_support` finds to be whole numbers.
+        seed: of the noise.
+
+    Returns:
+        A float64 copy, shape (n, d).
+
+    Raises:
+        ValueError: for a column that is not made of whole numbers.
+
+    References:
+        Theis, van den Oord, Bethge: A note on the evaluation of generative models (2016).
+    """
+    x = np.asarray(x)
+    which = check_support(x.astype(np.float64), seed).whole if columns is None else tuple(columns)
+    rows = x.astype(np.float64)
+    rng = np.random.default_rng(seed)
+    for column in which:
+        values = np.unique(rows[:, column])
+        if not np.array_equal(values, np.round(values)):
+            raise ValueError(
+                f"column {column} is not made of whole numbers, so that it has no step to fill; leave it out of columns"
+            )
+        # counts go up by one; ratings such as 0, 10, 20 by their largest common divisor
+        step = np.gcd.reduce(np.diff(values).astype(np.int64)) if len(values) > 1 else 1
+        rows[:, column] += step * (rng.random(len(rows)) - 0.5)
+    return rows

@@ -47,11 +47,12 @@ class Selection:
 
     Attributes:
         core_dim: the size taken.
-        candidates: sizes that the rows do not rule out, ascending; ``core_dim`` is one of them.
+        candidates: sizes that the rows do not rule out, ascending; ``core_dim`` is one of them unless it was given.
         curve: what was tried, by size.
         n_rows: training rows and held-out rows together.
         share: see above.
         warnings: why the numbers may mean nothing, one line each: what keeps the rows from having a density.
+        given: the size that was asked for, which overrides the rule; None if the rule decided.
     """
 
     core_dim: int
@@ -60,6 +61,7 @@ class Selection:
     n_rows: int
     share: float = SHARE
     warnings: tuple[str, ...] = ()
+    given: int | None = None
 
     @property
     def determined(self) -> bool:
@@ -68,6 +70,9 @@ class Selection:
 
     def statement(self) -> str:
         """One line for people."""
+        if self.given is not None:
+            sizes = ", ".join(map(str, self.candidates))
+            return f"core {self.given}, as asked for; the rows do not rule out {sizes}"
         if self.determined:
             return f"core {self.core_dim}"
         *some, last = map(str, self.candidates)
@@ -83,6 +88,7 @@ class Selection:
             "n_rows": self.n_rows,
             "share": self.share,
             "warnings": list(self.warnings),
+            "given": self.given,
             "curve": [vars(point) for point in self.curve],
         }
 
@@ -98,6 +104,7 @@ class Selection:
             values["n_rows"],
             values["share"],
             tuple(values["warnings"]),
+            values.get("given"),
         )
 
     def to_frame(self) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class CoreFit:
 
 
 def fit_core(
-    h: Tensor, held: Tensor, own: AutoregressiveMixture, seed: int = 0, clock: Clock | None = None,
+    h: Tensor, held: Tensor, own: AutoregressiveMixture | None, seed: int = 0, clock: Clock | None = None,
     start: CoreFit | None = None,
 ) -> CoreFit:  # fmt: skip
     """Choose the density of the core.
@@ -65,7 +65,7 @@ def fit_core(
     Args:
         h: core of the training rows, shape (n, k), k at least 1.
         held: core of the held-out rows.
-        own: the autoregressive density of the search, on the same coordinates.
+        own: the autoregressive density of the search, on the same coordinates; None without.
         seed: of everything random.
         clock: of the fit.
         start: a mixture that is fitted already; default one is fitted.
@@ -73,7 +73,7 @@ def fit_core(
     clock = clock or Clock()
     best = fit_mixture(h, held, seed) if start is None else start
     clock.say(f"core density: {best.name}, held-out NLL {-float(best.held.mean()):.3f} nats")
-    if start is None:
+    if start is None and own is not None:
         with torch.no_grad():
             rival = CoreFit(best.base, own, None, "autoregressive mixture", own.log_prob(held))
         best = _better(best, rival, clock)

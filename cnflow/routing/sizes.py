@@ -15,7 +15,7 @@ from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.search import Clock, paired, thrift, train
 from cnflow.routing.whitening import nongaussian_rotation
 
-__all__ = ["Fitted", "Sizes"]
+__all__ = ["Fitted", "Sizes", "residual_basis", "smallest"]
 
 MOST = 8
 """Largest core that is not ruled out when there are few rows."""
@@ -112,7 +112,7 @@ class Sizes:
         self.tried.add((k, start, id(source)))
         basis = None
         if source is not None:
-            basis = (_residual if start == "residual" else _pruned)(source.model, self.u, self.seed)
+            basis = (residual_basis if start == "residual" else _pruned)(source.model, self.u, self.seed)
         model = self._fresh(k, basis)
         steps = (STEPS if k else GAUSSIAN_STEPS) * thrift(len(self.u))
         limit = LIMIT * self.clock.budget
@@ -141,8 +141,12 @@ class Sizes:
 
     # -- search ----------------------------------------------------------------------------------------------------
 
-    def run(self) -> Selection:
-        """Sizes upward until nothing is gained, then other starts near the elbow, then the rule."""
+    def run(self, given: int | None = None) -> Selection:
+        """Sizes upward until nothing is gained, then other starts near the elbow, then the rule.
+
+        Args:
+            given: size to take instead of what the rule says.
+        """
         self.fit(0)
         self.fit(1)
         self._upward()
@@ -158,8 +162,20 @@ class Sizes:
                     self.fit(size, start)
         if self.few and self.dim not in self.fits:
             self._whole()
-        self._refine()
-        return self.selection()
+        if given is not None:
+            self._reach(given)
+        self._refine(given)
+        return self.selection(given)
+
+    def _reach(self, given: int) -> None:
+        """Fit a size that was asked for: from the sizes below, and from the one above."""
+        while given not in self.fits:
+            below = max(k for k in self.fits if k < given)
+            self.fit(min(given, below + 1 if self.dim <= FULL_MAP else max(2 * below, 1)), "residual")
+        if 0 < given <= ICA_UP_TO:
+            self.fit(given)
+        if self._source(given, "pruned") is not None and given:
+            self.fit(given, "pruned")
 
     def _upward(self) -> None:
         """Larger and larger cores: by one direction up to 64 columns, by a factor of two beyond."""
@@ -174,13 +190,14 @@ class Sizes:
             if k == 2 or (k <= ICA_UP_TO and self._taken() < k):
                 self.fit(k)
 
-    def _refine(self) -> None:
+    def _refine(self, given: int | None = None) -> None:
         """Train the size taken further, and smaller ones that are close: they may only be slower to learn."""
         held = self._held()
-        taken = _smallest(held)
+        taken = smallest(held)
         gain = _gain(held)
-        close = [k for k in held if k < taken and paired(held[taken], held[k])[0] <= CLOSE * gain]
-        for k in [taken, *close]:
+        close = [] if given in (None, taken) else [given]
+        close += [k for k in held if k < taken and paired(held[taken], held[k])[0] <= CLOSE * gain]
+        for k in dict.fromkeys([taken, *close]):
             fitted = self.fits[k]
             if fitted.start == "mixture":
                 self.refined[k] = fitted
@@ -216,16 +233,20 @@ class Sizes:
         self._keep(self.dim, Fitted(model, mixture.held + log_det, "mixture"))
 
     def _taken(self) -> int:
-        return _smallest(self._held())
+        return smallest(self._held())
 
     def _held(self) -> dict[int, Tensor]:
         return {k: fitted.held for k, fitted in sorted(self.fits.items())}
 
-    def selection(self) -> Selection:
-        """The rule, over all sizes fitted so far; those that were trained further are compared with one another."""
+    def selection(self, given: int | None = None) -> Selection:
+        """The rule, over all sizes fitted so far; those that were trained further are compared with one another.
+
+        Args:
+            given: size to take instead; the candidates are those of the rule all the same.
+        """
         held, further = self._held(), {k: fitted.held for k, fitted in sorted(self.refined.items())}
         best, gain = max(held, key=lambda k: float(held[k].mean())), _gain(held)
-        taken = _smallest(further, gain)
+        taken = smallest(further, gain)
         # a size that was not trained further is compared with the largest that was, at equal training
         link = max(further)
         level = {k: further[k] if k in further else further[link] + values - held[link] for k, values in held.items()}
@@ -242,7 +263,9 @@ class Sizes:
             # structure that was not found may still be there; and where a mixture in all directions is best, no core was found
             low = taken if taken < self.dim else min(taken, *(k for k in held if k))
             left += range(low, min(self.dim, max(MOST, taken)) + 1)
-        return Selection(taken, tuple(sorted({taken, *left})), tuple(curve), rows)
+        return Selection(
+            taken if given is None else given, tuple(sorted({taken, *left})), tuple(curve), rows, given=given
+        )
 
 
 def _gain(held: dict[int, Tensor]) -> float:
@@ -250,7 +273,7 @@ def _gain(held: dict[int, Tensor]) -> float:
     return max(float((values - held[0]).mean()) for values in held.values())
 
 
-def _smallest(held: dict[int, Tensor], gain: float | None = None) -> int:
+def smallest(held: dict[int, Tensor], gain: float | None = None) -> int:
     """The rule: the smallest size within ``ERRORS`` paired standard errors, or within ``SHARE`` of the gain, of the best."""
     best = max(held, key=lambda k: float(held[k].mean()))
     gain = _gain(held) if gain is None else gain
@@ -262,7 +285,7 @@ def _smallest(held: dict[int, Tensor], gain: float | None = None) -> int:
 
 
 @torch.no_grad()
-def _residual(model: RoutedDensity, u: Tensor, seed: int) -> Tensor:
+def residual_basis(model: RoutedDensity, u: Tensor, seed: int) -> Tensor:
     """Orthonormal basis: the core of a fit, then its noise in order of non-Gaussianity given the core."""
     k, matrix = model.core_dim, model.matrix().cpu()
     scaled, a = model.residuals(model.linear(u)[0])

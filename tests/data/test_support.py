@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnflow.data import check_support
+from cnflow.data import check_support, dequantize
 
 N = 1200
 
@@ -53,3 +53,15 @@ def test_whole_numbers_atoms_and_repeated_rows(e):
 def test_fewer_rows_than_columns_and_none_that_vary():
     assert check_support(np.random.default_rng(0).normal(size=(30, 50))).warnings() == ()
     assert check_support(np.ones((30, 3))).constant == (0, 1, 2)
+
+
+def test_dequantized_columns_round_back_and_have_a_density():
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(size=2000), rng.integers(1, 6, 2000), 10 * rng.integers(0, 4, 2000)]
+    rows = dequantize(x)
+    np.testing.assert_array_equal(rows[:, 0], x[:, 0])
+    np.testing.assert_array_equal(np.round(rows[:, 1]), x[:, 1])
+    np.testing.assert_array_equal(10 * np.round(rows[:, 2] / 10), x[:, 2])
+    assert not check_support(rows).warnings()
+    with pytest.raises(ValueError, match="column 0 is not made of whole numbers"):
+        dequantize(x, columns=[0])

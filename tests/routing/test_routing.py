@@ -17,7 +17,7 @@ from cnflow.flow.stage import Stage, Stages
 from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.retiring import _graded, retire
 from cnflow.routing.search import train
-from cnflow.routing.sizes import Sizes, _smallest
+from cnflow.routing.sizes import Sizes, smallest
 from cnflow.routing.whitening import negentropy, nongaussian_rotation, whiten
 
 TIGHT = Adaptive("dopri8", rtol=1e-11, atol=1e-11)
@@ -251,7 +251,7 @@ def test_the_rule_takes_the_smallest_size_within_error_or_share():
     common = torch.randn(2000, generator=generator)
     held = {0: common - 2.0, 1: common - 0.5, 2: common - 0.01, 3: common + 0.0}
     held = {k: v + 0.001 * torch.randn(2000, generator=generator) for k, v in held.items()}
-    assert _smallest(held) == 2
+    assert smallest(held) == 2
 
 
 def test_whitening_is_free_of_coordinates_and_of_outliers():
