@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,15 @@ LARGEST_MIXTURE = 64
 FLOW_STEPS, FLOW_BATCH, FLOW_RATE = 600, 256, 6e-3
 
 FLOW_LIMIT = 0.2
-"""Largest share of the time budget for the CNF."""
+"""Largest share of the time budget for a CNF."""
+
+FEW_ROWS = 10
+"""With fewer rows than so many per squared direction a CNF that is kept smooth is tried, too."""
+
+SMOOTH_STEPS, SMOOTH_RATE, SMOOTH_UNITS, SMOOTH_COMPONENTS = 1500, 5e-3, 128, 20
+
+JITTER, JACOBIAN = 0.1, 0.1
+"""Standard deviation of the noise on its batches, for a core of variance 1; price of its squared Jacobian."""
 
 TIE = 0.005
 """Nats that a simpler density may be behind, if that is more than one paired standard error."""
@@ -78,10 +86,15 @@ def fit_core(
             rival = CoreFit(best.base, own, None, "autoregressive mixture", own.log_prob(held))
         best = _better(best, rival, clock)
     if clock.used < 0.75:
-        rival = _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget)
-        if rival is None:
-            clock.say(f"core density: a CNF over {best.name} gains nothing")
-        else:
+        if len(h) < FEW_ROWS * h.shape[1] ** 2:
+            rival, steps = _smooth_flow(h, held, seed, FLOW_LIMIT * clock.budget)
+            best = _better(best, rival, clock)
+            if best is rival and clock.used < 0.75:
+                # few rows are too dear to hold out once it is known how long to train
+                again, _ = _smooth_flow(torch.cat([h, held]), held, seed, FLOW_LIMIT * clock.budget, steps)
+                best = replace(again, held=rival.held)
+        rival = _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget) if best.flow is None else None
+        if rival is not None:
             best = _better(best, rival, clock)
     return best
 
@@ -167,7 +180,61 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     name = f"CNF over {start.name}"
     if kept is None:
         return None
-    stages, base, density = kept
+    return _judged(*kept, name, held)
+
+
+def _smooth_flow(
+    h: Tensor, held: Tensor, seed: int, limit: float, stop: int | None = None
+) -> tuple[CoreFit, int]:  # fmt: skip
+    """A CNF for few rows in many directions: noise on every batch, weight decay and a price on its Jacobian keep it smooth.
+
+    Args:
+        h: training rows, shape (n, k).
+        held: held-out rows.
+        seed: of everything random.
+        limit: seconds; if they do not suffice, the schedule is shortened.
+        stop: step of whose weights are kept; default that of the best look at the held-out rows.
+
+    Returns:
+        The fit, and the step.
+    """
+    torch.manual_seed(seed)
+    base = NoiseMixture(h.shape[1], max(1, min(SMOOTH_COMPONENTS, len(h) // 20))).to(h)
+    base.fit(h, seed)
+    stages = Stages.build(MLPField(hidden=SMOOTH_UNITS, activation="tanh"), h.shape[1], 1).to(h)
+    solver, divergence = FixedGrid(steps=5), Divergence()
+    parameters = [*stages.parameters(), *base.parameters()]
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=1.0)
+    generator = torch.Generator().manual_seed(seed)
+    best, at, kept = -math.inf, 0, (stages, base)
+    began, step, done = time.monotonic(), 0, 0.0
+    while done < 1 and step != stop:
+        optimizer.param_groups[0]["lr"] = SMOOTH_RATE * pace(done, 0.3)
+        rows = h[torch.randint(0, len(h), (FLOW_BATCH,), generator=generator)]
+        rows = rows + JITTER * torch.randn(rows.shape, generator=generator).to(rows)
+        probe = torch.randint(0, 2, rows.shape, generator=generator).to(rows) * 2 - 1
+        way = stages.carry(rows, 0.0, 1.0, solver, divergence=divergence, probe=probe, costs=True)
+        loss = (JACOBIAN * way.jacobian - base.core_log_prob(way.z) - way.log_det).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        step += 1
+        done = max(step / SMOOTH_STEPS, (time.monotonic() - began) / limit)
+        if stop is None and (step % 100 == 0 or done >= 1):
+            with torch.no_grad():
+                way = stages.carry(held, 0.0, 1.0, solver, divergence=divergence)
+                now = float((base.core_log_prob(way.z) + way.log_det).mean())
+            if now > best:
+                best, at, kept = now, step, (copy.deepcopy(stages), copy.deepcopy(base))
+    return _judged(*kept, None, f"smooth CNF over mixture of {base.components}", held), at
+
+
+def _judged(
+    stages: Stages, base: NoiseMixture, density: AutoregressiveMixture | None, name: str, held: Tensor
+) -> CoreFit:  # fmt: skip
+    """A CNF over a density, with its held-out density."""
+    divergence = Divergence()
     # a fixed grid can be cheated: what counts is a grid eight times as fine
     solver = FixedGrid("rk4", steps=16)
     with torch.no_grad():
