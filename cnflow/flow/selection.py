@@ -28,7 +28,7 @@ class Candidate:
         nll: held-out negative log-likelihood, nats per row.
         behind: how far it is behind the best size that was trained as long, nats per row.
         error: standard error of that difference, paired over the rows; 0 for the best.
-        start: where its search started: "gaussian", "ica", "residual", "pruned", or "mixture" for a mixture in all directions.
+        start: where its search started: "gaussian", "ica", "residual", "pruned", or "all" for a density in all directions.
     """
 
     core_dim: int

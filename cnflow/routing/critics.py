@@ -35,6 +35,9 @@ ICA_UP_TO = 3
 APART = 7_919_000_000
 """Added to the seed of fresh noise."""
 
+REST = 0.01
+"""Divergence in nats up to which two sizes count as equal: flow and critic never come to rest."""
+
 TREE_ROWS = 20_000
 """Training rows that the trees learn from."""
 
@@ -46,7 +49,7 @@ def narrow_by_critics(
 
     No likelihood is used. For a core of 0, 1, 2, … directions, flow and critic play against each other, see :func:`play`; how well
     held-out noise is then told from fresh noise, by trees that took no part, is what sizes are compared by. The rule is that of
-    :class:`Selection`; its "nll" is here the Jensen-Shannon divergence that the trees find, in nats.
+    :class:`Selection`, and sizes within .01 nats count as equal; "nll" is here the Jensen-Shannon divergence that the trees find, in nats.
 
     Args:
         u: whitened training rows, shape (n, D), in the order of ``nongaussian_rotation``.
@@ -77,18 +80,24 @@ def narrow_by_critics(
     while k < dim and clock.used < 0.7:
         k += 1
         attempt(k, "ica" if k <= ICA_UP_TO else "residual")
-        if k >= smallest(scores) + 2:
+        if k >= _taken(scores) + 2:
             break
-    taken = smallest(scores)
+    taken = _taken(scores)
     best = max(scores, key=lambda k: float(scores[k].mean()))
     gain = float((scores[best] - scores[0]).mean())
     curve, left = [], [taken]
     for k in sorted(scores):
         behind, error = paired(scores[best], scores[k])
         curve.append(Candidate(k, -float(scores[k].mean()), behind, error, starts[k]))
-        if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
+        if behind <= max(RULED_OUT * error, SHARE * gain, REST) and k <= max(taken, best):
             left.append(k)
     return models[taken], Selection(taken, tuple(sorted(set(left))), tuple(curve), len(u) + len(held))
+
+
+def _taken(scores: dict[int, Tensor]) -> int:
+    """The rule, and what the game leaves undone is given to the smaller size."""
+    best = max(float(score.mean()) for score in scores.values())
+    return min(smallest(scores), *(k for k, score in scores.items() if best - float(score.mean()) <= REST))
 
 
 def _fresh(dim: int, k: int, u: Tensor, seed: int) -> RoutedDensity:

@@ -19,7 +19,7 @@ from cnflow.flow.ode import FixedGrid
 from cnflow.flow.stage import Stages
 from cnflow.routing.search import Clock, pace, paired, thrift
 
-__all__ = ["CoreFit", "fit_core", "fit_mixture"]
+__all__ = ["CoreFit", "fit_core", "fit_mixture", "smooth_flow"]
 
 MIXTURE_ROWS = 6_000
 """Rows that expectation maximisation looks at."""
@@ -87,11 +87,11 @@ def fit_core(
         best = _better(best, rival, clock)
     if clock.used < 0.75:
         if len(h) < FEW_ROWS * h.shape[1] ** 2:
-            rival, steps = _smooth_flow(h, held, seed, FLOW_LIMIT * clock.budget)
+            rival, steps = smooth_flow(h, held, seed, FLOW_LIMIT * clock.budget)
             best = _better(best, rival, clock)
             if best is rival and clock.used < 0.75:
                 # few rows are too dear to hold out once it is known how long to train
-                again, _ = _smooth_flow(torch.cat([h, held]), held, seed, FLOW_LIMIT * clock.budget, steps)
+                again, _ = smooth_flow(torch.cat([h, held]), held, seed, FLOW_LIMIT * clock.budget, steps)
                 best = replace(again, held=rival.held)
         rival = _with_flow(best, h, held, seed, FLOW_LIMIT * clock.budget) if best.flow is None else None
         if rival is not None:
@@ -183,8 +183,8 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     return _judged(*kept, name, held)
 
 
-def _smooth_flow(
-    h: Tensor, held: Tensor, seed: int, limit: float, stop: int | None = None
+def smooth_flow(
+    h: Tensor, held: Tensor, seed: int, limit: float, stop: int | None = None, steps: int = SMOOTH_STEPS
 ) -> tuple[CoreFit, int]:  # fmt: skip
     """A CNF for few rows in many directions: noise on every batch, weight decay and a price on its Jacobian keep it smooth.
 
@@ -194,6 +194,7 @@ def _smooth_flow(
         seed: of everything random.
         limit: seconds; if they do not suffice, the schedule is shortened.
         stop: step of whose weights are kept; default that of the best look at the held-out rows.
+        steps: of the whole schedule.
 
     Returns:
         The fit, and the step.
@@ -220,7 +221,7 @@ def _smooth_flow(
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         step += 1
-        done = max(step / SMOOTH_STEPS, (time.monotonic() - began) / limit)
+        done = max(step / steps, (time.monotonic() - began) / limit)
         if stop is None and (step % 100 == 0 or done >= 1):
             with torch.no_grad():
                 way = stages.carry(held, 0.0, 1.0, solver, divergence=divergence)

@@ -158,7 +158,7 @@ def _by_likelihood(
     selection = search.run(core_dim)
     clock.say(selection.statement())
     fitted = search.refined[selection.core_dim]
-    if fitted.start == "mixture":
+    if fitted.start == "all":
         return fitted.model, selection, search.whole
     model = fitted.model
     if clock.used < 0.7:

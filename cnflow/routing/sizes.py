@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnflow.flow.selection import ERRORS, SHARE, Candidate, Selection
-from cnflow.routing.density import CoreFit, fit_mixture
+from cnflow.routing.density import CoreFit, fit_mixture, smooth_flow
 from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.search import Clock, paired, thrift, train
 from cnflow.routing.whitening import nongaussian_rotation
@@ -43,6 +43,9 @@ FEW_ROWS = 10
 
 RIDGES = (1e-3, 3e-2, 1e-1)
 """Variances added to the components of a mixture in all directions, in whitened units, among which held-out rows choose."""
+
+WHOLE_STEPS = 800
+"""Steps of a CNF in all directions, when there are few rows."""
 
 RULED_OUT = 3.0
 """Paired standard errors that a size must be behind by before the rows rule it out."""
@@ -199,7 +202,7 @@ class Sizes:
         close += [k for k in held if k < taken and paired(held[taken], held[k])[0] <= CLOSE * gain]
         for k in dict.fromkeys([taken, *close]):
             fitted = self.fits[k]
-            if fitted.start == "mixture":
+            if fitted.start == "all":
                 self.refined[k] = fitted
                 continue
             model = copy.deepcopy(fitted.model)
@@ -217,20 +220,25 @@ class Sizes:
         return len(self.u) + len(self.held) < FEW_ROWS * self.dim**2
 
     def _whole(self) -> None:
-        """No noise at all: a mixture in all directions, which a core must beat."""
+        """No noise at all: a mixture, or a CNF that is kept smooth, in all directions, which a core must beat."""
         model = self._fresh(self.dim)
         with torch.no_grad():
             z, log_det = model.linear(self.u)
             v = model.linear(self.held)[0]
+        if self.dim > MOST and self.clock.used < 0.5:
+            smooth, _ = smooth_flow(z, v, self.seed, LIMIT * self.clock.budget, steps=WHOLE_STEPS)
+            if self.fits[self._taken()].nll > -float((smooth.held + log_det).mean()):
+                self.whole = smooth
+                self._keep(self.dim, Fitted(model, smooth.held + log_det, "all"))
+        with torch.no_grad():
             found = [fit_mixture(z, v, self.seed, largest=32, ridge=ridge) for ridge in RIDGES]
             mixture = max(found, key=lambda each: float(each.held.mean()))
             # the ridge makes a better Gaussian, too: that alone is no structure
             plain = [fit_mixture(z, v, self.seed, largest=1, ridge=ridge).held for ridge in RIDGES]
             gain, error = paired(mixture.held, max(plain, key=lambda held: float(held.mean())))
-        if gain <= ERRORS * error:
-            return
-        self.whole = mixture
-        self._keep(self.dim, Fitted(model, mixture.held + log_det, "mixture"))
+        if gain > ERRORS * error and (self.whole is None or mixture.held.mean() > self.whole.held.mean()):
+            self.whole = mixture
+            self._keep(self.dim, Fitted(model, mixture.held + log_det, "all"))
 
     def _taken(self) -> int:
         return smallest(self._held())
