@@ -49,7 +49,8 @@ def narrow_by_critics(
 
     No likelihood is used. For a core of 0, 1, 2, … directions, flow and critic play against each other, see :func:`play`; how well
     held-out noise is then told from fresh noise, by trees that took no part, is what sizes are compared by. The rule is that of
-    :class:`Selection`, and sizes within .01 nats count as equal; "nll" is here the Jensen-Shannon divergence that the trees find, in nats.
+    :class:`Selection`, and sizes within .01 nats count as equal; "nll" is here the Jensen-Shannon divergence that the trees
+    find, in nats.
 
     Args:
         u: whitened training rows, shape (n, D), in the order of ``nongaussian_rotation``.

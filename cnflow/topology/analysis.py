@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from cnflow.topology.build import Landscape, survey
 from cnflow.topology.calibration import Calibration, calibrate
 from cnflow.topology.confidence import Band, density_band, refits_of
 from cnflow.topology.density import Density, DensityError, rows_of
+from cnflow.topology.evidence import Evidence, valleys_of
 from cnflow.topology.homology import Homology, decorate, homology_of
 from cnflow.topology.loops import Loop, find_loops
 from cnflow.topology.mass import MassAxis
@@ -33,6 +34,8 @@ __all__ = ["MASSES", "LevelSet", "LevelSets", "level_sets"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+EVIDENCE = ("rows", "band", "none")
 
 MASSES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """The masses at which level sets are described unless others are asked for."""
@@ -101,12 +104,14 @@ class LevelSets:
         source: the density, and the rows in its space.
         log_prob: of the rows, nats, shape (n,).
         axis: masses and levels.
-        tree: the decorated merge tree.
+        tree: the decorated merge tree, of what is shown by the evidence that was asked for.
         band: how far the density is known; None if it was given exactly or cannot be refitted.
         calibration: whether masses are what they say; None if there is nothing to compare.
         homology: loops and voids; None if they were not asked for.
         landscape: all peaks and passes, before pruning.
         masses: of the tables.
+        evidence: which valleys the rows show, and every structure of the density, shown or not, in ``evidence.tree``; None
+            unless the rows were asked.
     """
 
     source: Source
@@ -118,6 +123,7 @@ class LevelSets:
     homology: Homology | None
     landscape: Landscape
     masses: tuple[float, ...] = MASSES
+    evidence: Evidence | None = None
 
     @property
     def rows(self) -> Floats:
@@ -157,6 +163,12 @@ class LevelSets:
             low, high = self.band.interval(level) if self.band else (level - 2 * error, level + 2 * error)
             row: dict[str, Any] = {"mass": float(mass), "level": level, "level_error": error}
             counts = {0: self._components_between(float(low), float(high), level)}
+            if self.evidence:
+                # what is not shown is not excluded
+                counts[0] = (
+                    *counts[0][:2],
+                    max(counts[0][2], self._components_between(low, high, level, self.evidence.tree)[2]),
+                )
             if self.homology:
                 counts |= self.homology.bounds(float(low), level, float(high))
             for dim, (here, lowest, highest) in counts.items():
@@ -164,10 +176,13 @@ class LevelSets:
             rows.append(row)
         return pd.DataFrame(rows).set_index("mass")
 
-    def _components_between(self, low: float, high: float, level: float) -> tuple[int, int, int]:
-        levels = [s.birth for s in self.tree] + [s.merge for s in self.tree if np.isfinite(s.merge)]
+    def _components_between(
+        self, low: float, high: float, level: float, tree: LevelSetTree | None = None
+    ) -> tuple[int, int, int]:  # fmt: skip
+        tree = tree or self.tree
+        levels = [s.birth for s in tree] + [s.merge for s in tree if np.isfinite(s.merge)]
         looks = [level, low, high, *(v for v in levels if low <= v <= high)]
-        counts = [len(self.tree.at(v)) for v in looks if np.isfinite(v)]
+        counts = [len(tree.at(v)) for v in looks if np.isfinite(v)]
         return counts[0], min(counts), max(counts)
 
     @cached_property
@@ -246,7 +261,9 @@ class LevelSets:
             f"LevelSets of {self.source.density!r}, {len(self.rows)} rows, space={self.source.space!r}",
             repr(self.tree),
         ]
-        lines += [repr(part) for part in (self.homology, self.band, self.calibration) if part is not None]
+        lines += [
+            repr(part) for part in (self.evidence, self.homology, self.band, self.calibration) if part is not None
+        ]
         return "\n".join(lines)
 
 
@@ -257,6 +274,7 @@ def level_sets(
     space: str = "core",
     held_out: ArrayLike | None = None,
     ensemble: Sequence[Any] = (),
+    evidence: str | None = None,
     refits: int = 20,
     confidence: float = 0.95,
     scale: str = "sqrt",
@@ -276,14 +294,20 @@ def level_sets(
         x: rows, shape (n, d): data for a flow, else points of the density. Drawn if not given.
         space: for a flow. "core": mass is counted in p_core (the default: noise holds no structure, but thins out mass).
             "joint": core and noise together. "data": the density of x itself, whose level sets are other sets.
-        held_out: rows to calibrate the masses with; default x, where masses come from draws of the density.
+        held_out: rows that the density was not fitted to, to calibrate the masses and test structures with; default x, where
+            masses come from draws of the density.
         ensemble: further densities of the same thing, such as refits from other seeds; default refits of a mixture or a
             bootstrap of a kernel density.
-        refits: how many to make; 0 for none.
+        evidence: what decides which structures are there. "rows": rows at peaks and passes are counted, in any number of
+            directions, see :func:`cnflow.topology.evidence.valleys_of`. "band": the sup norm of refits, for up to three directions.
+            "none": every structure of the density counts. Default "rows", and "none" with ``refits=0``, which takes the
+            density for the truth.
+        refits: how many to make for the band; 0 for none.
         confidence: of the band.
         scale: of the band: "sqrt", "density" or "log".
         prominence: least depth of a valley, in nats, that divides two structures; default .1, and always what the band asks.
-        mass: least share of the rows that a structure must hold.
+        mass: least share of the rows that a structure must hold. Smaller ones of 10 rows or more are looked at, too, and are
+            kept if the rows show them.
         masses: of the tables and figures.
         homology: whether to look for loops and voids.
         fields: primes of the coefficients for a core of more than 3 directions; (2, 3) shows torsion.
@@ -311,22 +335,41 @@ def level_sets(
     density, rows = given.density, given.rows
     log_prob = density.log_prob(rows)
     axis = _axis(given, log_prob, seed)
+    kind = ("none" if refits == 0 and not len(ensemble) else "rows") if evidence is None else evidence
+    if kind not in EVIDENCE:
+        raise ValueError(f"evidence must be one of {', '.join(EVIDENCE)}; got {kind!r}")
+    # what rows decide on is proposed generously
+    floor = min(mass, max(10 / len(rows), 1e-3)) if kind == "rows" else mass
     land = survey(
-        density, rows, log_prob, least_prominence=min(0.01, prominence or 0.01), least_mass=0.5 * mass, seed=seed
+        density, rows, log_prob, least_prominence=min(0.01, prominence or 0.01), least_mass=0.5 * floor, seed=seed
     )
-    band = _band(density, rows, land, ensemble, refits, confidence, scale, seed)
-    tree = grow_tree(
-        land, log_prob, axis.mass, prominence=0.1 if prominence is None else prominence, mass=mass,
-        significant=band.significant(land) if band else None,
-    )  # fmt: skip
+    band = _band(density, rows, land, ensemble, refits, confidence, scale, seed) if kind == "band" else None
+    grow = partial(grow_tree, land, log_prob, axis.mass, prominence=0.1 if prominence is None else prominence)
+    tested = unseen = None
+    if kind == "rows":
+        unseen = None if held_out is None else _unseen(given, space, source, held_out)
+        tested = valleys_of(
+            density, rows, grow(mass=floor), land, held_out=unseen, confidence=confidence, seed=seed
+        )  # fmt: skip
+        tree = grow(mass=floor, significant=tested.significant(land))
+    else:
+        tree = grow(mass=mass, significant=band.significant(land) if band else None)
     if band:
         tree = _with_confidence(tree, land, band)
     found = None
     if homology:
-        found = homology_of(density, rows, log_prob, axis, tree, land, masses=masses, band=band, fields=fields)
+        found = homology_of(
+            density, rows, log_prob, axis, tree, land, masses=masses, band=band, fields=fields, confidence=confidence,
+            counted=None if kind != "rows" else rows if unseen is None else unseen,
+        )  # fmt: skip
         tree = decorate(tree, found)
     calibration = _calibration(given, space, source, axis, log_prob, held_out)
-    return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses))
+    return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses), tested)
+
+
+def _unseen(given: Source, space: str, source: Any, held_out: ArrayLike) -> Floats:
+    """Held-out rows in the space of the density."""
+    return read(source, held_out, space).rows if given.space in SPACES else rows_of(held_out, given.density.dim)
 
 
 def _axis(given: Source, log_prob: Floats, seed: int, draws: int = 200_000) -> MassAxis:
@@ -379,6 +422,5 @@ def _calibration(
 ) -> Calibration | None:
     drawn = isinstance(given.density, MixtureDensity) or given.draws > 0
     if held_out is not None:
-        rows = read(source, held_out, space).rows if given.space in SPACES else rows_of(held_out, given.density.dim)
-        return calibrate(axis, given.density.log_prob(rows))
+        return calibrate(axis, given.density.log_prob(_unseen(given, space, source, held_out)))
     return calibrate(axis, log_prob) if drawn else None

@@ -113,8 +113,11 @@ def _survivors(
         return modes, label
     pairs, levels, _ = contract(graph, label)
     merging = merge_peaks(modes.log_prob, pairs, levels)
-    share = np.bincount(label, minlength=len(modes)) / len(label)
-    keep = (merging.prominence >= least_prominence) & (share >= least_mass)
+    # mass is that of the whole branch, so that a large peak made of many small ones is not lost
+    branch = np.bincount(label, minlength=len(modes)) / len(label)
+    for merge in merging.merges:
+        branch[merge.elder] += branch[merge.younger]
+    keep = (merging.prominence >= least_prominence) & (branch >= least_mass)
     keep[0] = True
     # a light peak that nothing touches goes to the nearest kept one: it is too small to be told from a stray row
     into = merging.absorbed(keep)

@@ -15,7 +15,7 @@ from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.presence import found_again
 from cnflow.topology.tree import LevelSetTree
 
-__all__ = ["SCALES", "Band", "density_band", "refits_of"]
+__all__ = ["SCALES", "Band", "density_band", "is_kernel", "refits_of", "refitted"]
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +149,7 @@ def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tu
     rng = np.random.default_rng(seed)
     if not isinstance(density, MixtureDensity):
         return [], None, "this density cannot be refitted here: give an ensemble"
-    if _is_kernel(density):
+    if is_kernel(density):
         n = len(density.weights)
         refits = []
         for _ in range(count):
@@ -168,7 +168,8 @@ def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tu
     )
 
 
-def _is_kernel(density: MixtureDensity) -> bool:
+def is_kernel(density: MixtureDensity) -> bool:
+    """Whether a mixture is a kernel density: many components of one covariance."""
     return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100
 
 

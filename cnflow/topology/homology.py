@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cnflow.topology.build import Landscape
 from cnflow.topology.density import Density
+from cnflow.topology.evidence import enclosing, hole_p_value, holm
 from cnflow.topology.mass import MassAxis
 from cnflow.topology.modes import known_mode_of
 from cnflow.topology.tree import LevelSetTree, Structure
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cnflow.topology.confidence import Band
+    from cnflow.topology.grid import GridClass
 
 __all__ = ["Homology", "HomologyClass", "decorate", "homology_of"]
 
@@ -42,7 +44,7 @@ class HomologyClass:
         death_point: where it is filled, shape (k,); None for landmarks.
         error: of the levels, nats: 0 where critical points were refined.
         structure: number of the structure that carries it.
-        p_value: share of refits that could fill it; nan without a band.
+        p_value: of no hole: share of refits that could fill it, or by counts of rows, over all holes together; nan if untested.
         field: prime of the coefficients.
     """
 
@@ -81,12 +83,14 @@ class Homology:
         method: "grid" or "landmarks".
         dims: dimensions that were looked for, such as (1, 2).
         other_fields: for each further field, its classes.
+        open: classes of the density that are not shown: they may be there or not.
     """
 
     classes: tuple[HomologyClass, ...]
     method: str
     dims: tuple[int, ...]
     other_fields: dict[int, tuple[HomologyClass, ...]]
+    open: tuple[HomologyClass, ...] = ()
 
     def of(self, dim: int) -> tuple[HomologyClass, ...]:
         """Classes of a dimension."""
@@ -98,11 +102,20 @@ class Homology:
         return tuple(sum(c.dim == dim and c.birth >= level > c.death for c in classes) for dim in self.dims)
 
     def bounds(self, low: float, level: float, high: float) -> dict[int, tuple[int, int, int]]:
-        """For every dimension β at a level, and the least and most it is anywhere between two others."""
-        ends = [v for c in self.classes for v in (c.birth, np.nextafter(c.death, -np.inf), c.death) if low <= v <= high]
+        """For every dimension β at a level, and the least and most it is anywhere between two others.
+
+        The most includes what is not shown.
+        """
+        every = [*self.classes, *self.open]
+        ends = [v for c in every for v in (c.birth, np.nextafter(c.death, -np.inf), c.death) if low <= v <= high]
         looks = np.array([level, *(v for v in (low, high) if np.isfinite(v)), *ends])
         counts = np.array([self.betti(v) for v in looks])
-        return {dim: (int(c[0]), int(c.min()), int(c.max())) for dim, c in zip(self.dims, counts.T, strict=True)}
+        most = np.array(
+            [[sum(c.dim == dim and c.birth >= v > c.death for c in every) for dim in self.dims] for v in looks]
+        )
+        return {
+            dim: (int(c[0]), int(c.min()), int(m.max())) for dim, c, m in zip(self.dims, counts.T, most.T, strict=True)
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """One row per class, over all fields."""
@@ -129,12 +142,16 @@ class Homology:
             f"Homology by {self.method}: "
             + (", ".join(f"{len(self.of(d))} in H{d}" for d in self.dims) or "nothing looked for")
         ]
-        return "\n".join([*lines, *(f"  {c!r}" for c in self.classes[:8])])
+        lines += [f"  {c!r}" for c in self.classes[:8]]
+        if self.open:
+            lines.append(f"  not shown: {len(self.open)} more, the longest {self.open[0]!r}")
+        return "\n".join(lines)
 
 
 def homology_of(
     density: Density, rows: Floats, log_prob: Floats, axis: MassAxis, tree: LevelSetTree, land: Landscape, *,
-    masses: Sequence[float], band: Band | None = None, fields: Sequence[int] = (2,),
+    masses: Sequence[float], band: Band | None = None, fields: Sequence[int] = (2,), counted: Floats | None = None,
+    confidence: float = 0.95,
 ) -> Homology:  # fmt: skip
     """Loops and voids of the superlevel sets.
 
@@ -152,11 +169,14 @@ def homology_of(
         masses: the ladder, and down to where a grid looks.
         band: classes that the band does not outlast are dropped.
         fields: primes of the coefficients, for landmarks.
+        counted: rows that decide which holes on a grid are there, see :func:`cnflow.topology.evidence.hole_p_value`; None if the
+            density is taken for the truth, or the band decides.
+        confidence: that no hole is called shown that is not there, over all holes together.
     """
     from cnflow.topology.density import Tabulated
 
     if density.dim <= 3 and not isinstance(density, Tabulated):
-        return _by_grid(density, rows, axis, tree, land, masses, band)
+        return _by_grid(density, rows, log_prob, axis, tree, land, masses, band, counted, confidence)
     from cnflow.topology.ladder import by_landmarks
 
     return by_landmarks(rows, log_prob, axis, tree, masses=masses, fields=fields)
@@ -165,11 +185,14 @@ def homology_of(
 def _by_grid(
     density: Density,
     rows: Floats,
+    log_prob: Floats,
     axis: MassAxis,
     tree: LevelSetTree,
     land: Landscape,
     masses: Sequence[float],
     band: Band | None,
+    counted: Floats | None,
+    confidence: float,
 ) -> Homology:
     from cnflow.topology.grid import grid_homology
 
@@ -177,26 +200,48 @@ def _by_grid(
     if not dims:
         return Homology((), "grid", (), {})
     found = grid_homology(density, rows)
-    classes = []
+    classes: list[HomologyClass] = []
+    open_: list[HomologyClass] = []
     # beyond the largest mass asked for there are next to no rows, and anything may be there
     lowest = float(axis.level(max(m for m in masses if axis.askable()[0] <= m <= axis.askable()[1])))
     for one in found.classes:
         # what does not outlive the errors of its ends may be the grid's own doing
         unsure = one.persistence <= one.error
-        if one.dim == 0 or unsure or one.birth < lowest or not _counts(one.birth, one.death, band):
+        if one.dim == 0 or unsure or one.birth < lowest:
             continue
         levels = np.array([one.birth, one.death]) if np.isfinite(one.death) else np.array([one.birth])
         mass = np.append(np.atleast_1d(axis.mass(levels)), 1.0)[:2]
         structure = carrier(tree, land, density, one.birth_point, one.birth)
         p_value = band.p_value(one.birth, one.death) if band else float("nan")
-        classes.append(
+        if counted is not None:
+            p_value = _hole(one, rows, log_prob, counted)
+        counts = counted is not None or _counts(one.birth, one.death, band)
+        (classes if counts else open_).append(
             HomologyClass(
                 one.dim, float(one.birth), float(one.death), float(mass[0]), float(mass[1]), one.birth_point, one.death_point,
                 float(one.error), structure, p_value,
             )
         )  # fmt: skip
-    classes.sort(key=lambda c: (c.dim, -c.persistence))
-    return Homology(tuple(classes), "grid", dims, {})
+    if counted is not None:
+        # all holes at once; short ones stay open, whatever the rows say of them
+        adjusted = holm([c.p_value for c in classes])
+        tested = [replace(c, p_value=float(p)) for c, p in zip(classes, adjusted, strict=True)]
+        shown = [c.p_value <= 1 - confidence and c.persistence >= LEAST for c in tested]
+        classes = [c for c, yes in zip(tested, shown, strict=True) if yes]
+        open_ = [c for c, yes in zip(tested, shown, strict=True) if not yes]
+    for some in (classes, open_):
+        some.sort(key=lambda c: (c.dim, -c.persistence))
+    return Homology(tuple(classes), "grid", dims, {}, tuple(open_))
+
+
+def _hole(one: GridClass, rows: Floats, log_prob: Floats, counted: Floats) -> float:
+    """P-value of no hole where a class of the grid is filled."""
+    if one.death_point is None:
+        return 1.0
+    # a loop in three directions has no inside: where it closes is its weakest point
+    encloses = one.dim == rows.shape[1] - 1
+    around = enclosing(one.death_point, rows, log_prob, one.birth) if encloses else one.birth_point[None]
+    return hole_p_value(one.death_point, around, counted)
 
 
 def _counts(birth: float, death: float, band: Band | None) -> bool:

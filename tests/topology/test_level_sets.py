@@ -156,7 +156,7 @@ def test_trefoil_and_hopf_link_are_told_from_samples():
 def test_the_whole_call_on_a_ring(tmp_path):
     density = ring_mixture()
     x = density.sample(4000, 1)
-    t = level_sets(density, x, refits=5, held_out=density.sample(2000, 9), seed=3)
+    t = level_sets(density, x, evidence="band", refits=5, held_out=density.sample(2000, 9), seed=3)
     half = t.at(0.5)
     assert len(half.components) == 1
     assert half.betti == (1, 1)
@@ -173,7 +173,7 @@ def test_the_whole_call_on_a_ring(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "structures.csv", "betti.csv", "classes.csv", "calibration.csv", "level_sets.json", "members.npz",
     }  # fmt: skip
-    again = level_sets(density, x, refits=5, held_out=density.sample(2000, 9), seed=3)
+    again = level_sets(density, x, evidence="band", refits=5, held_out=density.sample(2000, 9), seed=3)
     assert np.array_equal(again.tree.label, t.tree.label)
     assert again.band.size == t.band.size
     assert not t.separability(n_permutations=39, alpha=0.05, max_rows=800).is_product
@@ -197,12 +197,12 @@ def test_the_band_keeps_true_peaks_and_drops_accidents():
     truth = MixtureDensity([0.5, 0.3, 0.2], [[-2.0, 0], [2, 0], [0, 2.5]], np.full(3, 0.6) ** 2)
     x = truth.sample(800, 1)
     kernel = MixtureDensity(np.full(800, 1 / 800), x, np.full(800, 0.3) ** 2)
-    t = level_sets(kernel, x, refits=10, homology=False)
+    t = level_sets(kernel, x, evidence="band", refits=10, homology=False)
     assert len(t.tree.leaves) == 3
     assert all(s.present >= 9 and s.p_value <= 2 / 11 for s in t.tree.leaves)
     null = np.random.default_rng(1).normal(size=(800, 2))
     alone = MixtureDensity(np.full(800, 1 / 800), null, np.full(800, 0.3) ** 2)
-    assert len(level_sets(alone, null, refits=10, homology=False).tree.leaves) == 1
+    assert len(level_sets(alone, null, evidence="band", refits=10, homology=False).tree.leaves) == 1
 
 
 def test_what_cannot_be_asked_says_so():

@@ -1,0 +1,129 @@
+"""What rows show: valleys and holes that are there, and none that are not."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+
+from cnflow.topology import level_sets
+from cnflow.topology.evidence import enclosing, hole_p_value, holm, valleys_of
+from cnflow.topology.mixture import MixtureDensity
+
+
+def blobs(separation, n, d, seed=0, count=2):
+    rng = np.random.default_rng(seed)
+    centres = separation * np.eye(d)[:count] / np.sqrt(2)
+    return centres[rng.integers(0, count, n)] + rng.normal(size=(n, d))
+
+
+def circle(n, seed=0, gap=0.0, noise=0.3):
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(gap / 2, 2 * np.pi - gap / 2, n)
+    return 3 * np.stack([np.cos(angle), np.sin(angle)], 1) + noise * rng.normal(size=(n, 2))
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.6, 0.5]), [1.0, 1.0])
+    assert len(holm([])) == 0
+
+
+def test_hole_p_value_is_the_binomial_one():
+    # 5 rows near one point, 1 near the centre, others far away
+    rows = np.array([[0.0, 0.0]] + [[3.0, 0.1 * i] for i in range(5)] + [[50.0, 50.0]])
+    assert hole_p_value(np.zeros(2), np.array([[3.0, 0.2]]), rows) == pytest.approx(binom.cdf(1, 6, 0.5))
+    assert hole_p_value(np.zeros(2), np.empty((0, 2)), rows) == 1
+
+
+def test_a_centre_that_is_open_on_one_side_is_not_enclosed():
+    whole, part = circle(2000), circle(2000, gap=1.5)
+    assert len(enclosing(np.zeros(2), whole, np.zeros(2000), -1.0)) == 16
+    assert len(enclosing(np.zeros(2), part, np.zeros(2000), -1.0)) == 0
+    ball = np.random.default_rng(0).normal(size=(3000, 3))
+    sphere = ball / np.linalg.norm(ball, axis=1, keepdims=True)
+    assert len(enclosing(np.zeros(3), sphere, np.zeros(3000), -1.0)) == 32
+
+
+@pytest.mark.parametrize("d", [2, 8, 16])
+def test_groups_five_deviations_apart_are_shown_in_any_number_of_directions(d):
+    x = blobs(5.0, 1500, d)
+    t = level_sets(GaussianMixture(2, random_state=0).fit(x), x, homology=False)
+    assert len(t.tree.leaves) == 2
+    (valley,) = t.evidence.shown
+    assert valley.at_peak > valley.at_pass
+    assert valley.needed < 1500
+    assert "2 groups are there" in repr(t)
+
+
+def test_components_of_one_gaussian_are_not_shown_but_listed():
+    # a mixture that stands for a Gaussian, with a valley of its own making
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    made = MixtureDensity([0.5, 0.5], [[-1.3, 0], [1.3, 0]], [[0.4, 1.0]] * 2)
+    t = level_sets(made, x, held_out=np.random.default_rng(1).normal(size=(1000, 2)), homology=False)
+    assert len(t.tree.leaves) == 1
+    assert len(t.evidence.tree.leaves) == 2
+    assert len(t.evidence.open) == 1
+    table = t.betti([0.1])
+    # not shown is not excluded
+    assert table[["b0", "b0_low", "b0_high"]].to_numpy().tolist() == [[1, 1, 2]]
+    assert "not shown" in repr(t)
+    assert not t.evidence.to_frame()["shown"].any()
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "square", "ring"])
+def test_no_valley_is_shown_where_there_is_none(kind):
+    rng = np.random.default_rng(0)
+    false = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = {
+            "gaussian": rng.normal(size=(600, 2)), "square": rng.uniform(size=(600, 2)), "ring": circle(600, seed),
+        }[kind]  # fmt: skip
+        kernel = KernelDensity(bandwidth=0.25 * float(x.std())).fit(x)
+        false += len(level_sets(kernel, x, homology=False).evidence.shown)
+    assert false == 0
+
+
+def test_a_ring_is_one_group_with_one_loop_and_a_c_has_none():
+    for gap, loops in ((0.0, 1), (1.2, 0)):
+        x = circle(1500, gap=gap)
+        t = level_sets(KernelDensity(bandwidth=0.4).fit(x), x)
+        assert len(t.tree.leaves) == 1
+        table = t.betti([0.9])
+        assert table["b1"].item() == loops
+        assert table["b1_high"].item() >= loops
+
+
+def test_holes_of_grain_stay_open():
+    x = np.random.default_rng(0).uniform(size=(600, 2))
+    t = level_sets(KernelDensity(bandwidth=0.06).fit(x), x)
+    assert t.homology.classes == ()
+    assert len(t.homology.open) > 0
+    table = t.betti([0.75])
+    assert table["b1_low"].item() == 0
+    assert table["b1_high"].item() >= 1
+
+
+def test_a_far_group_below_the_least_mass_is_shown():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(3000, 4)), 12 + 0.5 * rng.normal(size=(24, 4))])
+    mixture = MixtureDensity([0.992, 0.008], [[0.0] * 4, [12.0] * 4], [1.0, 0.25])
+    assert len(level_sets(mixture, x, mass=0.02, homology=False).tree.leaves) == 2
+    assert len(level_sets(mixture, x, mass=0.02, refits=0, homology=False).tree.leaves) == 1
+
+
+def test_rows_of_a_tree_without_a_merge_need_no_test():
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    density = MixtureDensity([1.0], [[0.0] * 3], [1.0])
+    t = level_sets(density, x, homology=False)
+    assert t.evidence.valleys == ()
+    assert t.evidence.statement() == "1 group is there (95%)"
+    assert len(t.evidence.to_frame()) == 0
+    assert valleys_of(density, x, t.tree, t.landscape, held_out=x).n_rows == 500
+
+
+def test_another_kind_of_evidence_is_refused():
+    density = MixtureDensity([1.0], [[0.0]], [1.0])
+    with pytest.raises(ValueError, match="evidence must be one of rows, band, none; got 'faith'"):
+        level_sets(density, density.sample(100), evidence="faith")
