@@ -113,32 +113,30 @@ def measure(part: str, name: str, d: int, n: int, separation: float, repeat: int
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Markdown: level, then power."""
-    lines = [
-        "| one component | d | n | repeats | valleys proposed | false components | loops right | bounds hold |",
-        "|---" * 8 + "|",
-    ]
+    head = "| one component | d | n | repeats | valleys proposed | false components | loops right | bounds hold |"
+    lines = [head, "|---" * 8 + "|"]
     level = [r for r in rows if r["part"] == "level"]
     for key in dict.fromkeys((r["name"], r["d"], r["n"]) for r in level):
         some = [r for r in level if (r["name"], r["d"], r["n"]) == key]
         loops = [r["loops"] == (key[0] == "ring") for r in some if "loops" in r]
+        proposed, false = np.mean([r["proposed"] - 1 for r in some]), sum(r["shown"] > 1 for r in some)
+        right = f"{sum(loops)} of {len(loops)}" if loops else "–"
+        hold = sum(r["bounds"] for r in some)
         lines.append(
-            f"| {key[0]} | {key[1]} | {key[2]:,} | {len(some)} | {np.mean([r['proposed'] - 1 for r in some]):.1f} | "
-            f"{sum(r['shown'] > 1 for r in some)} | {f'{sum(loops)} of {len(loops)}' if loops else '–'} | "
-            f"{sum(r['bounds'] for r in some)} |"
+            f"| {key[0]} | {key[1]} | {key[2]:,} | {len(some)} | {proposed:.1f} | {false} | {right} | {hold} |"
         )
-    lines += [
-        "",
-        "| groups | d | separation, σ | repeats | all shown | more than there are | all by HDBSCAN | all by the band | ARI | of HDBSCAN |",
-        "|---" * 10 + "|",
-    ]  # noqa: E501
+    head = "| groups | d | separation, σ | repeats | all shown | too many | all by HDBSCAN | all by the band | ARI | of HDBSCAN |"
+    lines += ["", head, "|---" * 10 + "|"]
     power = [r for r in rows if r["part"] == "power"]
     for key in dict.fromkeys((r["name"], r["d"], r["separation"]) for r in power):
         some, k = [r for r in power if (r["name"], r["d"], r["separation"]) == key], int(key[0])
-        lines.append(
-            f"| {k} | {key[1]} | {key[2]:g} | {len(some)} | {sum(r['shown'] == k for r in some)} | {sum(r['shown'] > k for r in some)} | "
-            f"{sum(r['hdbscan'] == k for r in some)} | {sum(r['band'] == k for r in some)} | {np.mean([r['ari'] for r in some]):.2f} | "
-            f"{np.mean([r['ari_hdbscan'] for r in some]):.2f} |"
+        right = [sum(r[method] == k for r in some) for method in ("shown", "hdbscan", "band")]
+        many, ari = (
+            sum(r["shown"] > k for r in some),
+            [np.mean([r[name] for r in some]) for name in ("ari", "ari_hdbscan")],
         )
+        counts = f"{right[0]} | {many} | {right[1]} | {right[2]} | {ari[0]:.2f} | {ari[1]:.2f}"
+        lines.append(f"| {k} | {key[1]} | {key[2]:g} | {len(some)} | {counts} |")
     return "\n".join(lines)
 
 
@@ -162,7 +160,10 @@ def main() -> None:
     order = sorted([*tasks, *power], key=lambda task: task[-1] * (3 if task[0] == "power" else 1))
     rows, footer = complete(
         options.json, order, ("part", "name", "d", "n", "separation", "repeat"), measure,
-        lambda row: f"{row['part']} {row['name']} d {row['d']} n {row['n']} {row['separation']:g}: {row['shown']} of {row['proposed']} shown",
+        lambda row: (
+            f"{row['part']} {row['name']} d {row['d']} n {row['n']} {row['separation']:g}: "
+            f"{row['shown']} of {row['proposed']} shown"
+        ),
         packages=("numpy", "scipy", "scikit-learn"),
     )  # fmt: skip
     print(f"\n{tables(rows)}\n\n{footer}")

@@ -26,6 +26,7 @@ def topology(
     run: str,
     space: str = "core",
     masses: tuple[float, ...] | None = None,
+    evidence: str = "rows",
     refits: int = 20,
     prominence: float | None = None,
     mass: float = 0.01,
@@ -40,7 +41,8 @@ def topology(
         run: the run directory.
         space: core, joint or data.
         masses: of the tables; default those of ``level_sets``.
-        refits: refits of the core's density for the band; 0 for none.
+        evidence: what decides which structures are there: rows, band or none.
+        refits: refits of the core's density for the band.
         prominence: least depth of a valley, in nats, that divides two structures.
         mass: least share of the rows that a structure must hold.
         rows: how many rows to analyse at most.
@@ -52,7 +54,7 @@ def topology(
     flow, data = load_flow(folder), run_data(folder)
     options = {} if masses is None else {"masses": masses}
     write_topology(
-        Path(out) if out else folder / "topology", flow, data, space=space, refits=refits, prominence=prominence,
+        Path(out) if out else folder / "topology", flow, data, space=space, evidence=evidence, refits=refits, prominence=prominence,
         mass=mass, most=rows, figures=figures, seed=seed, **options,
     )  # fmt: skip
 
@@ -86,7 +88,7 @@ def write_topology(
     Args:
         folder: path to write to.
         flow: the flow.
-        data: its data module; its test rows calibrate the masses.
+        data: its data module; its validation and test rows calibrate the masses and decide which structures are shown.
         most: rows to analyse; a random choice of them when there are more.
         figures: whether to draw.
         seed: of all draws.
@@ -105,8 +107,10 @@ def write_topology(
     if len(number) > most:
         number = np.sort(np.random.default_rng(seed).choice(len(number), most, replace=False))
     x = take_rows(everything, number).double().numpy()
-    test = data.split("test")
-    held_out = take_rows(test, np.arange(min(len(test), 20_000))).double().numpy() if len(test) else None
+    unseen = [
+        take_rows(part, np.arange(min(len(part), 20_000))) for part in map(data.split, ("val", "test")) if len(part)
+    ]
+    held_out = torch.cat(unseen).double().numpy() if unseen else None
     t = level_sets(flow, x, held_out=held_out, seed=seed, **options)
     t.save(folder)
     typical = [s.members[np.argsort(np.linalg.norm(t.rows[s.members] - s.peak, axis=1))[:8]] for s in t.tree.leaves]

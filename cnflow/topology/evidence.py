@@ -34,6 +34,9 @@ RADII = (0.5, 0.8, 0.95)
 LENGTHS = (0.2, 0.3, 0.4, 0.5)
 """Half lengths of a window, as shares of the way between peak and pass."""
 
+ELLIPSOIDS, ROUND = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 0.3
+"""Sizes of the windows that have the shape of a leaf, as quantiles of its own rows; share of a ball in that shape."""
+
 SHIFTS, CAP = 2, 1.25
 """Steps of the second pass towards the middle of the rows, and the largest radius it looks at, as a multiple of the largest one."""
 
@@ -167,12 +170,12 @@ def valleys_of(
 ) -> Evidence:  # fmt: skip
     """Test every merge of a tree by rows.
 
-    The density proposes peaks and passes; rows decide. Two windows of one shape, short cylinders along the line from one to the
-    other, are placed at the pass and at a peak of each side. Their size and the peak are chosen on some rows, and others are
-    counted in them. If the density at the pass is no lower than at both peaks, a row in one of the two windows is at the pass
-    with probability one half or more; the p-value is binomial, the larger of both sides. As a density may have its pass
-    beside the true ridge, where rows are few, a second pass is tested, moved across the line to the middle of the rows, and
-    the larger p-value counts.
+    The density proposes peaks and passes; rows decide. A window, a short cylinder along the line from one to the other or an
+    ellipsoid shaped like the leaf, is placed at a peak of each side, and its mirror image at the pass. Shape, size and peak are
+    chosen on some rows, and others are counted in them. If the density at the pass is no lower than at both peaks, a row in
+    one of the two windows is at the pass with probability one half or more; the p-value is binomial, the larger of both sides.
+    As a density may have its pass beside the true ridge, where rows are few, a second pass is tested, moved across the line to
+    the middle of the rows, and the larger p-value counts.
 
     With ``held_out`` rows these are counted. Otherwise a mixture or kernel density is fitted again to each half of the rows, the
     other half is counted, and the smaller of both p-values, doubled, is taken; any other density is taken as it is, and must
@@ -189,7 +192,10 @@ def valleys_of(
     """
     merges = [s.number for s in tree if not s.is_leaf]
     if held_out is not None:
-        found = _tested(tree, land, rows, held_out)
+        # windows are not chosen on rows that are counted
+        seen = cKDTree(held_out).query(rows)[0] > 1e-9 * np.sqrt(rows.var(0).sum())
+        kept = replace(tree, label=tree.label[seen], log_prob=tree.log_prob[seen])
+        found = _tested(kept, land, rows[seen], held_out)
         source, n_rows = "held out", len(held_out)
     else:
         order = np.random.default_rng([seed, 0x76616C]).permutation(len(rows))
@@ -424,9 +430,50 @@ def _cylinder(rows: Floats, centre: Floats, along: Floats) -> tuple[Floats, Floa
     return np.abs(t), np.sqrt(np.maximum(np.einsum("ij,ij->i", moved, moved) - t * t, 0))
 
 
-def _inside(t: Floats, r: Floats, half: float, radius: float) -> int:
-    """Rows in a cylinder, by their distances along and from its axis."""
-    return int(((t <= half) & (r <= radius)).sum())
+@dataclass(frozen=True)
+class _Window:
+    """A shape that is placed at a peak, and its mirror image at a pass: a short cylinder, or an ellipsoid.
+
+    The mirror is half way between the two. So windows that follow a curve of constant curvature do so at both places.
+
+    Attributes:
+        along: direction from peak to pass, the axis of the cylinder, shape (k,).
+        metric: W of an ellipsoid |Wᵀ(x - centre)| ≤ radius, shape (k, k); None for a cylinder.
+        half: half length of the cylinder.
+        radius: of either.
+    """
+
+    along: Floats
+    metric: Floats | None
+    half: float
+    radius: float
+
+    def count(self, rows: Floats, centre: Floats, mirrored: bool = False) -> int:
+        """Rows inside, placed at a centre."""
+        if self.metric is None:
+            t, r = _cylinder(rows, centre, self.along)
+            return int(((t <= self.half) & (r <= self.radius)).sum())
+        metric = self.metric
+        if mirrored:
+            metric = metric - 2 * np.outer(self.along, self.along @ metric)
+        return int((np.linalg.norm((rows - centre) @ metric, axis=1) <= self.radius).sum())
+
+
+def _windows(mine: Floats, peak: Floats, at: Floats) -> list[_Window]:
+    """Shapes for a leaf, from its rows, shape (m, k)."""
+    along, length = _unit(at - peak), float(np.linalg.norm(peak - at))
+    radii = np.quantile(_cylinder(mine, peak, along)[1], RADII)
+    found = [_Window(along, None, length * half, float(radius)) for radius in radii for half in LENGTHS]
+    k = mine.shape[1]
+    if len(mine) > 3 and length > 0:
+        covariance = np.atleast_2d(np.cov(mine.T))
+        covariance = (1 - ROUND) * covariance + ROUND * np.trace(covariance) / k * np.eye(k)
+        metric = np.linalg.inv(np.linalg.cholesky(covariance)).T
+        own = np.linalg.norm((mine - peak) @ metric, axis=1)
+        most = 0.5 * float(np.linalg.norm((at - peak) @ metric))
+        sizes = np.minimum(np.quantile(own, ELLIPSOIDS), most)
+        found += [_Window(along, metric, 0.0, float(radius)) for radius in dict.fromkeys(sizes)]
+    return found
 
 
 def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) -> Floats | None:
@@ -434,34 +481,34 @@ def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) ->
     result = np.zeros((2, 2, 2))
     members = rows[np.isin(tree.label, split.ends)]
     for i, side in enumerate(split.sides):
-        best: tuple | None = None
+        best: tuple[float, _Window, Floats, float] | None = None
         for leaf, peak in side:
             mine = rows[tree.label == leaf]
             if len(mine) < 3:
                 continue
-            # one direction for both windows: on a curve of constant curvature they are mirror images
-            along = _unit(split.at - peak)
-            radii = np.quantile(_cylinder(mine, peak, along)[1], RADII)
-            length = float(np.linalg.norm(peak - split.at))
-            first, second = _cylinder(rows, peak, along), _cylinder(rows, split.at, along)
-            for radius in radii:
-                for half in length * np.array(LENGTHS):
-                    here, there = _inside(*first, half, radius), _inside(*second, half, radius)
-                    p = float(binom.cdf(there, here + there, 0.5)) if here + there else 1.0
-                    if best is None or p < best[0]:
-                        best = (p, half, radius, radii[-1], length, peak, along)
+            widest = float(np.quantile(_cylinder(mine, peak, _unit(split.at - peak))[1], RADII[-1]))
+            for window in _windows(mine, peak, split.at):
+                here, there = window.count(rows, peak), window.count(rows, split.at, mirrored=True)
+                p = float(binom.cdf(there, here + there, 0.5)) if here + there else 1.0
+                if best is None or p < best[0]:
+                    best = p, window, peak, widest
         if best is None:
             return None
-        _, half, radius, widest, length, peak, along = best
-        middle = split.at
-        for _ in range(SHIFTS):
-            t, r = _cylinder(members, middle, along)
-            near = (t <= 0.3 * length) & (r <= CAP * widest)
-            if near.sum() < 3:
-                break
-            step = members[near].mean(0) - middle
-            middle = middle + step - along * (step @ along)
-        at_peak = _inside(*_cylinder(counted, peak, along), half, radius)
-        for j, at in enumerate((split.at, middle)):
-            result[i, j] = at_peak, _inside(*_cylinder(counted, at, along), half, radius)
+        _, window, peak, widest = best
+        middle = _middle(members, split.at, peak, widest)
+        at_peak = window.count(counted, peak)
+        result[i] = [(at_peak, window.count(counted, at, mirrored=True)) for at in (split.at, middle)]
     return result
+
+
+def _middle(members: Floats, at: Floats, peak: Floats, widest: float) -> Floats:
+    """A pass moved across the line to a peak, to the middle of the rows there; shape (k,)."""
+    along, length = _unit(at - peak), float(np.linalg.norm(peak - at))
+    for _ in range(SHIFTS):
+        t, r = _cylinder(members, at, along)
+        near = (t <= 0.3 * length) & (r <= CAP * widest)
+        if near.sum() < 3:
+            break
+        step = members[near].mean(0) - at
+        at = at + step - along * (step @ along)
+    return at

@@ -17,8 +17,9 @@ __all__ = ["describe_level_sets", "save_level_sets"]
 def save_level_sets(t: LevelSets, folder: Path) -> Path:
     """Write what was found into a folder.
 
-    ``structures.csv``, ``betti.csv``, ``classes.csv`` and ``calibration.csv`` are the tables; ``level_sets.json`` holds all of it
-    for programs; ``members.npz`` has, for every row, its log-density, mass, leaf, and the angles of the loops of its structure.
+    ``structures.csv``, ``betti.csv``, ``classes.csv``, ``valleys.csv`` and ``calibration.csv`` are the tables;
+    ``level_sets.json`` holds all of it for programs; ``members.npz`` has, for every row, its log-density, mass, leaf, and the
+    angles of the loops of its structure.
 
     Args:
         t: the level sets.
@@ -31,6 +32,8 @@ def save_level_sets(t: LevelSets, folder: Path) -> Path:
     tables = {"structures": t.tree.to_frame(), "betti": t.betti()}
     if t.homology is not None:
         tables["classes"] = t.homology.to_frame()
+    if t.evidence is not None:
+        tables["valleys"] = t.evidence.to_frame()
     if t.calibration is not None:
         tables["calibration"] = t.calibration.to_frame()
     for name, table in tables.items():
@@ -73,6 +76,10 @@ def describe_level_sets(t: LevelSets) -> dict[str, Any]:
         "band": None if t.band is None else _plain(
             {"size": t.band.size, "scale": t.band.scale, "confidence": t.band.confidence, "refits": len(t.band.refits),
              "source": t.band.source}
+        ),
+        "evidence": None if t.evidence is None else _plain(
+            {"statement": t.evidence.statement(), "confidence": t.evidence.confidence, "rows": t.evidence.n_rows,
+             "source": t.evidence.source, "valleys": t.evidence.to_frame().reset_index().to_dict("records")}
         ),
         "calibration": None if t.calibration is None else repr(t.calibration),
     }  # fmt: skip
