@@ -118,13 +118,33 @@ def write_topology(
     arrays |= {f"typical_{i}": number[rows] for i, rows in enumerate(typical)}
     arrays |= {f"loop_{i}": t.decode(loop.points) for i, loop in enumerate(t.loops)}
     np.savez_compressed(folder / "data_space.npz", **arrays)
+    labels = data.all_labels()
+    named = "" if labels is None else "\n" + groups_by_label(t, np.asarray(labels)[number])
     print(
-        f"\n{t}\n{folder}: structures.csv, betti.csv, classes.csv, level_sets.json, members.npz, data_space.npz",
+        f"\n{t}\n\n{folder}: {t.statement()}{named}\n{folder}: structures.csv, betti.csv, classes.csv, level_sets.json, "
+        "members.npz, data_space.npz",
         flush=True,
     )
     if figures:
         draw(folder, t, data, x, typical)
     return t
+
+
+def groups_by_label(t: LevelSets, labels: np.ndarray) -> str:
+    """One line per group: its share of the rows and the labels that it holds.
+
+    Args:
+        t: the level sets.
+        labels: one per row.
+    """
+    lines = []
+    for leaf in t.tree.leaves:
+        mine = labels[t.tree.label == leaf.number]
+        names, counts = np.unique(mine, return_counts=True)
+        most = np.argsort(-counts)[:3]
+        held = ", ".join(f"{names[i]} ({counts[i] / len(mine):.0%})" for i in most if counts[i] >= 0.05 * len(mine))
+        lines.append(f"  group {leaf.number}: {leaf.basin_mass:.0%} of the rows; labels {held}")
+    return "\n".join(lines)
 
 
 def draw(folder: Path, t: LevelSets, data: Any, x: np.ndarray, typical: list[np.ndarray]) -> None:

@@ -213,5 +213,6 @@ def _draw(ax: Axes, bar: _Bar, row: float, low: float, high: float, text: bool) 
         if band is not None:
             ax.plot(np.clip(band, low, high), [row, row], color=DARK, linewidth=1.0, marker="|", markersize=5, zorder=3)
     if text and np.isfinite(bar.p_value):
-        ax.annotate(f"p = {bar.p_value:.2g}", (1.0, row), xycoords=ax.get_yaxis_transform(), xytext=(4, 0),
+        text = f"p = {bar.p_value:.2g}" if bar.p_value > 1e-9 else "p < 1e-9"
+        ax.annotate(text, (1.0, row), xycoords=ax.get_yaxis_transform(), xytext=(4, 0),
                     textcoords="offset points", va="center", fontsize=8, color=DARK)  # fmt: skip

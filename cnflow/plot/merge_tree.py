@@ -43,7 +43,8 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
     coloured, what they merge into is grey, and a line marks each merge, with its level in nats on the right. Above each of
     the 12 heaviest leaves stand its number and the share of the rows it holds when it merges. A circle marks a structure that has
     loops (β₁) or voids (β₂). Whiskers, where there is a band and up to 12 leaves, are the masses between which a peak or a merge
-    may truly be.
+    may truly be. Dotted grey lines are structures of the density that the rows do not show, from peak to pass, in the leaf that
+    they are counted to.
 
     Args:
         t: the result of ``level_sets``.
@@ -94,6 +95,7 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
             ax.annotate(f"{100 * s.mass:.0f} %", (x, top), xytext=(0, 19), textcoords="offset points", ha="center",
                         va="bottom", fontsize=8 if len(named) < 10 else 7, color=DARK, zorder=6)  # fmt: skip
     _nats(t, ax)
+    hidden = _not_shown(t, ax, centre)
     base = sum(s.mass for s in tree.roots)
     ax.set(
         xlim=(-0.03 * right, 1.03 * right), ylim=(1.0, -HEADROOM), xticks=[], yticks=np.linspace(0, 1, 6),
@@ -102,10 +104,30 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
     ax.set_ylabel(MASS, y=0.5 / (1 + HEADROOM))
     count, merges = len(tree.leaves), len(tree) - len(tree.leaves)
     title = f"Merge tree: {_counted(count, 'leaf', 'leaves')}, {_counted(merges, 'merge', 'merges')}"
-    ax.set_title(title + (f"\nthe {NAMED} heaviest are named" if count > NAMED else ""), fontsize=11)
+    notes = [f"the {NAMED} heaviest are named"] if count > NAMED else []
+    notes += [f"grey and dotted: {hidden} more that the rows do not show"] if hidden else []
+    ax.set_title("\n".join([title, *notes]), fontsize=11 if not notes else 10)
     tidy(ax)
     ax.spines["left"].set_bounds(0, 1)
     return ax
+
+
+def _not_shown(t: LevelSets, ax: Axes, centre: dict[int, float] | Floats) -> int:
+    """Draw what the rows do not show; how many structures that are."""
+    if t.evidence is None:
+        return 0
+    first = np.unique(t.evidence.tree.leaf_of_peak, return_index=True)[1]
+    inside: dict[int, list[Structure]] = {}
+    for valley in t.evidence.open:
+        side = t.evidence.side(valley)
+        inside.setdefault(int(t.tree.leaf_of_peak[first[side.leaves[0]]]), []).append(side)
+    for leaf, sides in inside.items():
+        width = max(t.tree[leaf].basin_mass, 0.02)
+        for i, side in enumerate(sides):
+            x = centre[leaf] + width * ((i + 1) / (len(sides) + 1) - 0.5)
+            ax.plot([x, x], [side.birth_mass, min(side.merge_mass, 1.0)], color=GREY, linewidth=1.2, linestyle=":",
+                    marker="_", markersize=5, zorder=5, label=f"not shown {side.number}")  # fmt: skip
+    return len(t.evidence.open)
 
 
 def require_level_sets(t: Any, name: str) -> LevelSets:

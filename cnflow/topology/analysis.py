@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cnflow.topology.evidence import Evidence, valleys_of
 from cnflow.topology.homology import Homology, decorate, homology_of
 from cnflow.topology.loops import Loop, find_loops
 from cnflow.topology.mass import MassAxis
+from cnflow.topology.missed import with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.sources import SPACES, Source, as_density, read
 from cnflow.topology.tree import LevelSetTree, Structure, grow_tree
@@ -112,6 +113,7 @@ class LevelSets:
         masses: of the tables.
         evidence: which valleys the rows show, and every structure of the density, shown or not, in ``evidence.tree``; None
             unless the rows were asked.
+        added: components that a mixture was given because the rows show groups for which it had no peak.
     """
 
     source: Source
@@ -124,6 +126,7 @@ class LevelSets:
     landscape: Landscape
     masses: tuple[float, ...] = MASSES
     evidence: Evidence | None = None
+    added: int = 0
 
     @property
     def rows(self) -> Floats:
@@ -204,6 +207,22 @@ class LevelSets:
         points = np.asarray(points, dtype=np.float64)
         return points if self.source.decode is None else self.source.decode(points)
 
+    def statement(self) -> str:
+        """One line for people: what is there for sure, and what may be."""
+        groups = len(self.tree.leaves)
+        line = (
+            self.evidence.statement() if self.evidence else f"{groups} group{'s' if groups > 1 else ''} in the density"
+        )
+        if self.homology is None:
+            return line
+        words = {1: ("loop", "loops"), 2: ("void", "voids")}
+        for dim in self.homology.dims:
+            count, more = len(self.homology.of(dim)), sum(c.dim == dim for c in self.homology.open)
+            one, many = words[dim]
+            said = f"no {one}" if not count else f"{count} {one if count == 1 else many}"
+            line += f"; {said}" + (" shown" if self.evidence else "") + (f", {more} more may be" if more else "")
+        return line
+
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Rows coloured by structure, with the level sets of the masses."""
         from cnflow.plot import plot_level_sets
@@ -261,6 +280,10 @@ class LevelSets:
             f"LevelSets of {self.source.density!r}, {len(self.rows)} rows, space={self.source.space!r}",
             repr(self.tree),
         ]
+        if self.added:
+            lines.append(
+                f"The rows show groups that the mixture had no peak for: {self.added} of its components were added"
+            )
         lines += [
             repr(part) for part in (self.evidence, self.homology, self.band, self.calibration) if part is not None
         ]
@@ -315,7 +338,10 @@ def level_sets(
         seed: of everything that is drawn.
 
     Returns:
-        ``LevelSets``.
+        ``LevelSets``. Masses, members and Betti numbers change with a map of the core unless its Jacobian is constant; which
+        peaks there are does as well. Structures of a flow's core also have ``data_prominence``, that under the density of the
+        data (noise at its mean), and ``robust``, the lesser of both: a map without a constant Jacobian can make either
+        alone.
 
     Raises:
         DensityError: if the source or the rows cannot be read.
@@ -352,10 +378,21 @@ def level_sets(
             density, rows, grow(mass=floor), land, held_out=unseen, confidence=confidence, seed=seed
         )  # fmt: skip
         tree = grow(mass=floor, significant=tested.significant(land))
+        wider = with_missed_groups(density, rows) if given.space == "given" else None
+        if wider is not None:
+            further = partial(
+                level_sets, wider, rows, held_out=held_out, evidence="rows", confidence=confidence, prominence=prominence,
+                mass=mass, masses=masses, fields=fields, seed=seed,
+            )  # fmt: skip
+            if len(further(homology=False).tree.leaves) > len(tree.leaves):
+                t = further(homology=homology)
+                return replace(t, added=t.added + len(wider.weights) - len(density.weights))
     else:
         tree = grow(mass=mass, significant=band.significant(land) if band else None)
     if band:
         tree = _with_confidence(tree, land, band)
+    if given.data_log_prob is not None and len(tree) > 1:
+        tree = _with_data_prominence(tree, given.data_log_prob)
     found = None
     if homology:
         found = homology_of(
@@ -365,6 +402,18 @@ def level_sets(
         tree = decorate(tree, found)
     calibration = _calibration(given, space, source, axis, log_prob, held_out)
     return LevelSets(given, log_prob, axis, tree, band, calibration, found, land, tuple(masses), tested)
+
+
+def _with_data_prominence(tree: LevelSetTree, data_log_prob: Callable[[Floats], Floats]) -> LevelSetTree:
+    """The tree with prominences under the density of the data, and the lesser of both."""
+    ends = [s for s in tree if s.saddle is not None]
+    value = data_log_prob(np.stack([s.peak for s in ends] + [s.saddle for s in ends]))
+    of = {s.number: float(value[i] - value[len(ends) + i]) for i, s in enumerate(ends)}
+    structures = []
+    for s in tree:
+        other = of.get(s.number, np.inf)
+        structures.append(replace(s, extras=s.extras | {"data_prominence": other, "robust": min(s.prominence, other)}))
+    return replace(tree, structures=tuple(structures))
 
 
 def _unseen(given: Source, space: str, source: Any, held_out: ArrayLike) -> Floats:

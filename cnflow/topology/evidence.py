@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,9 +15,9 @@ from cnflow.topology.ascent import ascend
 from cnflow.topology.build import Landscape, survey
 from cnflow.topology.confidence import MOST_ROWS, is_kernel
 from cnflow.topology.density import Density
+from cnflow.topology.missed import refit_anew
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.modes import known_mode_of, reach_of
-from cnflow.topology.sources import as_density
 from cnflow.topology.tree import LevelSetTree, Structure, grow_tree
 
 if TYPE_CHECKING:
@@ -99,13 +98,17 @@ class Evidence:
         """Valleys of the density that the rows do not show: they may be there or not."""
         return tuple(v for v in self.valleys if v.adjusted > 1 - self.confidence)
 
+    def side(self, valley: Valley) -> Structure:
+        """The side of a valley with the lower top: the structure that ends there."""
+        return min((self.tree[child] for child in self.tree[valley.structure].children), key=lambda s: s.top)
+
     def significant(self, land: Landscape) -> NDArray[np.bool_]:
         """Peaks of the landscape that stand for a component that is shown, shape (m,); the highest always does."""
         keep = np.zeros(len(land.births), dtype=bool)
         keep[0] = True
         first = np.unique(self.tree.leaf_of_peak, return_index=True)[1]
         for valley in self.shown:
-            keep[first[younger(self.tree, valley.structure).leaves[0]]] = True
+            keep[first[self.side(valley).leaves[0]]] = True
         return keep
 
     def to_frame(self) -> pd.DataFrame:
@@ -114,7 +117,7 @@ class Evidence:
 
         rows = []
         for v in sorted(self.valleys, key=lambda v: v.p_value):
-            side = younger(self.tree, v.structure)
+            side = self.side(v)
             rows.append({
                 "structure": v.structure, "prominence": side.prominence, "mass": side.basin_mass, "at_peak": v.at_peak,
                 "at_pass": v.at_pass, "p_value": v.p_value, "adjusted": v.adjusted,
@@ -135,7 +138,7 @@ class Evidence:
         """The statement, the rows, and what is not shown."""
         lines = [f"Evidence({self.statement()}; {self.n_rows} rows: {self.source})"]
         for v in sorted(self.open, key=lambda v: v.adjusted)[:5]:
-            side = younger(self.tree, v.structure)
+            side = self.side(v)
             need = f"would need about {v.needed:,.0f} rows" if np.isfinite(v.needed) else "no sign of it in the rows"
             lines.append(
                 f"  not shown: a part of mass {side.basin_mass:.3f}, {side.prominence:.2f} nats above its pass "
@@ -144,11 +147,6 @@ class Evidence:
         if len(self.open) > 5:
             lines.append(f"  … {len(self.open) - 5} more not shown")
         return "\n".join(lines)
-
-
-def younger(tree: LevelSetTree, merge: int) -> Structure:
-    """The side of a merge with the lower top: the one that ends there."""
-    return min((tree[child] for child in tree[merge].children), key=lambda s: s.top)
 
 
 def holm(p_values: Sequence[float]) -> Floats:
@@ -306,20 +304,7 @@ def _refit(density: MixtureDensity, rows: Floats, own: NDArray[np.int64], seed: 
             return density
         weights = density.weights[keep] / density.weights[keep].sum()
         return MixtureDensity(weights, density.means[keep], density.covariances[keep])
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    tied = len(density.weights) > 1 and np.ptp(density.covariances, axis=0).max() == 0
-    isotropic = density.diagonal and np.ptp(density.covariances, axis=1).max() == 0
-    kind = "tied" if tied else "spherical" if isotropic else "diag" if density.diagonal else "full"
-    chosen = rows[own[:MOST_ROWS]]
-    ridge = 1e-6 * float(chosen.var(0).mean())
-    fit = GaussianMixture(
-        len(density.weights), covariance_type=kind, reg_covar=ridge, init_params="k-means++", random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return as_density(fit.fit(chosen), rows.shape[1])
+    return refit_anew(density, rows[own[:MOST_ROWS]], seed)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Source:
         decode: maps rows of the space to data space, or None when they are data.
         space: "core", "joint" or "data" for a flow, else "given".
         draws: rows that are cheap to draw from the density; 0 if none are.
+        data_log_prob: log-density of the data, nats, at rows of the space, noise at its mean; None if rows are data.
     """
 
     density: Density
@@ -46,6 +47,7 @@ class Source:
     decode: Callable[[Floats], Floats] | None
     space: str
     draws: int = 0
+    data_log_prob: Callable[[Floats], Floats] | None = None
 
     def __repr__(self) -> str:
         """What is analysed, and on how many rows."""
@@ -151,8 +153,13 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
     def decode_core(h: Floats) -> Floats:
         return flow.decode(torch.as_tensor(np.ascontiguousarray(h))).numpy()
 
+    def data_log_prob(h: Floats) -> Floats:
+        with torch.no_grad():
+            return flow.log_prob(torch.as_tensor(decode_core(h))).double().numpy()
+
     if space == "core":
-        return Source(as_density(flow.core), narrowed.core.numpy(), decode_core, space, 0 if flow.base.plain else DRAWS)
+        draws = 0 if flow.base.plain else DRAWS
+        return Source(as_density(flow.core), narrowed.core.numpy(), decode_core, space, draws, data_log_prob)
 
     def decode_joint(z: Floats) -> Floats:
         z = np.ascontiguousarray(z)

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
+from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
 from cnflow.topology.evidence import enclosing, hole_p_value, holm, valleys_of
+from cnflow.topology.missed import refit_anew, with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.sources import as_density
 
 
 def blobs(separation, n, d, seed=0, count=2):
@@ -127,3 +131,54 @@ def test_another_kind_of_evidence_is_refused():
     density = MixtureDensity([1.0], [[0.0]], [1.0])
     with pytest.raises(ValueError, match="evidence must be one of rows, band, none; got 'faith'"):
         level_sets(density, density.sample(100), evidence="faith")
+
+
+def test_a_flow_that_routes_has_the_same_prominence_in_core_and_data():
+    torch.manual_seed(0)
+    flow = NarrowingFlow(3, profile=(3, 2), hidden=8, components=2).double()
+    with torch.no_grad():
+        for p in flow.stages.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+        flow.base.shift[:, 0] = torch.tensor([-2.0, 2.0])
+        matrix = torch.randn(3, 3, dtype=torch.float64)
+        flow.frame.set_linear(torch.ones(3), matrix, torch.linalg.inv(matrix), torch.linalg.slogdet(matrix)[1])
+    x = flow.sample((2000,), generator=torch.Generator().manual_seed(0)).numpy()
+    t = level_sets(flow, x, refits=0, homology=False)
+    assert len(t.tree.leaves) == 2
+    second = t.tree.leaves[1]
+    # the noise is scaled by the core, so that the data's density at its mean is not the core's times a constant
+    scale = flow.stages[0].field.coefficients(torch.as_tensor(np.stack([second.peak, second.saddle])))[1].sum(1)
+    expected = second.prominence - float((scale[0] - scale[1]).detach())
+    assert second.data_prominence == pytest.approx(expected, abs=1e-6)
+    assert second.robust == min(second.prominence, second.data_prominence)
+
+
+def test_a_group_that_the_mixture_has_no_peak_for_is_added_when_the_rows_show_it():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(800, 4)), 15 + rng.normal(size=(400, 4)), -12 + rng.normal(size=(40, 4))])
+    # two components for three groups
+    poor = GaussianMixture(2, means_init=[[-1.0] * 4, [15.0] * 4], random_state=0).fit(x)
+    t = level_sets(poor, x, homology=False)
+    assert t.added == 1
+    assert len(t.tree.leaves) == 3
+    assert sorted(round(leaf.basin_mass * len(x)) for leaf in t.tree.leaves) == [40, 400, 800]
+    assert "1 of its components were added" in repr(t)
+    # taken for the truth, it stays as it is
+    assert len(level_sets(poor, x, refits=0, homology=False).tree.leaves) == 2
+
+
+def test_nothing_is_added_to_the_right_mixture():
+    x = blobs(5.0, 1000, 3)
+    assert with_missed_groups(as_density(GaussianMixture(2, random_state=0).fit(x), 3), x) is None
+    assert with_missed_groups(as_density(KernelDensity().fit(x), 3), x) is None
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_a_mixture_fitted_anew_is_of_the_same_type(kind):
+    x = blobs(6.0, 1500, 3)
+    given = as_density(GaussianMixture(2, covariance_type=kind, random_state=0).fit(x), 3)
+    again = refit_anew(given, x[:1000], 1)
+    assert again.covariances.shape == given.covariances.shape
+    if kind == "tied":
+        assert np.ptp(again.covariances, axis=0).max() == 0
+    assert again.log_prob(x).mean() == pytest.approx(given.log_prob(x).mean(), abs=0.05)
