@@ -37,7 +37,7 @@ ELLIPSOIDS, ROUND = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 0.3
 """Sizes of the windows that have the shape of a leaf, as quantiles of its own rows; share of a ball in that shape."""
 
 SHIFTS, CAP = 2, 1.25
-"""Steps of the second pass towards the middle of the rows, and the largest radius it looks at, as a multiple of the largest one."""
+"""Steps of peak and pass towards the middle of the rows, and the radius in which these are, as a multiple of the largest one."""
 
 REACH = 0.35
 """Radius of the balls in and around a hole, as a share of the way between them."""
@@ -172,8 +172,8 @@ def valleys_of(
     ellipsoid shaped like the leaf, is placed at a peak of each side, and its mirror image at the pass. Shape, size and peak are
     chosen on some rows, and others are counted in them. If the density at the pass is no lower than at both peaks, a row in
     one of the two windows is at the pass with probability one half or more; the p-value is binomial, the larger of both sides.
-    As a density may have its pass beside the true ridge, where rows are few, a second pass is tested, moved across the line to
-    the middle of the rows, and the larger p-value counts.
+    As a density may have its peaks and passes beside the true ridge, where rows are few, both are also tested after they were moved
+    across the line between them to the middle of the rows, and the larger p-value counts.
 
     With ``held_out`` rows these are counted. Otherwise a mixture or kernel density is fitted again to each half of the rows, the
     other half is counted, and the smaller of both p-values, doubled, is taken; any other density is taken as it is, and must
@@ -462,7 +462,7 @@ def _windows(mine: Floats, peak: Floats, at: Floats) -> list[_Window]:
 
 
 def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) -> Floats | None:
-    """Counted rows at peak and pass, for both sides and both passes, shape (2, 2, 2); None without rows to choose windows on."""
+    """Counted rows at peak and pass, for both sides, as they are and moved, shape (2, 2, 2); None without rows to choose on."""
     result = np.zeros((2, 2, 2))
     members = rows[np.isin(tree.label, split.ends)]
     for i, side in enumerate(split.sides):
@@ -480,20 +480,33 @@ def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) ->
         if best is None:
             return None
         _, window, peak, widest = best
-        middle = _middle(members, split.at, peak, widest)
-        at_peak = window.count(counted, peak)
-        result[i] = [(at_peak, window.count(counted, at, mirrored=True)) for at in (split.at, middle)]
+        ends = peak, split.at
+        for variant in range(2):
+            result[i, variant] = window.count(counted, ends[0]), window.count(counted, ends[1], mirrored=True)
+            ends = _middles(members, *ends, widest)
+            window = replace(window, along=_unit(ends[1] - ends[0]))
     return result
 
 
-def _middle(members: Floats, at: Floats, peak: Floats, widest: float) -> Floats:
-    """A pass moved across the line to a peak, to the middle of the rows there; shape (k,)."""
-    along, length = _unit(at - peak), float(np.linalg.norm(peak - at))
+def _middles(members: Floats, peak: Floats, at: Floats, widest: float) -> tuple[Floats, Floats]:
+    """A peak and a pass moved across the line between them to the middle of the rows there; shapes (k,).
+
+    Steps are shrunk by what the mean of so few rows moves by chance.
+
+    References:
+        James, Stein: Estimation with quadratic loss (1961), for the shrinkage.
+    """
     for _ in range(SHIFTS):
-        t, r = _cylinder(members, at, along)
-        near = (t <= 0.3 * length) & (r <= CAP * widest)
-        if near.sum() < 3:
-            break
-        step = members[near].mean(0) - at
-        at = at + step - along * (step @ along)
-    return at
+        along, length, moved = _unit(at - peak), float(np.linalg.norm(peak - at)), []
+        for centre in (peak, at):
+            t, r = _cylinder(members, centre, along)
+            near = members[(t <= 0.3 * length) & (r <= CAP * widest)]
+            if len(near) < 3:
+                moved.append(centre)
+                continue
+            step = near.mean(0) - centre
+            step -= along * (step @ along)
+            chance = float(near.var(0, ddof=1).sum()) / len(near)
+            moved.append(centre + max(0.0, 1 - chance / max(float(step @ step), 1e-300)) * step)
+        peak, at = moved
+    return peak, at
