@@ -113,7 +113,7 @@ def kernel(case: str, seed: int) -> Row:
     k = int(dim)
     x = modes(name, k).sample(10_000, seed + 1)
     bandwidth = float(share) * len(x) ** (-1 / (k + 4)) * float(np.sqrt(x.var(0).mean()))
-    t = level_sets(KernelDensity(bandwidth=bandwidth).fit(x), x, refits=20, homology=False)
+    t = level_sets(KernelDensity(bandwidth=bandwidth).fit(x), x, evidence="band", refits=20, homology=False)
     return {"bandwidth": bandwidth, "peaks": len(t.landscape.births), "leaves": len(t.tree.leaves)}
 
 
@@ -121,7 +121,8 @@ def kernel_rows(case: str, seed: int) -> Row:
     """The same with as many rows, and the bandwidth, as the case says; the tree is that of some of the rows."""
     name, dim, count, width, looked_at = case.split()
     x = modes(name, int(dim)).sample(int(count), seed + 1)
-    t = level_sets(KernelDensity(bandwidth=float(width)).fit(x), x[: int(looked_at)], refits=20, homology=False)
+    fitted = KernelDensity(bandwidth=float(width)).fit(x)
+    t = level_sets(fitted, x[: int(looked_at)], evidence="band", refits=20, homology=False)
     return {"peaks": len(t.landscape.births), "leaves": len(t.tree.leaves), "band": t.band.size}
 
 
@@ -139,12 +140,13 @@ def coverage(case: str, seed: int, n: int = 1000, bandwidth: float = 0.35) -> Ro
     x = THREE.sample(n, seed)
     kernel = MixtureDensity(np.full(n, 1 / n), x, np.full(n, bandwidth**2))
     smooth = MixtureDensity(THREE.weights, THREE.means, THREE.covariances + bandwidth**2)
-    t = level_sets(kernel, x, refits=40, homology=False, seed=seed)
+    t = level_sets(kernel, x, evidence="band", refits=40, homology=False, seed=seed)
     forth = SCALES[t.band.scale][0]
     places = np.concatenate([THREE.sample(5000, 10_000 + seed), x])
     off = float(np.abs(forth(smooth.log_prob(places)) - forth(kernel.log_prob(places))).max())
     noise = np.random.default_rng(seed).normal(size=(n, 2))
-    null = level_sets(MixtureDensity(np.full(n, 1 / n), noise, np.full(n, bandwidth**2)), noise, refits=40, seed=seed)
+    grain = MixtureDensity(np.full(n, 1 / n), noise, np.full(n, bandwidth**2))
+    null = level_sets(grain, noise, evidence="band", refits=40, seed=seed)
     return {
         "held": off <= t.band.size, "leaves": len(t.tree.leaves), "false_leaves": len(null.tree.leaves) - 1,
         "false_loops": len(null.homology.of(1)),

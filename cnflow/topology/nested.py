@@ -184,7 +184,10 @@ def hierarchy(
             f"expected a mixture of Gaussians, such as flow.core; got {density!r}: level_sets gives the tree of any density"
         )
     rows = density.sample(n, seed)
-    t = level_sets(density, rows, prominence=prominence, mass=mass, refits=refits, homology=False, seed=seed)
+    t = level_sets(
+        density, rows, prominence=prominence, mass=mass, evidence="band" if refits else "none", refits=refits, homology=False,
+        seed=seed,
+    )  # fmt: skip
     up = ascend(density, density.means, reach=reach_of(rows), steps=400)
     leaf = t.tree.leaf_of_peak[known_mode_of(up.points, t.landscape.modes)]
     return Hierarchy(density, t.tree, t.axis, leaf)
