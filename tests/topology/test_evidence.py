@@ -1,12 +1,17 @@
 """What rows show: valleys and holes that are there, and none that are not."""
 
+import json
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import binom
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
+from cnflow.app.topology import groups_by_label
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
 from cnflow.topology.evidence import enclosing, hole_p_value, holm, valleys_of
@@ -182,3 +187,31 @@ def test_a_mixture_fitted_anew_is_of_the_same_type(kind):
     if kind == "tied":
         assert np.ptp(again.covariances, axis=0).max() == 0
     assert again.log_prob(x).mean() == pytest.approx(given.log_prob(x).mean(), abs=0.05)
+
+
+def test_what_is_shown_is_written_down_and_said(tmp_path):
+    x = blobs(6.0, 1200, 3)
+    t = level_sets(GaussianMixture(2, random_state=0).fit(x), x)
+    assert t.statement().startswith("2 groups are there (95%); no loop shown")
+    t.save(tmp_path)
+    table = pd.read_csv(tmp_path / "valleys.csv")
+    assert table["shown"].tolist() == [True]
+    said = json.loads((tmp_path / "level_sets.json").read_text())["evidence"]
+    assert said["statement"] == "2 groups are there (95%)"
+    assert said["valleys"][0]["at_peak"] == t.evidence.valleys[0].at_peak
+    # every group with the labels that it holds
+    labels = np.where(x @ np.eye(3)[0] > x @ np.eye(3)[1], "left", "right")
+    lines = groups_by_label(t, labels).splitlines()
+    assert len(lines) == 2
+    assert {line.split("labels ")[1].split(" ")[0] for line in lines} == {"left", "right"}
+
+
+def test_what_is_not_shown_is_drawn_dotted():
+    made = MixtureDensity([0.5, 0.5], [[-1.3, 0], [1.3, 0]], [[0.4, 1.0]] * 2)
+    rng = np.random.default_rng(0)
+    t = level_sets(made, rng.normal(size=(1000, 2)), held_out=rng.normal(size=(1000, 2)), homology=False)
+    ax = t.plot_tree()
+    dotted = [line for line in ax.lines if str(line.get_label()).startswith("not shown")]
+    assert len(dotted) == 1
+    assert "1 more that the rows do not show" in ax.get_title()
+    plt.close("all")
