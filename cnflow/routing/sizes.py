@@ -15,7 +15,7 @@ from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.search import Clock, paired, thrift, train
 from cnflow.routing.whitening import nongaussian_rotation
 
-__all__ = ["Fitted", "Sizes", "residual_basis", "smallest"]
+__all__ = ["Fitted", "Sizes", "inherit", "residual_basis", "smallest"]
 
 MOST = 8
 """Largest core that is not ruled out when there are few rows."""
@@ -31,6 +31,9 @@ CLOSE = 0.05
 
 ICA_UP_TO = 3
 """Largest core that is also started from ICA of all rows; for larger ones the start from the next smaller core is better."""
+
+FRESH = 0.1
+"""Standard deviation of the weights by which inherited networks read a new direction, at the start."""
 
 LIMIT, REFINE_LIMIT = 0.08, 0.2
 """Largest share of the time budget that one fit, and the further training of one size, may take."""
@@ -102,9 +105,9 @@ class Sizes:
 
         Args:
             k: size of the core.
-            start: "ica": the least Gaussian directions; "residual": the core of the next smaller size fitted, and the least
-                Gaussian directions of its noise given the core; "pruned": the core of the next larger size without its most
-                Gaussian directions.
+            start: "ica": the least Gaussian directions; "residual": the core of the next smaller size fitted, with the hidden
+                layers of its networks, and the least Gaussian directions of its noise given the core; "pruned": the core of
+                the next larger size without its most Gaussian directions.
 
         Raises:
             FloatingPointError: if no start has a finite likelihood.
@@ -117,6 +120,8 @@ class Sizes:
         if source is not None:
             basis = (residual_basis if start == "residual" else _pruned)(source.model, self.u, self.seed)
         model = self._fresh(k, basis)
+        if start == "residual" and source is not None and source.model.core_dim and self.dim <= FULL_MAP:
+            inherit(model, source.model)
         steps = (STEPS if k else GAUSSIAN_STEPS) * thrift(len(self.u))
         limit = LIMIT * self.clock.budget
         train(model, self.u, self.held, int(steps), seed=self.seed, limit=limit)
@@ -323,3 +328,27 @@ def _orthonormal(matrix: Tensor) -> Tensor:
     """Rows of the matrix made orthonormal from the first on, float32."""
     q, r = torch.linalg.qr(matrix.T)
     return (q * r.diagonal().sign()).T.float()
+
+
+@torch.no_grad()
+def inherit(model: RoutedDensity, source: RoutedDensity, fresh: float = FRESH) -> None:
+    """Give a model the networks of one with a smaller core, read through the change of basis, in place.
+
+    The hidden layers come over, and the shifts; log-scales start at zero, for other directions of the noise have others.
+
+    Args:
+        model: with the larger core, and a map whose core holds that of ``source``.
+        source: trained.
+        fresh: standard deviation of what is added to the first layer, so that it reads the new directions.
+    """
+    old, new, k = source.matrix(), model.matrix(), source.core_dim
+    # h of the source = core_change @ h of the model; noise of the model = noise_change @ that of the source, up to the core
+    core_change = old[:k] @ torch.linalg.pinv(new[: model.core_dim])
+    noise_change = (new[model.core_dim :] @ torch.linalg.inv(old))[:, k:]
+    for before, after in ((source.shift, model.shift), (source.log_scale, model.log_scale)):
+        after[0].weight.copy_((before[0].weight.double() @ core_change).float())
+        after[0].weight.add_(fresh * torch.randn_like(after[0].weight))
+        after[0].bias.copy_(before[0].bias)
+        after[2].load_state_dict(before[2].state_dict())
+    model.shift[4].weight.copy_((noise_change @ source.shift[4].weight.double()).float())
+    model.shift[4].bias.copy_((noise_change @ source.shift[4].bias.double()).float())

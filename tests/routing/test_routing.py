@@ -17,7 +17,7 @@ from cnflow.flow.stage import Stage, Stages
 from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.retiring import _graded, retire
 from cnflow.routing.search import train
-from cnflow.routing.sizes import Sizes, smallest
+from cnflow.routing.sizes import Sizes, inherit, smallest
 from cnflow.routing.whitening import negentropy, nongaussian_rotation, whiten
 
 TIGHT = Adaptive("dopri8", rtol=1e-11, atol=1e-11)
@@ -392,3 +392,19 @@ def test_a_time_budget_is_kept():
     began = time.monotonic()
     cnflow.fit(np.random.default_rng(0).normal(size=(2000, 10)), time_budget=3.0)
     assert time.monotonic() - began < 9
+
+
+def test_a_larger_core_inherits_the_shifts_of_the_smaller_one():
+    torch.manual_seed(0)
+    source, model = stir(RoutedDensity(5, 2, units=8)), RoutedDensity(5, 3, units=8)
+    turned = torch.linalg.qr(torch.randn(5, 5))[0]
+    source.start_from(torch.linalg.qr(torch.randn(5, 5))[0])
+    # the same core in another basis, a third direction, and the rest of the noise turned
+    core = turned[:2, :2] / torch.linalg.det(turned[:2, :2]).abs().sqrt() @ source.map[:2]
+    noise = torch.linalg.qr(turned[2:, 2:])[0] @ source.map[2:]
+    with torch.no_grad():
+        model.map.copy_(torch.cat([core, noise]))
+    inherit(model, source, fresh=0.0)
+    u = torch.randn(20, 5)
+    expected = source.shift(source.linear(u)[0][:, :2]) @ (noise[1:] @ source.map[2:].T).T
+    torch.testing.assert_close(model.shift(model.linear(u)[0][:, :3]), expected, atol=1e-4, rtol=1e-4)
