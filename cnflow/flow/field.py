@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EmbeddedField", "VelocityField"]
+__all__ = ["EmbeddedField", "VelocityField", "autograd_jacobian"]
 
 
 class VelocityField(nn.Module):
@@ -129,3 +129,10 @@ class EmbeddedField(VelocityField):
         still = self.keep.clone()
         still[self.keep] = keep
         return EmbeddedField(self.inner, still, self.fill.masked_scatter(self.keep, fill))
+
+
+def autograd_jacobian(field: VelocityField, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Velocity, shape (n, k), and Jacobian J[:, i, j] = dv_i/dz_j, shape (n, k, k), by automatic differentiation."""
+    with torch.enable_grad():
+        rows = torch.func.vmap(torch.func.jacrev(lambda row: field(t, row[None])[0]))(z)
+    return field(t, z), rows if torch.is_grad_enabled() else rows.detach()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnflow.flow.field import VelocityField
+from cnflow.flow.field import VelocityField, autograd_jacobian
 
 __all__ = ["LOG_SCALE_LIMIT", "RoutingField", "perceptron"]
 
@@ -113,9 +113,7 @@ class RoutingField(VelocityField):
 
     def jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity, shape (n, width), and Jacobian J[:, i, j] = dv_i/dz_j, shape (n, width, width)."""
-        with torch.enable_grad():
-            rows = torch.func.vmap(torch.func.jacrev(lambda row: self(t, row[None])[0]))(z)
-        return self(t, z), rows if torch.is_grad_enabled() else rows.detach()
+        return autograd_jacobian(self, t, z)
 
     def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor] | None:
         """Closed-form solution from time ``start`` to ``end`` (either way): state, shape (n, width), log-determinant, shape (n,).

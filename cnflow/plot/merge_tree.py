@@ -116,7 +116,7 @@ def _not_shown(t: LevelSets, ax: Axes, centre: dict[int, float] | Floats) -> int
     """Draw what the rows do not show; how many structures that are."""
     if t.evidence is None:
         return 0
-    first = np.unique(t.evidence.tree.leaf_of_peak, return_index=True)[1]
+    first = t.evidence.tree.peak_of_leaf
     inside: dict[int, list[Structure]] = {}
     for valley in t.evidence.open:
         side = t.evidence.side(valley)

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from cnflow.flow.routing import perceptron
 from cnflow.flow.selection import SHARE, Candidate, Selection
 from cnflow.routing.model import FULL_MAP, RoutedDensity
-from cnflow.routing.search import Clock, pace, paired, thrift
+from cnflow.routing.search import Clock, descend, pace, paired, thrift
 from cnflow.routing.sizes import RULED_OUT, SPREAD, residual_basis, smallest
 
 __all__ = ["divergence", "narrow_by_critics", "play"]
@@ -156,10 +156,7 @@ def play(model: RoutedDensity, u: Tensor, steps: int, *, seed: int = 0, limit: f
         loss.backward()
         judge.step()
         loss = softplus(critic(own)).mean() + softplus(-critic(other)).mean()
-        flow.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([*networks, model.map], 5.0)
-        flow.step()
+        descend(flow, loss, [*networks, model.map])
         with torch.no_grad():
             _orthogonal(model)
             for kept, now in zip(mean.parameters(), model.parameters(), strict=True):

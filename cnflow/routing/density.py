@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.base import NoiseMixture
@@ -17,7 +17,7 @@ from cnflow.flow.divergence import Divergence
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import FixedGrid
 from cnflow.flow.stage import Stages
-from cnflow.routing.search import Clock, pace, paired, thrift
+from cnflow.routing.search import Clock, descend, pace, paired, thrift
 
 __all__ = ["CoreFit", "fit_core", "fit_mixture", "smooth_flow"]
 
@@ -145,7 +145,7 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     torch.manual_seed(seed)
     base, density = copy.deepcopy(start.base), copy.deepcopy(start.density)
     stages = Stages.build(MLPField(hidden=64), h.shape[1], 1).to(h)
-    solver, divergence = FixedGrid(steps=4), Divergence()
+    solver = FixedGrid(steps=4)
     inner = base if density is None else density
     parameters = [*stages.parameters(), *inner.parameters()]
     optimizer = torch.optim.AdamW(
@@ -154,10 +154,6 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
 
-    def log_prob(rows: Tensor) -> Tensor:
-        way = stages.carry(rows, 0.0, 1.0, solver, divergence=divergence)
-        return (base.core_log_prob(way.z) if density is None else density.log_prob(way.z)) + way.log_det
-
     steps = int(FLOW_STEPS * thrift(len(h)))
     best, kept = start.held.mean(), None
     began, step, done = time.monotonic(), 0, 0.0
@@ -165,16 +161,13 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
         for group in optimizer.param_groups:
             group["lr"] = FLOW_RATE * group["pace"] * pace(done, 0.3)
         rows = h[torch.randint(0, len(h), (FLOW_BATCH,), generator=generator)]
-        loss = -log_prob(rows).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimizer.step()
+        loss = -_log_prob(stages, base, density, rows, solver).mean()
+        descend(optimizer, loss, parameters)
         step += 1
         done = max(step / steps, (time.monotonic() - began) / limit)
         if step % 100 == 0 or done >= 1:
             with torch.no_grad():
-                now = log_prob(held).mean()
+                now = _log_prob(stages, base, density, held, solver).mean()
             if now > best:
                 best, kept = now, (copy.deepcopy(stages), copy.deepcopy(base), copy.deepcopy(density))
     name = f"CNF over {start.name}"
@@ -216,16 +209,12 @@ def smooth_flow(
         probe = torch.randint(0, 2, rows.shape, generator=generator).to(rows) * 2 - 1
         way = stages.carry(rows, 0.0, 1.0, solver, divergence=divergence, probe=probe, costs=True)
         loss = (JACOBIAN * way.jacobian - base.core_log_prob(way.z) - way.log_det).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimizer.step()
+        descend(optimizer, loss, parameters)
         step += 1
         done = max(step / steps, (time.monotonic() - began) / limit)
         if stop is None and (step % 100 == 0 or done >= 1):
             with torch.no_grad():
-                way = stages.carry(held, 0.0, 1.0, solver, divergence=divergence)
-                now = float((base.core_log_prob(way.z) + way.log_det).mean())
+                now = float(_log_prob(stages, base, None, held, solver).mean())
             if now > best:
                 best, at, kept = now, step, (copy.deepcopy(stages), copy.deepcopy(base))
     return _judged(*kept, None, f"smooth CNF over mixture of {base.components}", held), at
@@ -235,10 +224,15 @@ def _judged(
     stages: Stages, base: NoiseMixture, density: AutoregressiveMixture | None, name: str, held: Tensor
 ) -> CoreFit:  # fmt: skip
     """A CNF over a density, with its held-out density."""
-    divergence = Divergence()
     # a fixed grid can be cheated: what counts is a grid eight times as fine
-    solver = FixedGrid("rk4", steps=16)
     with torch.no_grad():
-        way = stages.carry(held, 0.0, 1.0, solver, divergence=divergence)
-        value = (base.core_log_prob(way.z) if density is None else density.log_prob(way.z)) + way.log_det
+        value = _log_prob(stages, base, density, held, FixedGrid("rk4", steps=16))
     return CoreFit(base, density, stages, name, value)
+
+
+def _log_prob(
+    stages: Stages, base: NoiseMixture, density: AutoregressiveMixture | None, rows: Tensor, solver: FixedGrid
+) -> Tensor:  # fmt: skip
+    """Log-density of rows, shape (n, k), under a CNF over a density, or over the mixture; nats, shape (n,)."""
+    way = stages.carry(rows, 0.0, 1.0, solver, divergence=Divergence())
+    return (base.core_log_prob(way.z) if density is None else density.log_prob(way.z)) + way.log_det

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnflow.routing.model import RoutedDensity
 
-__all__ = ["Clock", "pace", "paired", "thrift", "train"]
+__all__ = ["Clock", "descend", "pace", "paired", "thrift", "train"]
 
 CHECK_EVERY, CHECK_ROWS = 100, 2_000
 """Steps between looks at the held-out rows, and rows looked at then."""
@@ -82,10 +82,7 @@ def train(
             group["lr"] = RATE * pace(done, hold)
         rows = torch.randint(0, len(u), (batch,), generator=generator).to(u.device)
         loss = -model(u[rows]).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        descend(optimizer, loss, model.parameters())
         step += 1
         done = max(step / steps, (time.monotonic() - began) / limit)
         if step % CHECK_EVERY == 0 or done >= 1:
@@ -106,6 +103,14 @@ def pace(done: float, hold: float) -> float:
     if done < hold:
         return min(1.0, (done + 1e-3) / 0.03)
     return 0.5 * (1 + math.cos(math.pi * (done - hold) / (1 - hold))) + 1e-3
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[Tensor]) -> None:
+    """One step down a loss, scalar, with gradients of the parameters clipped to a norm of 5."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 5.0)
+    optimizer.step()
 
 
 def thrift(n: int) -> float:

@@ -96,11 +96,11 @@ def fit_radial(q: Tensor, width: int) -> Radial:
         return radial
 
     @torch.no_grad()
-    def loss(values: tuple[float, float]) -> float:
-        return -float(made(values).of_squares(q, width).mean())
+    def loss(power: float, floor: float) -> float:
+        return -float(made((floor, power)).of_squares(q, width).mean())
 
     # the two parameters trade off: along one of them a search by slopes stops early
     floors = math.log(width) + np.arange(-7.0, 4.0)
-    found = [minimize_scalar(lambda power: loss((floor, power)), bounds=POWERS, method="bounded") for floor in floors]  # noqa: B023
+    found = [minimize_scalar(loss, args=(floor,), bounds=POWERS, method="bounded") for floor in floors]
     best = min(range(len(floors)), key=lambda i: found[i].fun)
     return made((floors[best], found[best].x)).float()

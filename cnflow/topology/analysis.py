@@ -380,12 +380,11 @@ def level_sets(
         tree = grow(mass=floor, significant=tested.significant(land))
         wider = with_missed_groups(density, rows) if given.space == "given" else None
         if wider is not None:
-            further = partial(
-                level_sets, wider, rows, held_out=held_out, evidence="rows", confidence=confidence, prominence=prominence,
-                mass=mass, masses=masses, fields=fields, seed=seed,
+            t = level_sets(
+                wider, rows, held_out=held_out, evidence="rows", confidence=confidence, prominence=prominence, mass=mass,
+                masses=masses, homology=homology, fields=fields, seed=seed,
             )  # fmt: skip
-            if len(further(homology=False).tree.leaves) > len(tree.leaves):
-                t = further(homology=homology)
+            if len(t.tree.leaves) > len(tree.leaves):
                 return replace(t, added=t.added + len(wider.weights) - len(density.weights))
     else:
         tree = grow(mass=mass, significant=band.significant(land) if band else None)

@@ -113,10 +113,7 @@ def _survivors(
         return modes, label
     pairs, levels, _ = contract(graph, label)
     merging = merge_peaks(modes.log_prob, pairs, levels)
-    # mass is that of the whole branch, so that a large peak made of many small ones is not lost
-    branch = np.bincount(label, minlength=len(modes)) / len(label)
-    for merge in merging.merges:
-        branch[merge.elder] += branch[merge.younger]
+    branch = merging.branches(np.bincount(label, minlength=len(modes)) / len(label))
     keep = (merging.prominence >= least_prominence) & (branch >= least_mass)
     keep[0] = True
     # a light peak that nothing touches goes to the nearest kept one: it is too small to be told from a stray row
@@ -167,10 +164,7 @@ def _by_graph(
     lower = np.where(log_prob[graph.edges[edge, 0]] < log_prob[graph.edges[edge, 1]], *graph.edges[edge].T)
     merging = merge_peaks(log_prob[peaks], pairs, levels)
     share = np.bincount(label, minlength=len(peaks)) / len(label)
-    # mass is that of the whole branch, so that a large peak made of many small ones is not lost
-    branch = share.copy()
-    for merge in merging.merges:
-        branch[merge.elder] += branch[merge.younger]
+    branch = merging.branches(share)
     keep = (merging.prominence >= least_prominence) & (branch >= least_mass)
     keep[0] = True
     into = merging.absorbed(keep)

@@ -15,7 +15,7 @@ from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.presence import found_again
 from cnflow.topology.tree import LevelSetTree
 
-__all__ = ["SCALES", "Band", "density_band", "is_kernel", "refits_of", "refitted"]
+__all__ = ["SCALES", "Band", "density_band", "is_kernel", "refits_of"]
 
 Floats = NDArray[np.float64]
 

@@ -106,7 +106,7 @@ class Evidence:
         """Peaks of the landscape that stand for a component that is shown, shape (m,); the highest always does."""
         keep = np.zeros(len(land.births), dtype=bool)
         keep[0] = True
-        first = np.unique(self.tree.leaf_of_peak, return_index=True)[1]
+        first = self.tree.peak_of_leaf
         for valley in self.shown:
             keep[first[self.side(valley).leaves[0]]] = True
         return keep
@@ -209,7 +209,7 @@ def valleys_of(
                 parts.append(_tested(label, land, rows[own], rows[other]))
         # one of the two halves is enough, at half the level
         found = {merge: min((part[merge] for part in parts), key=lambda test: test.p_value) for merge in merges}
-        found = {merge: test.replaced(min(1.0, 2 * test.p_value)) for merge, test in found.items()}
+        found = {merge: test._replace(p_value=min(1.0, 2 * test.p_value)) for merge, test in found.items()}
     adjusted = holm([found[merge].p_value for merge in merges])
     level = norm.isf((1 - confidence) / max(1, len(merges)))
     valleys = []
@@ -238,10 +238,6 @@ class _Test(NamedTuple):
     at_peak: int
     at_pass: int
     p_value: float
-
-    def replaced(self, p_value: float) -> _Test:
-        """With another p-value."""
-        return self._replace(p_value=p_value)
 
 
 NOTHING = _Test(0, 0, 1.0)
@@ -480,11 +476,9 @@ def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) ->
         if best is None:
             return None
         _, window, peak, widest = best
-        ends = peak, split.at
-        for variant in range(2):
-            result[i, variant] = window.count(counted, ends[0]), window.count(counted, ends[1], mirrored=True)
-            ends = _middles(members, *ends, widest)
-            window = replace(window, along=_unit(ends[1] - ends[0]))
+        for j, (top, at) in enumerate(((peak, split.at), _middles(members, peak, split.at, widest))):
+            placed = replace(window, along=_unit(at - top))
+            result[i, j] = placed.count(counted, top), placed.count(counted, at, mirrored=True)
     return result
 
 

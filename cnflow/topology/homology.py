@@ -110,9 +110,8 @@ class Homology:
         ends = [v for c in every for v in (c.birth, np.nextafter(c.death, -np.inf), c.death) if low <= v <= high]
         looks = np.array([level, *(v for v in (low, high) if np.isfinite(v)), *ends])
         counts = np.array([self.betti(v) for v in looks])
-        most = np.array(
-            [[sum(c.dim == dim and c.birth >= v > c.death for c in every) for dim in self.dims] for v in looks]
-        )
+        wide = replace(self, classes=tuple(every))
+        most = np.array([wide.betti(v) for v in looks])
         return {
             dim: (int(c[0]), int(c.min()), int(m.max())) for dim, c, m in zip(self.dims, counts.T, most.T, strict=True)
         }

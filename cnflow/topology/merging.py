@@ -50,6 +50,19 @@ class Merging:
             out[merge.younger] = self.births[merge.younger] - merge.level
         return out
 
+    def branches(self, share: Floats) -> Floats:
+        """Shares of the rows of whole branches, shape (m,): a peak that ends holds what was given to it before its end.
+
+        So a large peak made of many small ones is not lost.
+
+        Args:
+            share: of the rows that climb to each peak, shape (m,).
+        """
+        branch = share.copy()
+        for merge in self.merges:
+            branch[merge.elder] += branch[merge.younger]
+        return branch
+
     def absorbed(self, keep: NDArray[np.bool_]) -> Ints:
         """For each peak, the kept peak it is part of once the others are pruned, shape (m,).
 

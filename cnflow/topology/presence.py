@@ -42,7 +42,7 @@ def found_again(tree: LevelSetTree, land: Landscape, other: Density) -> list[int
     stands_for = np.full(len(modes), len(leaves))
     np.minimum.at(stands_for, mode_of, np.arange(len(leaves)))
     # peaks are numbered from the highest down: the first of a leaf's is its own
-    leaf_at = {int(peak): number for number, peak in enumerate(np.unique(tree.leaf_of_peak, return_index=True)[1])}
+    leaf_at = {int(peak): number for number, peak in enumerate(tree.peak_of_leaf)}
     pairs, paths = [], []
     for (a, b), saddle in zip(land.passes.pairs, land.passes.points, strict=True):
         if int(a) not in leaf_at or int(b) not in leaf_at:

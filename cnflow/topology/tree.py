@@ -121,6 +121,11 @@ class LevelSetTree:
         return tuple(s for s in self.structures if s.parent is None)
 
     @property
+    def peak_of_leaf(self) -> Ints:
+        """Peak of the landscape that is each leaf's own, the highest of its peaks; shape (number of leaves,)."""
+        return np.unique(self.leaf_of_peak, return_index=True)[1]
+
+    @property
     def merges(self) -> Floats:
         """Levels at which structures join, nats, highest first."""
         return np.array([s.birth for s in self.structures if not s.is_leaf])
@@ -255,10 +260,7 @@ def _kept(
     """Which peaks are leaves, and the leaf that each peak belongs to."""
     merging = land.merging
     share = np.bincount(land.label[land.label >= 0], minlength=len(land.births)) / max(len(land.label), 1)
-    branch = share.copy()
-    for merge in merging.merges:
-        branch[merge.elder] += branch[merge.younger]
-    # the branch of a peak that ends holds what was given to it before its end
+    branch = merging.branches(share)
     keep = (merging.prominence >= prominence) & (branch >= mass)
     if significant is not None:
         keep &= significant
