@@ -323,8 +323,8 @@ def level_sets(
             bootstrap of a kernel density.
         evidence: what decides which structures are there. "rows": rows at peaks and passes are counted, in any number of
             directions, see :func:`cnflow.topology.evidence.valleys_of`. "band": the sup norm of refits, for up to three directions.
-            "none": every structure of the density counts. Default "rows", and "none" with ``refits=0``, which takes the
-            density for the truth.
+            "none": every structure of the density counts. Default "rows"; "band" with an ``ensemble``, and "none" with
+            ``refits=0``, which takes the density for the truth.
         refits: how many to make for the band; 0 for none.
         confidence: of the band.
         scale: of the band: "sqrt", "density" or "log".
@@ -361,7 +361,7 @@ def level_sets(
     density, rows = given.density, given.rows
     log_prob = density.log_prob(rows)
     axis = _axis(given, log_prob, seed)
-    kind = ("none" if refits == 0 and not len(ensemble) else "rows") if evidence is None else evidence
+    kind = evidence or ("band" if len(ensemble) else "rows" if refits else "none")
     if kind not in EVIDENCE:
         raise ValueError(f"evidence must be one of {', '.join(EVIDENCE)}; got {kind!r}")
     # what rows decide on is proposed generously

@@ -215,3 +215,11 @@ def test_what_is_not_shown_is_drawn_dotted():
     assert len(dotted) == 1
     assert "1 more that the rows do not show" in ax.get_title()
     plt.close("all")
+
+
+def test_an_ensemble_that_is_given_makes_the_band():
+    density = MixtureDensity([0.5, 0.5], [[-3.0, 0.0], [3.0, 0.0]], [1.0, 1.0])
+    near = [MixtureDensity([0.5, 0.5], [[-3.0, e], [3.0, -e]], [1.0, 1.0]) for e in (0.05, -0.05)]
+    t = level_sets(density, density.sample(1000), ensemble=near, homology=False)
+    assert len(t.band.refits) == 2
+    assert t.evidence is None
