@@ -25,7 +25,7 @@ from cnflow.topology import level_sets
 
 Floats = np.ndarray
 
-NULLS = ("Gaussian", "cube", "t5", "banana", "ring")
+NULLS = ("Gaussian", "cube", "t5", "banana", "ring", "spiral", "torus")
 KINDS = ("spherical", "diag", "tied", "full")
 
 
@@ -41,6 +41,13 @@ def null(kind: str, n: int, d: int, rng: np.random.Generator) -> Floats:
     elif kind == "ring":
         angle = rng.uniform(0, 2 * np.pi, n)
         x[:, :2] = 3 * np.stack([np.cos(angle), np.sin(angle)], 1) + 0.4 * x[:, :2]
+    elif kind == "spiral":
+        turn = rng.uniform(1.0, 3.0, n) * np.pi
+        x[:, :2] = (0.5 * turn * np.stack([np.cos(turn), np.sin(turn)])).T + 0.25 * x[:, :2]
+    elif kind == "torus":
+        # flat, in four directions
+        angle = rng.uniform(0, 2 * np.pi, (2, n))
+        x[:, :4] = 2 * np.concatenate([np.cos(angle), np.sin(angle)]).T + 0.25 * x[:, :4]
     return x
 
 
@@ -151,6 +158,7 @@ def main() -> None:
     tasks = [
         ("level", name, d, n, 0.0, repeat)
         for repeat in range(options.repeats) for n in options.rows for d in options.dims for name in NULLS
+        if name != "torus" or d >= 4
     ]  # fmt: skip
     power = [
         ("power", str(count), d, 2000, separation, repeat)

@@ -246,7 +246,7 @@ def _fitted(rows: Floats, homology: bool | None, options: dict[str, Any]) -> Lev
 
 
 def _level_sets(source: Any, x: Any, dim: int, homology: bool | None, options: dict[str, Any]) -> LevelSets:
-    return level_sets(source, x, refits=0, homology=dim <= 3 if homology is None else homology, **options)
+    return level_sets(source, x, homology=dim <= 3 if homology is None else homology, **options)
 
 
 def _some(x: Any, seed: int) -> Any:

@@ -55,7 +55,7 @@ def run_passage(folder: Path, rows: int, frames: int, mass: float, seed: int) ->
     x = take_rows(everything, number).double().numpy()
     if flow.core_dim == 0:
         return passage(flow, x[:rows], frames=frames)
-    t = level_sets(flow, x, refits=0, seed=seed)
+    t = level_sets(flow, x, seed=seed)
     level = t.at(mass)
     groups = np.unique(level.membership, return_inverse=True)[1] - int((level.membership < 0).any())
     angles = np.full(len(x), np.nan)

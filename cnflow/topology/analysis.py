@@ -284,9 +284,16 @@ class LevelSets:
             lines.append(
                 f"The rows show groups that the mixture had no peak for: {self.added} of its components were added"
             )
-        lines += [
-            repr(part) for part in (self.evidence, self.homology, self.band, self.calibration) if part is not None
-        ]
+        lines += [repr(part) for part in (self.evidence, self.homology, self.band) if part is not None]
+        if self.band is not None:
+            least = self.band.least_prominence(float(self.landscape.births.max()))
+            lines.append(
+                f"  nothing below {least:.2g} nats can pass this band"
+                if np.isfinite(least)
+                else "  nothing can pass this band: it is wider than the density is high. Use evidence='rows'"
+            )
+        if self.calibration is not None:
+            lines.append(repr(self.calibration))
         return "\n".join(lines)
 
 

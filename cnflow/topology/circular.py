@@ -20,7 +20,7 @@ from cnflow.topology.diagrams import RipsDiagrams, rips
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CircularCoordinates", "circular_coordinates"]
+__all__ = ["CircularCoordinates", "circular_coordinates", "middle_curve"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,6 +75,20 @@ class CircularCoordinates:
             for c, b, d, v in zip(self.classes, self.births, self.deaths, self.coverage, strict=True)
         ]
         return f"CircularCoordinates({len(self.angles)} rows, {len(self)} loops: {'; '.join(told) or 'none'})"
+
+
+def middle_curve(points: Floats, angles: Floats, vertices: int = 64) -> Floats:
+    """The middle of points around a loop, a closed polygon: means of points that follow each other in angle, shape (vertices, k).
+
+    Args:
+        points: shape (n, k).
+        angles: of the points around the loop, shape (n,).
+        vertices: of the polygon; each is the mean of two shares of the points, one of them shared with the next.
+    """
+    order = np.argsort(angles, kind="stable")
+    vertices = max(3, min(vertices, len(order) // 4))
+    parts = np.stack([points[part].mean(0) for part in np.array_split(order, vertices)])
+    return 0.5 * (parts + np.roll(parts, -1, 0))
 
 
 def circular_coordinates(

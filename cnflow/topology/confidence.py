@@ -73,6 +73,12 @@ class Band:
         reached = int((2 * self.distances >= self.prominence(top, merge)).sum())
         return (1 + reached) / (len(self.distances) + 1)
 
+    def least_prominence(self, top: float) -> float:
+        """Nats that a structure whose peak is this high must stand above its merge to pass; infinite if none can."""
+        forth, back = SCALES[self.scale]
+        with np.errstate(divide="ignore"):
+            return float(top - back(forth(np.asarray(top)) - 2 * self.size))
+
     def significant(self, land: Landscape) -> NDArray[np.bool_]:
         """Peaks whose prominence exceeds twice the size, shape (m,); the highest always."""
         keep = self.prominence(land.births, land.births - land.merging.prominence) > 2 * self.size

@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from scipy.stats import binom, norm
 
 from cnflow.topology.ascent import ascend
 from cnflow.topology.build import Landscape, survey
 from cnflow.topology.confidence import MOST_ROWS, is_kernel
-from cnflow.topology.density import Density
-from cnflow.topology.missed import refit_anew
+from cnflow.topology.density import Density, Tabulated
+from cnflow.topology.missed import refit_anew, with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.modes import known_mode_of, reach_of
 from cnflow.topology.tree import LevelSetTree, Structure, grow_tree
+from cnflow.topology.windows import Choice, bridge, choose
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evidence", "Valley", "enclosing", "hole_p_value", "holm", "valleys_of"]
+__all__ = ["Evidence", "Valley", "holm", "valleys_of"]
 
 Floats = NDArray[np.float64]
 
-RADII = (0.5, 0.8, 0.95)
-"""Radii of a window: quantiles of the distances of a leaf's rows from the path."""
+FOLDS = 2
+"""Parts of the rows, each counted in a density of the others."""
 
-LENGTHS = (0.2, 0.3, 0.4, 0.5)
-"""Half lengths of a window, as shares of the way between peak and pass."""
+DRAWS = 20_000
+"""Draws of a mixture from which windows are chosen."""
 
-ELLIPSOIDS, ROUND = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 0.3
-"""Sizes of the windows that have the shape of a leaf, as quantiles of its own rows; share of a ball in that shape."""
+LEAST_SPREAD = 4.0
+"""Spread of peaks and passes in a direction that counts, as a multiple of that by chance."""
 
-SHIFTS, CAP = 2, 1.25
-"""Steps of peak and pass towards the middle of the rows, and the radius in which these are, as a multiple of the largest one."""
+CROSSINGS = 3
+"""Straight ways between leaves of two sides that are tested beside the pass, at most, the shortest."""
 
-REACH = 0.35
-"""Radius of the balls in and around a hole, as a share of the way between them."""
-
-DIRECTIONS = {2: 16, 3: 32}
-"""Directions in which a hole must be enclosed, by dimension."""
+STEPS = 33
+"""Points on the straight way between two peaks."""
 
 PEAKS = 4
 """Peaks of a side that are compared with a pass, the heaviest."""
@@ -193,23 +194,22 @@ def valleys_of(
         # windows are not chosen on rows that are counted
         seen = cKDTree(held_out).query(rows)[0] > 1e-9 * np.sqrt(rows.var(0).sum())
         kept = replace(tree, label=tree.label[seen], log_prob=tree.log_prob[seen])
-        found = _tested(kept, land, rows[seen], held_out)
+        found = _tested(kept, land, rows[seen], held_out, density)
         source, n_rows = "held out", len(held_out)
     else:
         order = np.random.default_rng([seed, 0x76616C]).permutation(len(rows))
-        halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
+        folds = [np.sort(fold) for fold in np.array_split(order, FOLDS)]
         again = isinstance(density, MixtureDensity) and (is_kernel(density) or len(rows) >= 20 * len(density.weights))
-        source = "each half by a density of the other" if again else "which the density must not have been fitted to"
+        source = "each part by a density of the others" if again else "which the density must not have been fitted to"
         n_rows, parts = len(rows), []
-        for own, other in (halves, halves[::-1]) if merges else ():
+        for i, other in enumerate(folds) if merges else ():
+            own = np.sort(np.concatenate(folds[:i] + folds[i + 1 :]))
             if again:
-                parts.append(_by_half(density, rows, tree, land, own, other, seed))
+                parts.append(_by_fold(density, rows, tree, land, own, other, seed))
             else:
                 label = replace(tree, label=tree.label[own], log_prob=tree.log_prob[own])
-                parts.append(_tested(label, land, rows[own], rows[other]))
-        # one of the two halves is enough, at half the level
-        found = {merge: min((part[merge] for part in parts), key=lambda test: test.p_value) for merge in merges}
-        found = {merge: test._replace(p_value=min(1.0, 2 * test.p_value)) for merge, test in found.items()}
+                parts.append(_tested(label, land, rows[own], rows[other], density))
+        found = {merge: _pooled([part[merge] for part in parts]) for merge in merges}
     adjusted = holm([found[merge].p_value for merge in merges])
     level = norm.isf((1 - confidence) / max(1, len(merges)))
     valleys = []
@@ -241,26 +241,112 @@ class _Test(NamedTuple):
 
 
 NOTHING = _Test(0, 0, 1.0)
+P_VALUE = attrgetter("p_value")
 
 
-def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats) -> dict[int, _Test]:
+def _pooled(tests: Sequence[_Test]) -> _Test:
+    """The best of all folds together and of each alone, as a density of one fold may have missed a group.
+
+    Together has half of the level, and of that half again, for what is counted in one fold chooses the windows of the others.
+    """
+    at_peak, at_pass = (sum(counts) for counts in list(zip(*tests, strict=True))[:2])
+    together = _Test(at_peak, at_pass, 4 * float(binom.cdf(at_pass, at_peak + at_pass, 0.5)))
+    alone = [test._replace(p_value=2 * len(tests) * test.p_value) for test in tests]
+    best = min((together, *alone), key=P_VALUE)
+    return best._replace(p_value=min(1.0, best.p_value))
+
+
+def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density) -> dict[int, _Test]:
     """Every merge of a tree over rows, tested by other rows."""
-    splits = _places(tree, land)
-    found = {}
-    for s in tree:
-        if s.is_leaf:
-            continue
-        counts = _counts(splits[s.number], tree, rows, counted) if s.number in splits else None
-        if counts is None:
-            found[s.number] = NOTHING
-            continue
-        p = binom.cdf(counts[..., 1], counts.sum(-1), 0.5)
-        worst = np.unravel_index(p.argmax(), p.shape)
-        found[s.number] = _Test(*(int(v) for v in counts[worst]), float(p[worst]))
-    return found
+    splits = _places(tree, land, density)
+    if not splits:
+        return {s.number: NOTHING for s in tree if not s.is_leaf}
+    # draws of the density say better than few rows where many rows are to be expected
+    likely = density.sample(DRAWS) if isinstance(density, MixtureDensity) else rows
+    basis = _span([one for some in splits.values() for one in some], tree, rows)
+    seen = _Rows(rows @ basis, tree.label, counted @ basis, likely @ basis, basis)
+    return {
+        s.number: max((_weakest(one, tree, seen, density) for one in splits.get(s.number, ())), key=P_VALUE, default=NOTHING)
+        for s in tree if not s.is_leaf
+    }  # fmt: skip
 
 
-def _by_half(
+@dataclass(frozen=True)
+class _Rows:
+    """Rows in the directions of a basis, shape (k, q): of leaves, counted, and as they are to be expected."""
+
+    rows: Floats
+    label: NDArray[np.int64]
+    counted: Floats
+    likely: Floats
+    basis: Floats
+
+
+def _span(splits: Iterable[_Split], tree: LevelSetTree, rows: Floats) -> Floats:
+    """Directions in which peaks and passes lie apart by more than the means of so many rows do by chance, shape (k, q).
+
+    In all others the density is taken to have no structure, and rows are counted wherever they are.
+    """
+    points = [leaf.peak for leaf in tree.leaves]
+    for split in splits:
+        points += [split.at, *(side[0][1] for side in split.sides)]
+    centred = np.stack(points) - np.mean(points, axis=0)
+    directions = np.linalg.svd(centred, full_matrices=False)[2]
+    between = ((centred @ directions.T) ** 2).mean(0)
+    own = np.unique(tree.label[tree.label >= 0], return_inverse=True)[1]
+    inside = rows[tree.label >= 0] @ directions.T
+    size = np.bincount(own)
+    means = np.stack([np.bincount(own, column) for column in inside.T], 1) / size[:, None]
+    chance = ((inside - means[own]) ** 2).mean(0) / np.median(size)
+    keep = between > LEAST_SPREAD * chance
+    keep[0] = True
+    return directions[keep].T
+
+
+def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -> _Test:
+    """Counts at peak and pass where the valley shows least.
+
+    At the pass for both sides, the pass as it is or moved to where rows are; and where the density is lowest straight between the
+    two peaks, for in a density of one convex peak no pass that the model has somewhere else is a valley.
+    """
+    worst = _Test(0, 0, 0.0)
+    near = seen.rows[np.isin(seen.label, split.ends)]
+    # the peaks next to the pass, which may be lower ones of their leaves
+    ends = np.stack([side[0][1] for side in split.sides]) @ seen.basis
+    others = np.delete(np.stack([leaf.peak for leaf in tree.leaves]), list(split.ends), 0) @ seen.basis
+    pick = partial(choose, likely=seen.likely, scale=len(seen.counted) / len(seen.likely), ends=ends, others=others)
+    at = split.at @ seen.basis
+    places: list[tuple[Choice, list[tuple[Floats, Floats]]]] = []
+    tops = []
+    for side in split.sides:
+        best = pick([(peak @ seen.basis, seen.rows[seen.label == leaf]) for leaf, peak in side], at)
+        if best is None:
+            return NOTHING
+        places.append((best, [(best.peak, at), (best.peak, bridge(near, best, at, ends))]))
+        tops.append(side[best.number][1])
+    if not split.straight:
+        between = _lowest_between(density, *tops) @ seen.basis
+        for best, _ in places[:2]:
+            straight = pick([(best.peak, best.rows)], between)
+            if straight is not None:
+                places.append((straight, [(best.peak, between)]))
+    for choice, pairs in places:
+        for peak, at in pairs:
+            here, there = choice.window.counts(seen.counted, peak, at)
+            test = _Test(here, there, float(binom.cdf(there, here + there, 0.5)))
+            if test.p_value > worst.p_value:
+                worst = test
+    return worst
+
+
+def _lowest_between(density: Density, one: Floats, two: Floats) -> Floats:
+    """Where a density is lowest straight between two points; the middle if it is known at given rows only; shape (k,)."""
+    share = np.linspace(0, 1, STEPS)[1:-1, None]
+    way = (1 - share) * one + share * two
+    return way[len(way) // 2] if isinstance(density, Tabulated) else way[density.log_prob(way).argmin()]
+
+
+def _by_fold(
     density: MixtureDensity, rows: Floats, tree: LevelSetTree, land: Landscape, own: NDArray[np.int64],
     other: NDArray[np.int64], seed: int,
 ) -> dict[int, _Test]:  # fmt: skip
@@ -274,7 +360,7 @@ def _by_half(
     half = survey(refit, rows[own], value, least_prominence=0.01, least_mass=5 / len(own), seed=seed)
     least = min(s.prominence for s in tree)
     grown = grow_tree(half, value, lambda levels: np.zeros_like(levels), prominence=min(0.1, least), mass=5 / len(own))
-    tests = _tested(grown, half, rows[own], rows[other])
+    tests = _tested(grown, half, rows[own], rows[other], refit)
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
     top = ascend(refit, peaks, reach=reach_of(half.modes.tops), steps=400).points
     leaf = grown.leaf_of_peak[known_mode_of(top, half.modes)]
@@ -300,20 +386,27 @@ def _refit(density: MixtureDensity, rows: Floats, own: NDArray[np.int64], seed: 
             return density
         weights = density.weights[keep] / density.weights[keep].sum()
         return MixtureDensity(weights, density.means[keep], density.covariances[keep])
-    return refit_anew(density, rows[own[:MOST_ROWS]], seed)
+    some = rows[own[:MOST_ROWS]]
+    again = refit_anew(density, some, seed)
+    # two groups under one component, where another group has two
+    return with_missed_groups(again, some) or again
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Where a merge is: its pass, the leaves that meet there, and of both sides the leaves and their peaks."""
+    """Where a merge is: its pass, the leaves that meet there, and of both sides the leaves and their peaks.
+
+    A straight one is not at a pass of the density, but where it is lowest between two peaks.
+    """
 
     at: Floats
     ends: tuple[int, ...]
     sides: tuple[tuple[tuple[int, Floats], ...], ...]
+    straight: bool = False
 
 
-def _places(tree: LevelSetTree, land: Landscape) -> dict[int, _Split]:
-    """The merges of a tree, by the number of the structure born in each."""
+def _places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[_Split]]:
+    """The merges of a tree, by the number of the structure born in each: its pass, and straight ways between near leaves."""
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
     passes = land.passes
     leaves = tree.leaf_of_peak[passes.pairs].reshape(-1, 2)
@@ -328,7 +421,14 @@ def _places(tree: LevelSetTree, land: Landscape) -> dict[int, _Split]:
             own = [(end, land.peaks[peak]) for end, peak in zip(ends, passes.pairs[best], strict=True) if end in side]
             heavy = sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS]
             sides.append((*own, *((leaf, peaks[leaf]) for leaf in heavy if leaf not in ends)))
-        found[merge] = _Split(passes.points[best], ends, tuple(sides))
+        found[merge] = [_Split(passes.points[best], ends, tuple(sides))]
+        # the ridge that joins the sides may not be where the density has its pass
+        distance = cdist(peaks[list(a)], peaks[list(b)])
+        for i, j in zip(*np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape), strict=True):
+            one, two = a[i], b[j]
+            if {one, two} != set(ends) and distance[i, j] <= 2 * distance.min():
+                at = _lowest_between(density, peaks[one], peaks[two])
+                found[merge].append(_Split(at, (one, two), (((one, peaks[one]),), ((two, peaks[two]),)), straight=True))
     return found
 
 
@@ -345,162 +445,3 @@ def _joining(pairs: NDArray[np.int64], log_prob: Floats, a: Sequence[int], b: Se
     from_a, from_b = np.isin(pairs, a), np.isin(pairs, b)
     across = (from_a[:, 0] & from_b[:, 1]) | (from_b[:, 0] & from_a[:, 1])
     return int(np.flatnonzero(across)[log_prob[across].argmax()]) if across.any() else None
-
-
-def hole_p_value(centre: Floats, around: Floats, counted: Floats, share: float = REACH) -> float:
-    """P-value of no hole: rows in balls at a centre and at points around it; the largest over these points.
-
-    If the density at the centre is no lower than somewhere around it, a row in one of the two balls is at the centre with
-    probability one half or more.
-
-    Args:
-        centre: where the hole is deepest, shape (k,).
-        around: points on what encloses it, shape (m, k).
-        counted: rows, shape (n, k).
-        share: radius of the balls, as a share of the way between the two, below one half so that they are disjoint.
-    """
-    if not len(around):
-        return 1.0
-    worst = 0.0
-    from_centre = np.linalg.norm(counted - centre, axis=1)
-    for point in around:
-        radius = share * float(np.linalg.norm(point - centre))
-        there = int((np.linalg.norm(counted - point, axis=1) <= radius).sum())
-        here = int((from_centre <= radius).sum())
-        worst = max(worst, float(binom.cdf(here, here + there, 0.5)) if here + there else 1.0)
-    return worst
-
-
-def enclosing(centre: Floats, rows: Floats, log_prob: Floats, level: float) -> Floats:
-    """Points of a level set in directions evenly around a centre, in two or three dimensions, shape (m, k).
-
-    In every direction the row of largest density among those near the inner rim; none at all if in some direction the level set
-    has no rows, for then nothing encloses the centre.
-    """
-    k = rows.shape[1]
-    i = np.arange(DIRECTIONS[k])
-    if k == 2:
-        angle = 2 * np.pi * i / len(i)
-        ways = np.stack([np.cos(angle), np.sin(angle)], 1)
-    else:
-        # points of a spiral that cover the sphere evenly
-        z, angle = 1 - (2 * i + 1) / len(i), np.pi * (3 - np.sqrt(5)) * i
-        ways = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], 1)
-    inside = log_prob >= level
-    moved = rows[inside] - centre
-    distance = np.linalg.norm(moved, axis=1)
-    nearest = (moved @ ways.T).argmax(1)
-    points = []
-    for way in i:
-        mine = np.flatnonzero(nearest == way)
-        if not len(mine):
-            return np.empty((0, k))
-        mine = mine[distance[mine] <= 1.5 * distance[mine].min()]
-        points.append(rows[inside][mine[log_prob[inside][mine].argmax()]])
-    return np.stack(points)
-
-
-def _unit(v: Floats) -> Floats:
-    return v / max(float(np.linalg.norm(v)), 1e-300)
-
-
-def _cylinder(rows: Floats, centre: Floats, along: Floats) -> tuple[Floats, Floats]:
-    """Distance of rows from a centre along an axis, and from the axis, shapes (n,)."""
-    moved = rows - centre
-    t = moved @ along
-    return np.abs(t), np.sqrt(np.maximum(np.einsum("ij,ij->i", moved, moved) - t * t, 0))
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A shape that is placed at a peak, and its mirror image at a pass: a short cylinder, or an ellipsoid.
-
-    The mirror is half way between the two. So windows that follow a curve of constant curvature do so at both places.
-
-    Attributes:
-        along: direction from peak to pass, the axis of the cylinder, shape (k,).
-        metric: W of an ellipsoid |Wᵀ(x - centre)| ≤ radius, shape (k, k); None for a cylinder.
-        half: half length of the cylinder.
-        radius: of either.
-    """
-
-    along: Floats
-    metric: Floats | None
-    half: float
-    radius: float
-
-    def count(self, rows: Floats, centre: Floats, mirrored: bool = False) -> int:
-        """Rows inside, placed at a centre."""
-        if self.metric is None:
-            t, r = _cylinder(rows, centre, self.along)
-            return int(((t <= self.half) & (r <= self.radius)).sum())
-        metric = self.metric
-        if mirrored:
-            metric = metric - 2 * np.outer(self.along, self.along @ metric)
-        return int((np.linalg.norm((rows - centre) @ metric, axis=1) <= self.radius).sum())
-
-
-def _windows(mine: Floats, peak: Floats, at: Floats) -> list[_Window]:
-    """Shapes for a leaf, from its rows, shape (m, k)."""
-    along, length = _unit(at - peak), float(np.linalg.norm(peak - at))
-    radii = np.quantile(_cylinder(mine, peak, along)[1], RADII)
-    found = [_Window(along, None, length * half, float(radius)) for radius in radii for half in LENGTHS]
-    k = mine.shape[1]
-    if len(mine) > 3 and length > 0:
-        covariance = np.atleast_2d(np.cov(mine.T))
-        covariance = (1 - ROUND) * covariance + ROUND * np.trace(covariance) / k * np.eye(k)
-        metric = np.linalg.inv(np.linalg.cholesky(covariance)).T
-        own = np.linalg.norm((mine - peak) @ metric, axis=1)
-        most = 0.5 * float(np.linalg.norm((at - peak) @ metric))
-        sizes = np.minimum(np.quantile(own, ELLIPSOIDS), most)
-        found += [_Window(along, metric, 0.0, float(radius)) for radius in dict.fromkeys(sizes)]
-    return found
-
-
-def _counts(split: _Split, tree: LevelSetTree, rows: Floats, counted: Floats) -> Floats | None:
-    """Counted rows at peak and pass, for both sides, as they are and moved, shape (2, 2, 2); None without rows to choose on."""
-    result = np.zeros((2, 2, 2))
-    members = rows[np.isin(tree.label, split.ends)]
-    for i, side in enumerate(split.sides):
-        best: tuple[float, _Window, Floats, float] | None = None
-        for leaf, peak in side:
-            mine = rows[tree.label == leaf]
-            if len(mine) < 3:
-                continue
-            widest = float(np.quantile(_cylinder(mine, peak, _unit(split.at - peak))[1], RADII[-1]))
-            for window in _windows(mine, peak, split.at):
-                here, there = window.count(rows, peak), window.count(rows, split.at, mirrored=True)
-                p = float(binom.cdf(there, here + there, 0.5)) if here + there else 1.0
-                if best is None or p < best[0]:
-                    best = p, window, peak, widest
-        if best is None:
-            return None
-        _, window, peak, widest = best
-        for j, (top, at) in enumerate(((peak, split.at), _middles(members, peak, split.at, widest))):
-            placed = replace(window, along=_unit(at - top))
-            result[i, j] = placed.count(counted, top), placed.count(counted, at, mirrored=True)
-    return result
-
-
-def _middles(members: Floats, peak: Floats, at: Floats, widest: float) -> tuple[Floats, Floats]:
-    """A peak and a pass moved across the line between them to the middle of the rows there; shapes (k,).
-
-    Steps are shrunk by what the mean of so few rows moves by chance.
-
-    References:
-        James, Stein: Estimation with quadratic loss (1961), for the shrinkage.
-    """
-    for _ in range(SHIFTS):
-        along, length, moved = _unit(at - peak), float(np.linalg.norm(peak - at)), []
-        for centre in (peak, at):
-            t, r = _cylinder(members, centre, along)
-            near = members[(t <= 0.3 * length) & (r <= CAP * widest)]
-            if len(near) < 3:
-                moved.append(centre)
-                continue
-            step = near.mean(0) - centre
-            step -= along * (step @ along)
-            chance = float(near.var(0, ddof=1).sum()) / len(near)
-            moved.append(centre + max(0.0, 1 - chance / max(float(step @ step), 1e-300)) * step)
-        peak, at = moved
-    return peak, at

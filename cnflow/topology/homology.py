@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cnflow.topology.build import Landscape
 from cnflow.topology.density import Density
-from cnflow.topology.evidence import enclosing, hole_p_value, holm
+from cnflow.topology.evidence import holm
+from cnflow.topology.holes import enclosing, hole_p_value
 from cnflow.topology.mass import MassAxis
 from cnflow.topology.modes import known_mode_of
 from cnflow.topology.tree import LevelSetTree, Structure
@@ -168,8 +169,8 @@ def homology_of(
         masses: the ladder, and down to where a grid looks.
         band: classes that the band does not outlast are dropped.
         fields: primes of the coefficients, for landmarks.
-        counted: rows that decide which holes on a grid are there, see :func:`cnflow.topology.evidence.hole_p_value`; None if the
-            density is taken for the truth, or the band decides.
+        counted: rows that decide which holes are there, see ``cnflow.topology.holes``; None if the density is taken for the
+            truth, or the band decides.
         confidence: that no hole is called shown that is not there, over all holes together.
     """
     from cnflow.topology.density import Tabulated
@@ -178,7 +179,9 @@ def homology_of(
         return _by_grid(density, rows, log_prob, axis, tree, land, masses, band, counted, confidence)
     from cnflow.topology.ladder import by_landmarks
 
-    return by_landmarks(rows, log_prob, axis, tree, masses=masses, fields=fields)
+    return by_landmarks(
+        rows, log_prob, axis, tree, masses=masses, fields=fields, counted=counted, confidence=confidence
+    )  # fmt: skip
 
 
 def _by_grid(

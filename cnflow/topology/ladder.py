@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnflow.topology.circular import circular_coordinates
+from cnflow.topology.circular import circular_coordinates, middle_curve
 from cnflow.topology.density import DensityError
 from cnflow.topology.diagrams import FEWEST, rips
+from cnflow.topology.evidence import holm
+from cnflow.topology.holes import loop_p_value, void_p_value
 from cnflow.topology.homology import Homology, HomologyClass
 from cnflow.topology.mass import MassAxis
 from cnflow.topology.tree import LevelSetTree
@@ -38,11 +40,12 @@ class _Seen:
     angles: Floats | None
     p_value: float
     point: Floats
+    looks: list[tuple[Ints, Floats | None]]
 
 
 def by_landmarks(
     rows: Floats, log_prob: Floats, axis: MassAxis, tree: LevelSetTree, *, masses: Sequence[float], fields: Sequence[int],
-    landmarks: int = 200,
+    landmarks: int = 200, counted: Floats | None = None, confidence: float = 0.95,
 ) -> Homology:  # fmt: skip
     """Loops and voids at a ladder of masses.
 
@@ -57,6 +60,8 @@ def by_landmarks(
         masses: the ladder.
         fields: primes.
         landmarks: of every component.
+        counted: rows that must leave the hole empty, see :func:`cnflow.topology.holes.loop_p_value`; None if every class counts.
+        confidence: that no hole is called shown that is not there, over all holes together.
     """
     low, high = axis.askable()
     rungs = sorted(m for m in masses if low <= m <= high)
@@ -72,8 +77,27 @@ def by_landmarks(
         out[int(prime)] = done + alive
     first, *others = fields
     after = {a: b for a, b in zip(rungs, [*rungs[1:], 1.0], strict=True)}
-    classes = {prime: tuple(_as_class(s, axis, after, prime) for s in seen) for prime, seen in out.items()}
-    return Homology(classes[int(first)], "landmarks", dims, {int(p): classes[int(p)] for p in others})
+    classes: dict[int, tuple[HomologyClass, ...]] = {}
+    open_: dict[int, tuple[HomologyClass, ...]] = {}
+    for prime, seen in out.items():
+        every = [_as_class(s, axis, after, prime) for s in seen]
+        p_values = np.array([c.p_value for c in every])
+        if counted is not None:
+            p_values = holm([max(c.p_value, _hole(s, rows, counted)) for s, c in zip(seen, every, strict=True)])
+        shown = p_values <= 1 - confidence if counted is not None else np.ones(len(every), dtype=bool)
+        every = [replace(c, p_value=float(p)) for c, p in zip(every, p_values, strict=True)]
+        classes[prime] = tuple(c for c, yes in zip(every, shown, strict=True) if yes)
+        open_[prime] = tuple(c for c, yes in zip(every, shown, strict=True) if not yes)
+    more = {int(p): classes[int(p)] for p in others}
+    return Homology(classes[int(first)], "landmarks", dims, more, open_[int(first)])
+
+
+def _hole(s: _Seen, rows: Floats, counted: Floats) -> float:
+    """P-value of no hole, at the mass in the middle of those at which a class was seen."""
+    mine, angles = s.looks[len(s.looks) // 2]
+    if s.dim == 1:
+        return 1.0 if angles is None else loop_p_value(middle_curve(rows[mine], angles), rows[mine], counted)
+    return void_p_value(rows[mine], counted)
 
 
 def _at(
@@ -98,10 +122,12 @@ def _at(
                 known = around is not None and i < len(around)
                 angles = around.angles[:, i] if known else None
                 point = x[around.cycles[i][0]] if known else x[0]
-                seen.append(_Seen(1, part.number, [mass], mine, angles, float(diagrams.p_values(1)[i]), point))
+                p_value = float(diagrams.p_values(1)[i])
+                seen.append(_Seen(1, part.number, [mass], mine, angles, p_value, point, [(mine, angles)]))
         if len(dims) > 1:
             for i in range(betti[2]):
-                seen.append(_Seen(2, part.number, [mass], mine, None, float(diagrams.p_values(2)[i]), x[0]))
+                p_value = float(diagrams.p_values(2)[i])
+                seen.append(_Seen(2, part.number, [mass], mine, None, p_value, x[0], [(mine, None)]))
     return seen
 
 
@@ -115,6 +141,7 @@ def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[
         used_before.add(i)
         used_now.add(j)
         now[j].masses = before[i].masses + now[j].masses
+        now[j].looks = before[i].looks + now[j].looks
         now[j].p_value = min(before[i].p_value, now[j].p_value)
         now[j].structure = before[i].structure
         now[j].point = before[i].point

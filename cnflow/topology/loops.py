@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cnflow.topology.circular import circular_coordinates
+from cnflow.topology.circular import circular_coordinates, middle_curve
 from cnflow.topology.density import DensityError
 from cnflow.topology.homology import HomologyClass
 
@@ -53,10 +53,7 @@ class Loop:
             rows: all rows, shape (n, k).
             vertices: of the polygon; each is the mean of two shares of the members, one of them shared with the next.
         """
-        order = self.members[np.argsort(self.angles, kind="stable")]
-        vertices = max(3, min(vertices, len(order) // 4))
-        parts = np.stack([rows[part].mean(0) for part in np.array_split(order, vertices)])
-        return 0.5 * (parts + np.roll(parts, -1, 0))
+        return middle_curve(rows[self.members], self.angles, vertices)
 
     def __repr__(self) -> str:
         """Structure, length, members."""

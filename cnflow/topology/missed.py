@@ -25,8 +25,15 @@ LEAST = 10
 GAIN = 10.0
 """Least fall of the BIC: very strong evidence by the scale of Kass and Raftery (1995)."""
 
+STARTS = 3
+"""Random starts of a fit of each kind, of which the most likely one is kept."""
+
 MOST = 4
 """Components that are added at most, one after the other."""
+
+
+class Refined(MixtureDensity):
+    """A mixture with the components that it lacked."""
 
 
 def _kind(density: MixtureDensity) -> str:
@@ -50,23 +57,31 @@ def refit_anew(density: MixtureDensity, rows: Floats, seed: int = 0, means: Floa
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    fit = GaussianMixture(
-        len(density.weights) if means is None else len(means), covariance_type=_kind(density), init_params="kmeans",
-        reg_covar=1e-6 * float(rows.var(0).mean()), means_init=means, random_state=seed,
-    )  # fmt: skip
+    # rows that start a fit may be middles of groups, or far from each other, which finds small groups
+    starts = ("kmeans", "k-means++") if means is None else ("kmeans",)
+    fits = [
+        GaussianMixture(
+            len(density.weights) if means is None else len(means), covariance_type=_kind(density), init_params=start,
+            n_init=STARTS if means is None else 1, reg_covar=1e-6 * float(rows.var(0).mean()), means_init=means,
+            random_state=seed,
+        ) for start in starts
+    ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return as_density(fit.fit(rows), rows.shape[1])
+        best = max((fit.fit(rows) for fit in fits), key=lambda fit: fit.lower_bound_)
+    return as_density(best, rows.shape[1])
 
 
 def with_missed_groups(density: Density, rows: Floats) -> MixtureDensity | None:
     """A mixture with further components where one of its own stands for two groups of rows; None if the BIC speaks against any.
 
     Args:
-        density: any density; None comes back for all but mixtures of few components.
+        density: any density; None comes back for all but mixtures of few components, and for one that this function gave.
         rows: shape (n, k).
     """
-    if not isinstance(density, MixtureDensity) or is_kernel(density) or len(rows) < 20 * len(density.weights):
+    if isinstance(density, Refined) or not isinstance(density, MixtureDensity) or is_kernel(density):
+        return None
+    if len(rows) < 20 * len(density.weights):
         return None
     x = rows if len(rows) <= ROWS else rows[np.sort(np.random.default_rng(0).choice(len(rows), ROWS, replace=False))]
     best = _bic(density, x)
@@ -77,7 +92,7 @@ def with_missed_groups(density: Density, rows: Floats) -> MixtureDensity | None:
         if wider is None or not (value := _bic(wider, x)) < best - GAIN:
             break
         found, best = wider, value
-    return found
+    return None if found is None else Refined(found.weights, found.means, found.covariances)
 
 
 def _wider(density: MixtureDensity, x: Floats) -> MixtureDensity | None:
@@ -88,11 +103,21 @@ def _wider(density: MixtureDensity, x: Floats) -> MixtureDensity | None:
         mine = x[label == number]
         if len(mine) < 2 * LEAST:
             continue
-        one, two = (refit_anew(density, mine, means=means) for means in (mine.mean(0, keepdims=True), _far_pair(mine)))
-        gain = float((two.log_prob(mine) - one.log_prob(mine)).sum())
-        if len(mine) * two.weights.min() >= LEAST and (best is None or gain > best[0]):
-            best = gain, np.concatenate([np.delete(density.means, number, 0), two.means])
+        one = float(refit_anew(density, mine, means=mine.mean(0, keepdims=True)).log_prob(mine).sum())
+        # a far and small group, or two groups alike
+        for means in (_far_pair(mine), _halves(mine)):
+            two = refit_anew(density, mine, means=means)
+            gain = float(two.log_prob(mine).sum()) - one
+            if len(mine) * two.weights.min() >= LEAST and (best is None or gain > best[0]):
+                best = gain, np.concatenate([np.delete(density.means, number, 0), two.means])
     return None if best is None else refit_anew(density, x, means=best[1])
+
+
+def _halves(x: Floats) -> Floats:
+    """Centres of two groups of rows; shape (2, k)."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(2, n_init=STARTS, random_state=0).fit(x).cluster_centers_
 
 
 def _far_pair(x: Floats) -> Floats:

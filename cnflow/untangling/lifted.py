@@ -72,7 +72,7 @@ class LiftedWay(Preparation):
         some = np.asarray(rows, dtype=np.float64)
         if len(some) > self.rows:
             some = some[np.sort(np.random.default_rng(seed).choice(len(some), self.rows, replace=False))]
-        t = level_sets(flow, some, refits=0, seed=seed)
+        t = level_sets(flow, some, seed=seed)
         shears = self.way(t)
         deeper = deepen(flow, self.lift, self.spread, self.units, len(shears.shears))
         depth = deeper.stages.depth(len(flow.stages))

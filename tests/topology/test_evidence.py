@@ -14,7 +14,8 @@ from sklearn.neighbors import KernelDensity
 from cnflow.app.topology import groups_by_label
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
-from cnflow.topology.evidence import enclosing, hole_p_value, holm, valleys_of
+from cnflow.topology.evidence import holm, valleys_of
+from cnflow.topology.holes import enclosing, hole_p_value
 from cnflow.topology.missed import refit_anew, with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.sources import as_density
