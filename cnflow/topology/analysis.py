@@ -15,7 +15,7 @@ from cnflow.topology.build import Landscape, survey
 from cnflow.topology.calibration import Calibration, calibrate
 from cnflow.topology.confidence import Band, density_band, refits_of
 from cnflow.topology.density import Density, DensityError, rows_of
-from cnflow.topology.evidence import Evidence, valleys_of
+from cnflow.topology.evidence import Evidence
 from cnflow.topology.homology import Homology, decorate, homology_of
 from cnflow.topology.loops import Loop, find_loops
 from cnflow.topology.mass import MassAxis
@@ -23,6 +23,7 @@ from cnflow.topology.missed import with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.sources import SPACES, Source, as_density, read
 from cnflow.topology.tree import LevelSetTree, Structure, grow_tree
+from cnflow.topology.valleys import valleys_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -329,7 +330,7 @@ def level_sets(
         ensemble: further densities of the same thing, such as refits from other seeds; default refits of a mixture or a
             bootstrap of a kernel density.
         evidence: what decides which structures are there. "rows": rows at peaks and passes are counted, in any number of
-            directions, see :func:`cnflow.topology.evidence.valleys_of`. "band": the sup norm of refits, for up to three directions.
+            directions, see :func:`cnflow.topology.valleys.valleys_of`. "band": the sup norm of refits, for up to three directions.
             "none": every structure of the density counts. Default "rows"; "band" with an ``ensemble``, and "none" with
             ``refits=0``, which takes the density for the truth.
         refits: how many to make for the band; 0 for none.

@@ -14,11 +14,12 @@ from sklearn.neighbors import KernelDensity
 from cnflow.app.topology import groups_by_label
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
-from cnflow.topology.evidence import holm, valleys_of
+from cnflow.topology.evidence import holm
 from cnflow.topology.holes import enclosing, hole_p_value
 from cnflow.topology.missed import refit_anew, with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.sources import as_density
+from cnflow.topology.valleys import valleys_of
 
 
 def blobs(separation, n, d, seed=0, count=2):

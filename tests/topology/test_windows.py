@@ -7,9 +7,9 @@ from sklearn.mixture import GaussianMixture
 
 from cnflow.topology import level_sets
 from cnflow.topology.confidence import Band
-from cnflow.topology.evidence import _pooled, _Test
 from cnflow.topology.holes import loop_p_value, void_p_value
 from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.valleys import _pooled, _Test
 from cnflow.topology.windows import Region, Window, bridge, choose
 
 
