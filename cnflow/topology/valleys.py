@@ -38,6 +38,9 @@ LEAST_SPREAD = 4.0
 CROSSINGS = 3
 """Straight ways between leaves of two sides that are tested beside the pass, at most, the shortest."""
 
+NEARLY = 2.0
+"""Nats that a density may be lower there than at the pass."""
+
 STEPS = 33
 """Points on the straight way between two peaks."""
 
@@ -300,19 +303,31 @@ def _places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, 
         if best is None:
             continue
         ends = tuple(leaves[best].tolist())
-        sides = []
-        for side in (a, b):
-            own = [(end, land.peaks[peak]) for end, peak in zip(ends, passes.pairs[best], strict=True) if end in side]
-            heavy = sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS]
-            sides.append((*own, *((leaf, peaks[leaf]) for leaf in heavy if leaf not in ends)))
+        at_pass = dict(zip(ends, land.peaks[passes.pairs[best]], strict=True))
+        heavy = [sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS] for side in (a, b)]
+        # the leaf that is met first, then others of its side
+        met = [next(end for end in ends if end in side) for side in (a, b)]
+        sides = [
+            ((own, at_pass[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
+            for own, others in zip(met, heavy, strict=True)
+        ]
         found[merge] = [_Split(passes.points[best], ends, tuple(sides))]
         # the ridge that joins the sides may not be where the density has its pass
         distance = cdist(peaks[list(a)], peaks[list(b)])
         for i, j in zip(*np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape), strict=True):
-            one, two = a[i], b[j]
-            if {one, two} != set(ends) and distance[i, j] <= 2 * distance.min():
-                at = _lowest_between(density, peaks[one], peaks[two])
-                found[merge].append(_Split(at, (one, two), (((one, peaks[one]),), ((two, peaks[two]),)), straight=True))
+            pair = a[i], b[j]
+            if set(pair) != set(ends) and distance[i, j] <= 2 * distance.min():
+                at = _lowest_between(density, *peaks[list(pair)])
+                if (
+                    not isinstance(density, Tabulated)
+                    and density.log_prob(at[None])[0] < passes.log_prob[best] - NEARLY
+                ):
+                    continue
+                sides = [
+                    tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
+                    for own, others in zip(pair, heavy, strict=True)
+                ]
+                found[merge].append(_Split(at, pair, tuple(sides), straight=True))
     return found
 
 
