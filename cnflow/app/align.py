@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnflow.app.report import take_rows
-from cnflow.app.topology import run_data
-from cnflow.flow import load_flow
+from cnflow.app.topology import open_run
 
 if TYPE_CHECKING:
     from cnflow.alignment import Alignment, Side
@@ -36,6 +36,7 @@ def align(
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
+    allow: list[str] | None = None,
 ) -> None:
     """Align the cores of two trained runs: matched structures, the map between them, and whether to believe it.
 
@@ -52,11 +53,12 @@ def align(
         out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
         figures: whether to draw.
         seed: of all draws.
+        allow: class paths of your own that the runs' files may name.
     """
     from cnflow.alignment import align as align_sides
 
     folders = Path(run_a), Path(run_b)
-    (flow_a, x_a, labels_a), (flow_b, x_b, labels_b) = (_opened(folder, seed) for folder in folders)
+    (flow_a, x_a, labels_a), (flow_b, x_b, labels_b) = (_opened(folder, seed, allow or ()) for folder in folders)
     names = (folders[0].name, folders[1].name)
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
@@ -70,9 +72,9 @@ def align(
     print(f"\n{found}\n{folder}: report.md, matches.csv, alignment.json, map.npz", flush=True)
 
 
-def _opened(folder: Path, seed: int) -> tuple[Any, np.ndarray, np.ndarray | None]:
+def _opened(folder: Path, seed: int, allow: Sequence[str]) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """Flow, rows and, where there are any, labels of a run."""
-    flow, data = load_flow(folder), run_data(folder)
+    flow, data = open_run(folder, allow)
     everything = data.all_rows()
     number = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_ROWS])
     labels = data.all_labels()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnflow.app.report import take_rows
-from cnflow.app.topology import run_data
-from cnflow.flow import load_flow
+from cnflow.app.topology import open_run
 from cnflow.flow.passage import Passage, passage
 from cnflow.topology import level_sets
 from cnflow.untangling import Strands
@@ -24,6 +24,7 @@ def animate(
     fps: int = 12,
     mass: float = 0.9,
     seed: int = 0,
+    allow: list[str] | None = None,
 ) -> None:
     """Animate how a trained flow carries its data to the core: what is tangled comes undone with depth.
 
@@ -35,10 +36,11 @@ def animate(
         fps: frames per second.
         mass: of the level set whose components and loops give the colours; rows outside it are not drawn.
         seed: of the choice of rows.
+        allow: class paths of your own that the run's files may name.
     """
     from cnflow.plot.passage import animate_passage, plot_passage
 
-    way = run_passage(Path(run), rows, frames, mass, seed)
+    way = run_passage(Path(run), rows, frames, mass, seed, allow or ())
     path = Path(out) if out else Path(run) / "animation.gif"
     path.parent.mkdir(parents=True, exist_ok=True)
     animate_passage(way, path, fps=fps)
@@ -47,9 +49,11 @@ def animate(
     print(f"{path} and {still}: {way}", flush=True)
 
 
-def run_passage(folder: Path, rows: int, frames: int, mass: float, seed: int) -> Passage:
+def run_passage(
+    folder: Path, rows: int, frames: int, mass: float, seed: int, allow: Sequence[str] = ()
+) -> Passage:  # fmt: skip
     """Rows of a level set of a run's core on their way there, with component and angle."""
-    flow, data = load_flow(folder), run_data(folder)
+    flow, data = open_run(folder, allow)
     everything = data.all_rows()
     number = np.random.default_rng(seed).permutation(len(everything))[:20_000]
     x = take_rows(everything, number).double().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import torch
 import yaml
 
 from cnflow.app.report import take_rows
-from cnflow.flow import NarrowingFlow, load_flow
+from cnflow.data import _MODULES
+from cnflow.flow import CheckpointError, NarrowingFlow, load_flow
 
 if TYPE_CHECKING:
     from cnflow.topology import LevelSets
 
-__all__ = ["run_data", "topology", "write_topology"]
+__all__ = ["open_run", "run_data", "topology", "write_topology"]
 
 MOST_ROWS = 100_000
 """Rows analysed; a random choice when there are more."""
@@ -34,6 +36,7 @@ def topology(
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
+    allow: list[str] | None = None,
 ) -> None:
     """Level sets of a trained run: structures, how they merge, loops and voids, by mass.
 
@@ -49,9 +52,10 @@ def topology(
         out: folder to write to; default topology in the run directory.
         figures: whether to draw.
         seed: of all draws.
+        allow: class paths of your own that the run's files may name.
     """
     folder = Path(run)
-    flow, data = load_flow(folder), run_data(folder)
+    flow, data = open_run(folder, allow or ())
     options = {} if masses is None else {"masses": masses}
     write_topology(
         Path(out) if out else folder / "topology", flow, data, space=space, evidence=evidence, refits=refits, prominence=prominence,
@@ -59,18 +63,67 @@ def topology(
     )  # fmt: skip
 
 
-def run_data(folder: str | Path) -> Any:
+def open_run(folder: str | Path, allow: Sequence[str] = ()) -> tuple[NarrowingFlow, Any]:
+    """Flow and data module of a run.
+
+    Args:
+        folder: the run directory.
+        allow: class paths of the caller's own that the run's files may name, such as "package.module.Class".
+
+    Raises:
+        FileNotFoundError: if the directory has no checkpoint or no config.
+        CheckpointError: if the checkpoint cannot be read, or a file names a class that is neither cnflow's nor allowed.
+        ImportError: if an allowed class cannot be imported.
+    """
+    data = run_data(folder, allow)
+    classes = [imported(path) for path in allow]
+    return load_flow(folder, classes=[one for one in classes if isinstance(one, type)]), data
+
+
+def imported(path: str) -> Any:
+    """What a class path stands for; only for paths that the caller wrote, never for those of a file."""
+    module, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(module), name, None) if module else None
+    if found is None:
+        raise ImportError(f"there is no {path!r}: give the full path of a class, such as package.module.Class")
+    return found
+
+
+def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
     """The data module of a run, from the config in its directory.
+
+    Args:
+        folder: the run directory.
+        allow: see :func:`open_run`.
 
     Raises:
         FileNotFoundError: if the directory has no config.
+        CheckpointError: if the config has no data, or names a class that is neither cnflow's nor allowed.
     """
     file = Path(folder) / "config.yaml"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: give the directory of a run made by `cnflow fit`")
-    data = yaml.safe_load(file.read_text())["data"]
-    module, _, name = data["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**(data.get("init_args") or {}))
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} cannot be read as a config: {str(error).splitlines()[0]}") from error
+    data = config.get("data") if isinstance(config, dict) else None
+    path = data.get("class_path") if isinstance(data, dict) else None
+    if not isinstance(path, str):
+        raise CheckpointError(
+            f"{file} names no data module: expected an entry data with a class_path; got {data!r:.200}"
+        )
+    own = {
+        name: f"cnflow.data.{end}"
+        for end, module in _MODULES.items()
+        for name in (f"{module}.{end}", f"cnflow.data.{end}")
+    }
+    if path not in own and path not in allow:
+        raise CheckpointError(
+            f"{file} names the data module {path!r:.200}, which is not cnflow's; nothing was imported. If you trust it, "
+            "allow it by name: --allow, or allow=[...]"
+        )
+    return imported(own.get(path, path))(**(data.get("init_args") or {}))
 
 
 def write_topology(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import inspect
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import EmbeddedField, VelocityField
 from cnflow.flow.narrowing import NarrowingFlow
+from cnflow.flow.ode import Solver
 from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Stage, Stages
 
@@ -40,14 +41,48 @@ def _spec(part: Any) -> dict[str, Any]:
     return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}
 
 
-def _make(spec: dict[str, Any]) -> Any:
-    module, _, name = spec["class_path"].rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)(**spec["init_args"])
-    except (ImportError, AttributeError, TypeError) as error:
+def _known(kind: type, classes: Sequence[type] = ()) -> dict[str, type]:
+    """Classes that a checkpoint may name, by class path: this package's own of a kind, and those that the caller allows."""
+    found, open_ = {}, [kind]
+    while open_:
+        one = open_.pop()
+        open_ += one.__subclasses__()
+        if one.__module__.split(".")[0] == __name__.split(".")[0]:
+            found[f"{one.__module__}.{one.__qualname__}"] = one
+    return found | {f"{one.__module__}.{one.__qualname__}": one for one in classes if issubclass(one, kind)}
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is a number, a string, nothing, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _make(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
+    """The field or solver that a checkpoint describes; nothing is imported, and no other class is called."""
+    whole = (
+        isinstance(spec, dict) and isinstance(spec.get("class_path"), str) and isinstance(spec.get("init_args"), dict)
+    )
+    if not whole:
         raise CheckpointError(
-            f"the checkpoint needs {spec['class_path']}({spec['init_args']}), which cannot be made here: {error}. "
-            "Make the module that defines it importable."
+            f"expected class path and arguments of a {kind.__name__} in the checkpoint; got {spec!r:.200}"
+        )
+    path, arguments = spec["class_path"], spec["init_args"]
+    known = _known(kind, classes)
+    if path not in known:
+        raise CheckpointError(
+            f"the checkpoint asks for {path!r:.200} as a {kind.__name__}; a file may name cnflow's own classes only. If you "
+            f"trust it, import that class and pass it: load_flow(path, classes=[{path.rpartition('.')[2]:.50}])"
+        )
+    wrong = [name for name, value in arguments.items() if not isinstance(name, str) or not _plain(value)]
+    if wrong:
+        raise CheckpointError(f"arguments of {path} must be numbers, strings or lists of these; {wrong!r:.200} are not")
+    try:
+        return known[path](**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint needs {path}({arguments!r:.200}), which cannot be made: {error}"
         ) from error
 
 
@@ -75,13 +110,14 @@ def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
         stage.to(flow.base.mean)
 
 
-def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor) -> None:
+def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor, classes: Sequence[type] = ()) -> None:
     """Give a freshly made flow the shapes that its checkpoint describes; the weights come after.
 
     Args:
         flow: the flow.
         plan: what ``describe`` told of the flow.
         core: mask of the core, shape (D,).
+        classes: see :func:`load_flow`.
     """
     reshape_stages(flow, plan["stages"])
     flow.base.core.copy_(core)
@@ -91,16 +127,17 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor) -> None:
     if own is not None:
         k = int(core.sum())
         density = AutoregressiveMixture(k, **own["density"]) if own["density"] else None
-        stages = Stages.build(_make(own["field"]), k, own["stages"]) if own["stages"] else None
+        stages = Stages.build(_make(own["field"], VelocityField, classes), k, own["stages"]) if own["stages"] else None
         flow.base.set_core(density, stages, torch.zeros(k), torch.ones(k))
 
 
-def remake(plan: dict[str, Any]) -> NarrowingFlow:
+def remake(plan: dict[str, Any], classes: Sequence[type] = ()) -> NarrowingFlow:
     """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
     return NarrowingFlow(
-        plan["dim"], field=_make(plan["field"]), components=plan["components"], stages=len(plan["stages"]),
+        plan["dim"], field=_make(plan["field"], VelocityField, classes), components=plan["components"], stages=len(plan["stages"]),
         lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"], radial=plan.get("radial", False),
-        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"]), evaluation=_make(plan["evaluation"]),
+        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"], Solver, classes),
+        evaluation=_make(plan["evaluation"], Solver, classes),
     )  # fmt: skip
 
 
@@ -180,19 +217,25 @@ def find_checkpoint(path: str | Path) -> Path:
     return found[-1]
 
 
-def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> NarrowingFlow:
+def load_flow(
+    path: str | Path, *, map_location: str | torch.device = "cpu", classes: Sequence[type] = ()
+) -> NarrowingFlow:  # fmt: skip
     """Load a trained flow from a run directory, a checkpoint, or a file written by :func:`save_flow`.
+
+    A file is data: it can name classes of this package only, and no code of it is run.
 
     Args:
         path: of a directory or a file.
         map_location: device to load to.
+        classes: fields and solvers of your own that the file may name too.
 
     Returns:
         The flow, in evaluation mode.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if the file is truncated, was not written by cnflow, or by a newer format.
+        CheckpointError: if the file is truncated, was not written by cnflow, by a newer format, or names a class that is neither
+            cnflow's nor in ``classes``.
     """
     file = find_checkpoint(path)
     try:
@@ -212,9 +255,9 @@ def load_flow(path: str | Path, *, map_location: str | torch.device = "cpu") -> 
             f"{FORMAT}. Load it with the version that wrote it."
         )
     plan = own["flow"]
-    flow = remake(plan)
+    flow = remake(plan, classes)
     state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
-    reshape(flow, plan, state["base.core"])
+    reshape(flow, plan, state["base.core"], classes)
     flow.to(state["base.mean"].dtype)
     flow.load_state_dict(state)
     if own.get("selection"):

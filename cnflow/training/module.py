@@ -146,14 +146,21 @@ class NarrowingModule(LightningModule):
             self._route(data.split("train"))
             return
         if self.prepare is not None and fresh:
-            self._adopt(self.prepare(load_flow(self.start), data.split("train"), self.seed).train())
+            self._adopt(
+                self.prepare(load_flow(self.start, classes=self.classes), data.split("train"), self.seed).train()
+            )
             return
         self.build(data.dim)
         if fresh:
             if self.start is None:
                 self.flow.initialise(data.split("train"), rotation=self.rotation, seed=self.seed)
             else:
-                self._start_from(load_flow(self.start))
+                self._start_from(load_flow(self.start, classes=self.classes))
+
+    @property
+    def classes(self) -> tuple[type, ...]:
+        """Classes of the field and the solvers, which checkpoints of this module may name; see ``load_flow``."""
+        return tuple(type(part) for part in (self.field_template, self.solver, self.evaluation))
 
     def _route(self, rows: Any) -> None:
         from cnflow.routing import ROWS, fit
@@ -399,11 +406,11 @@ class NarrowingModule(LightningModule):
             raise ValueError("this checkpoint was not written by cnflow: it has no 'cnflow' entry")
         self.pruned_at = own["pruned_at"]
         if self.prepare is not None or own["flow"]["profile"]:
-            self._adopt(remake(own["flow"]))
+            self._adopt(remake(own["flow"], self.classes))
             self.flow.selection = own["selection"] and Selection.from_dict(own["selection"])
         elif self.flow is None:
             self.build(own["flow"]["dim"])
-        reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"])
+        reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"], self.classes)
         before = own["flow"]["solver"]["init_args"].get("steps", 0)
         if isinstance(self.flow.solver, FixedGrid) and before > self.flow.solver.steps:
             self.flow.solver = dataclasses.replace(self.flow.solver, steps=before)

@@ -1,0 +1,87 @@
+"""A flow file is data: what it names is looked up, never imported, and nothing else is called."""
+
+import sys
+
+import pytest
+import torch
+
+import cnflow
+from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
+from cnflow.flow.store import CheckpointError
+from tests.flow.fields import LinearField
+
+
+@pytest.fixture
+def file(tmp_path):
+    flow = NarrowingFlow(3, field=MLPField(hidden=8), components=2)
+    return cnflow.save_flow(flow, tmp_path / "flow.pt")
+
+
+def changed(file, part, spec):
+    held = torch.load(file, weights_only=True)
+    held["cnflow"]["flow"][part] = spec
+    torch.save(held, file)
+    return file
+
+
+@pytest.mark.parametrize("part", ["field", "solver", "evaluation"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.mkdir",
+        "subprocess.call",
+        "builtins.exec",
+        "torch.nn.Linear",
+        "cnflow.save_flow",
+        "cnflow.flow.store.load_flow",
+    ],
+)
+def test_a_file_cannot_name_what_is_not_a_field_or_a_solver_of_this_package(file, tmp_path, part, path):
+    mark = tmp_path / "executed"
+    with pytest.raises(CheckpointError, match="may name cnflow's own classes only"):
+        cnflow.load_flow(changed(file, part, {"class_path": path, "init_args": {"path": str(mark)}}))
+    assert not mark.exists()
+
+
+def test_a_module_that_a_file_names_is_not_imported(file, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CheckpointError, match="trap"):
+        cnflow.load_flow(changed(file, "field", {"class_path": "trap.Field", "init_args": {}}))
+    assert "trap" not in sys.modules
+
+
+def test_a_field_in_the_place_of_a_solver_is_refused(file):
+    spec = {"class_path": "cnflow.flow.mlp.MLPField", "init_args": {}}
+    with pytest.raises(CheckpointError, match="as a Solver"):
+        cnflow.load_flow(changed(file, "solver", spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("os.mkdir", "expected class path and arguments"),
+        ({"class_path": 3, "init_args": {}}, "expected class path and arguments"),
+        ({"class_path": "cnflow.flow.mlp.MLPField"}, "expected class path and arguments"),
+        ({"class_path": "cnflow.flow.mlp.MLPField", "init_args": {"hidden": {"a": 1}}}, "must be numbers, strings"),
+        ({"class_path": "cnflow.flow.mlp.MLPField", "init_args": {"unheard": 1}}, "cannot be made"),
+    ],
+)
+def test_what_is_not_a_class_path_with_plain_arguments_is_refused(file, spec, said):
+    with pytest.raises(CheckpointError, match=said):
+        cnflow.load_flow(changed(file, "field", spec))
+
+
+def test_a_class_of_ones_own_is_read_where_it_is_allowed(tmp_path):
+    flow = NarrowingFlow(3, field=LinearField(), components=2).double()
+    file = cnflow.save_flow(flow, tmp_path / "flow.pt")
+    with pytest.raises(CheckpointError, match=r"classes=\[LinearField\]"):
+        cnflow.load_flow(file)
+    again = cnflow.load_flow(file, classes=[LinearField])
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(again.log_prob(x, solver=FixedGrid()), flow.log_prob(x, solver=FixedGrid()))
+    # a class that is neither field nor solver is not taken, even where it is allowed
+    with pytest.raises(CheckpointError, match="as a VelocityField"):
+        cnflow.load_flow(
+            changed(file, "field", {"class_path": "pathlib.Path", "init_args": {}}), classes=[type(tmp_path)]
+        )
