@@ -47,28 +47,57 @@ def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
             f"expected two arrays of the same shape (n, k), n > 1, row i of one the match of row i of the other; got {a.shape} "
             f"and {b.shape}: carry one side over with transform first"
         )
+    _finite(x=a, y=b)
     return a, b
 
 
-def _ranks(a: Floats, b: Floats) -> NDArray[np.int64]:
-    """How many rows of b are nearer to each row of a than its match, shape (n,)."""
-    out = np.empty(len(a), dtype=np.int64)
+def _finite(**rows: Floats) -> None:
+    """Raise for rows with NaN or infinite values, which are neither near nor far."""
+    for name, values in rows.items():
+        wrong = ~np.isfinite(values).all(1)
+        if wrong.any():
+            raise ValueError(
+                f"{int(wrong.sum())} of {len(wrong)} rows of {name} are not finite, first row {int(wrong.argmax())}; expected "
+                "finite numbers: the map has failed there"
+            )
+
+
+def _ranks(a: Floats, b: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many rows of b are nearer to each row of a than its match, and how many others as near, shapes (n,)."""
+    nearer, tied = np.empty(len(a), dtype=np.int64), np.empty(len(a), dtype=np.int64)
     for start in range(0, len(a), BLOCK):
         part = cdist(a[start : start + BLOCK], b)
-        own = part[np.arange(len(part)), start + np.arange(len(part))]
-        out[start : start + BLOCK] = (part < own[:, None]).sum(1)
-    return out
+        own = part[np.arange(len(part)), start + np.arange(len(part))][:, None]
+        nearer[start : start + BLOCK] = (part < own).sum(1)
+        tied[start : start + BLOCK] = (part == own).sum(1) - 1
+    return nearer, tied
+
+
+def _both_ways(a: Floats, b: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranks from a to b and from b to a, shapes (2, n)."""
+    nearer, tied = zip(_ranks(a, b), _ranks(b, a), strict=True)
+    return np.stack(nearer), np.stack(tied)
+
+
+def _closer(nearer: NDArray[np.int64], tied: NDArray[np.int64]) -> float:
+    """Mean share of rows that are nearer than the match; those as near count half."""
+    return float((nearer + 0.5 * tied).mean() / (nearer.shape[1] - 1))
+
+
+def _among(nearer: NDArray[np.int64], tied: NDArray[np.int64], k: int) -> float:
+    """Share of rows whose match is among the k nearest, on average over the orders of those as near."""
+    return float(np.clip((k - nearer) / (tied + 1), 0, 1).mean())
 
 
 def foscttm(x: ArrayLike, y: ArrayLike) -> float:
-    """Fraction of samples closer than the true match, mean of both ways; 0 is perfect, .5 is chance.
+    """Fraction of samples closer than the true match, mean of both ways; 0 is perfect, .5 is chance. Samples as close count half.
 
     Args:
         x: rows of one side, carried to the other, shape (n, k).
         y: their matches, shape (n, k).
 
     Raises:
-        ValueError: unless both have one shape.
+        ValueError: unless both have one shape and finite values.
 
     References:
         Liu, Huang, Singh, Vert, Noble: Jointly embedding multiple single-cell omics measurements (2019).
@@ -77,12 +106,13 @@ def foscttm(x: ArrayLike, y: ArrayLike) -> float:
         >>> foscttm([[0.0], [1.0], [5.0]], [[0.1], [0.9], [4.0]])
         0.0
     """
-    a, b = _paired(x, y)
-    return float((_ranks(a, b).mean() + _ranks(b, a).mean()) / 2 / (len(a) - 1))
+    return _closer(*_both_ways(*_paired(x, y)))
 
 
 def retrieval(x: ArrayLike, y: ArrayLike, k: int = 1) -> float:
     """Share of rows whose true match is among the k nearest rows of the other side, mean of both ways.
+
+    Of rows that are equally near, each comes first with the same probability.
 
     Args:
         x: rows of one side, carried to the other, shape (n, k).
@@ -90,10 +120,9 @@ def retrieval(x: ArrayLike, y: ArrayLike, k: int = 1) -> float:
         k: how many nearest rows to look at.
 
     Raises:
-        ValueError: unless both have one shape.
+        ValueError: unless both have one shape and finite values.
     """
-    a, b = _paired(x, y)
-    return float(((_ranks(a, b) < k).mean() + (_ranks(b, a) < k).mean()) / 2)
+    return _among(*_both_ways(*_paired(x, y)), k)
 
 
 def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: ArrayLike, neighbours: int = 5) -> float:
@@ -107,7 +136,7 @@ def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: Ar
         neighbours: that vote.
 
     Raises:
-        ValueError: for shapes that do not belong together.
+        ValueError: for shapes that do not belong together, or values that are not finite.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     known, truth = np.asarray(x_labels).ravel(), np.asarray(y_labels).ravel()
@@ -115,6 +144,7 @@ def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: Ar
         raise ValueError(
             f"expected rows (n, k) with n labels and (m, k) with m; got {a.shape} with {known.shape}, {b.shape} with {truth.shape}"
         )
+    _finite(x=a, y=b)
     return float(KNeighborsClassifier(min(neighbours, len(a))).fit(a, known).score(b, truth))
 
 
@@ -130,13 +160,13 @@ def evaluate(
         top: the k of the retrieval.
 
     Raises:
-        ValueError: unless both sides have one shape.
+        ValueError: unless both sides have one shape and finite values.
     """
     a, b = _paired(x, y)
-    there, back = _ranks(a, b), _ranks(b, a)
-    found = {k: float(((there < k).mean() + (back < k).mean()) / 2) for k in top}
+    ranks = _both_ways(a, b)
+    found = {k: _among(*ranks, k) for k in top}
     chance = {k: min(1.0, k / len(a)) for k in top}
-    score = float((there.mean() + back.mean()) / 2 / (len(a) - 1))
+    score = _closer(*ranks)
     if labels is None:
         return Evaluation(score, found, chance)
     known = np.asarray(labels).ravel()
@@ -173,5 +203,10 @@ def cycle_error(alignments: Sequence[Alignment], x: ArrayLike) -> float:
     for alignment in alignments:
         rows = alignment.transform(rows)
     began, ended = home.encode(x), home.encode(rows)
+    _finite(x=began, arrived=ended)
     spread = ((began - began.mean(0)) ** 2).sum(1).mean()
+    if not spread > 0:
+        raise ValueError(
+            f"all {len(began)} rows of x are one point in the core of {home.name!r}; expected rows that differ"
+        )
     return float((((ended - began) ** 2).sum(1).mean() / spread) ** 0.5)
