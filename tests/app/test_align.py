@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[2] / "configs/align.yaml"
 CENTRES = np.array([[0, 0], [3, 0], [0.5, 4.5], [5.5, 3]])
 
 
-def opened(folder, seed):
+def opened(folder, seed, allow):
     """A flow whose base is fitted to four clusters of unequal masses, its rows and their labels."""
     rng = np.random.default_rng(len(folder.name))
     label = rng.choice(4, 500, p=[0.15, 0.2, 0.3, 0.35])
