@@ -121,7 +121,7 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
     if path not in own and path not in allow:
         raise CheckpointError(
             f"{file} names the data module {path!r:.200}, which is not cnflow's; nothing was imported. If you trust it, "
-            "allow it by name: --allow, or allow=[...]"
+            "allow it by name: --allow=[{path:.50}], or allow=[{path!r:.50}]"
         )
     return imported(own.get(path, path))(**(data.get("init_args") or {}))
 
