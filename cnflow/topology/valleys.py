@@ -23,7 +23,7 @@ from cnflow.topology.missed import refit_anew, with_missed_groups
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.modes import known_mode_of, reach_of
 from cnflow.topology.tree import LevelSetTree, grow_tree
-from cnflow.topology.windows import Choice, bridge, choose
+from cnflow.topology.windows import EVEN, Choice, bridge, choose
 
 __all__ = ["valleys_of"]
 
@@ -57,7 +57,9 @@ def valleys_of(
     The density proposes peaks and passes; rows decide. A window, a short cylinder along the line from one to the other or an
     ellipsoid shaped like the leaf, is placed at a peak of each side, and its mirror image at the pass. Shape, size and peak are
     chosen on some rows, and others are counted in them. If the density at the pass is no lower than at both peaks, a row in
-    one of the two windows is at the pass with probability one half or more; the p-value is binomial, the larger of both sides.
+    one of the two windows is at the pass with probability one half or more; with .475 or more, if it is lower by up to .1 nats,
+    which is not called a valley. The p-value is binomial, the larger of both sides.
+
     Rows are counted in the directions in which peaks and passes lie apart, and, where that promises more, nearer to the peaks
     concerned than to any other.
 
@@ -137,7 +139,7 @@ def _pooled(tests: Sequence[_Test]) -> _Test:
     Together has half of the level, and of that half again, for what is counted in one half chooses the windows of the other.
     """
     at_peak, at_pass = (sum(counts) for counts in list(zip(*tests, strict=True))[:2])
-    together = _Test(at_peak, at_pass, 4 * float(binom.cdf(at_pass, at_peak + at_pass, 0.5)))
+    together = _Test(at_peak, at_pass, 4 * float(binom.cdf(at_pass, at_peak + at_pass, EVEN)))
     alone = [test._replace(p_value=2 * len(tests) * test.p_value) for test in tests]
     best = min((together, *alone), key=P_VALUE)
     return best._replace(p_value=min(1.0, best.p_value))
@@ -220,7 +222,7 @@ def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -
     for choice, pairs in places:
         for peak, at in pairs:
             here, there = choice.window.counts(seen.counted, peak, at)
-            test = _Test(here, there, float(binom.cdf(there, here + there, 0.5)))
+            test = _Test(here, there, float(binom.cdf(there, here + there, EVEN)))
             if test.p_value > worst.p_value:
                 worst = test
     return worst

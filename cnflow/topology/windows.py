@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.special import betainc
 
-__all__ = ["Choice", "Region", "Window", "bridge", "choose"]
+__all__ = ["EVEN", "Choice", "Region", "Window", "bridge", "choose"]
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,9 @@ FARTHEST = 0.5
 
 CHANCE = 2.0
 """Standard deviations by which rows at another place must be more for a pass to be moved there, in six directions or more."""
+
+EVEN = 1 / (1 + np.exp(0.1))
+"""Share of the rows of two windows that are at the pass, at least, where there is no valley of .1 nats."""
 
 STARTS, SHIFTS, MOST = 32, 5, 4000
 """Starts and steps of a mean shift; rows that it looks at, at most."""
@@ -151,7 +154,7 @@ def choose(
             for shape, half, radii, at_radius in shapes:
                 here, there = (scale * np.searchsorted(np.sort(r), radii, "right") for r in at_radius)
                 # the binomial distribution function, continued between whole numbers
-                p = np.where(here > 0, betainc(np.maximum(here, 1e-9), there + 1, 0.5), 1.0)
+                p = np.where(here > 0, betainc(np.maximum(here, 1e-9), there + 1, 1 - EVEN), 1.0)
                 if best is None or p.min() < best.p_value:
                     window = Window(shape, half, float(radii[p.argmin()]), region)
                     best = Choice(window, number, peak, mine, float(widths[0]), float(p.min()))

@@ -10,7 +10,7 @@ from cnflow.topology.confidence import Band
 from cnflow.topology.holes import loop_p_value, void_p_value
 from cnflow.topology.mixture import MixtureDensity
 from cnflow.topology.valleys import _pooled, _Test
-from cnflow.topology.windows import Region, Window, bridge, choose
+from cnflow.topology.windows import EVEN, Region, Window, bridge, choose
 
 
 def circle(n, d=2, seed=0, gap=0.0, noise=0.2, rise=0.0):
@@ -61,7 +61,7 @@ def test_the_chosen_window_promises_what_it_counts():
     ends, at = np.array([[0.0, 0.0], [5.0, 0.0]]), np.array([2.5, 0.0])
     best = choose([(ends[0], x[:4000])], at, x, 0.1, ends, np.empty((0, 2)))
     here, there = best.window.counts(x, best.peak, at)
-    assert best.p_value == pytest.approx(binom.cdf(round(0.1 * there), round(0.1 * (here + there)), 0.5), rel=2)
+    assert best.p_value == pytest.approx(binom.cdf(round(0.1 * there), round(0.1 * (here + there)), EVEN), rel=2)
     assert best.p_value < 1e-20
     assert choose([(ends[0], x[:2])], at, x, 0.1, ends, np.empty((0, 2))) is None
 
@@ -82,12 +82,19 @@ def test_a_pass_beside_a_curved_ridge_is_moved_onto_it():
     np.testing.assert_array_equal(bridge(near, best, right, ends), right)
 
 
+def test_what_is_lower_by_a_tenth_of_a_nat_is_no_valley():
+    # so many rows that any difference is significant
+    assert binom.cdf(47_500, 100_000, 0.5) < 1e-50
+    assert binom.cdf(47_600, 100_000, EVEN) > 0.5
+    assert pytest.approx(np.exp(0.1)) == (1 - EVEN) / EVEN
+
+
 def test_counts_of_folds_are_pooled_and_paid_for():
-    tests = [_Test(20, 4, float(binom.cdf(4, 24, 0.5))), _Test(22, 5, float(binom.cdf(5, 27, 0.5)))]
-    assert _pooled(tests) == _Test(42, 9, 4 * float(binom.cdf(9, 51, 0.5)))
+    tests = [_Test(20, 4, float(binom.cdf(4, 24, EVEN))), _Test(22, 5, float(binom.cdf(5, 27, EVEN)))]
+    assert _pooled(tests) == _Test(42, 9, 4 * float(binom.cdf(9, 51, EVEN)))
     # one density missed the group
-    tests = [_Test(20, 4, float(binom.cdf(4, 24, 0.5))), _Test(10, 60, 1.0)]
-    assert _pooled(tests) == _Test(20, 4, 4 * float(binom.cdf(4, 24, 0.5)))
+    tests = [_Test(20, 4, float(binom.cdf(4, 24, EVEN))), _Test(10, 60, 1.0)]
+    assert _pooled(tests) == _Test(20, 4, 4 * float(binom.cdf(4, 24, EVEN)))
     assert _pooled([_Test(0, 0, 1.0)] * 2).p_value == 1
 
 
