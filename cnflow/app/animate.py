@@ -52,7 +52,16 @@ def animate(
 def run_passage(
     folder: Path, rows: int, frames: int, mass: float, seed: int, allow: Sequence[str] = ()
 ) -> Passage:  # fmt: skip
-    """Rows of a level set of a run's core on their way there, with component and angle."""
+    """Rows of a level set of a run's core on their way there, with component and angle.
+
+    Args:
+        folder: the run directory.
+        rows: how many are drawn.
+        frames: number of depths.
+        mass: of the level set, in (0, 1).
+        seed: of the choice of rows.
+        allow: class paths of the caller's own that the run's files may name.
+    """
     flow, data = open_run(folder, allow)
     everything = data.all_rows()
     number = np.random.default_rng(seed).permutation(len(everything))[:20_000]

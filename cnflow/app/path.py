@@ -112,8 +112,8 @@ class NarrowingPath:
         own, other = (np.load(self.folder / each.folder / NLL_FILE) for each in (point, best))
         return float((own - other).mean() / ((own - other).std(ddof=1) / len(own) ** 0.5))
 
-    def flow(self, penalty: float | None = None) -> NarrowingFlow:
-        """The flow at λ = ``penalty``, default the chosen one.
+    def flow(self, penalty: float | None = None, classes: Sequence[type] = ()) -> NarrowingFlow:
+        """The flow at λ = ``penalty``, default the chosen one; ``classes``: see ``load_flow``.
 
         Raises:
             KeyError: for a λ that is not on the path.
@@ -121,7 +121,7 @@ class NarrowingPath:
         point = self.choose() if penalty is None else next((p for p in self.points if p.penalty == penalty), None)
         if point is None:
             raise KeyError(f"no λ = {penalty} on this path; it has {[p.penalty for p in self.points]}")
-        return load_flow(self.folder / point.folder)
+        return load_flow(self.folder / point.folder, classes=classes)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per λ; ``profile`` is a tuple, ``chosen`` says which the rule picks."""

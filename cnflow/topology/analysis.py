@@ -393,7 +393,7 @@ def level_sets(
                 masses=masses, homology=homology, fields=fields, seed=seed,
             )  # fmt: skip
             if len(t.tree.leaves) > len(tree.leaves):
-                return replace(t, added=t.added + len(wider.weights) - len(density.weights))
+                return replace(t, added=len(wider.weights) - len(density.weights))
     else:
         tree = grow(mass=mass, significant=band.significant(land) if band else None)
     if band:

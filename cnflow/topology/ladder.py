@@ -29,18 +29,24 @@ ALPHA = 0.001
 """Probability that noise gives a class that counts in one component at one mass: every rung and component is another look."""
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A component at one mass: its rows, and their angles around a class of it if there are any."""
+
+    mass: float
+    rows: Ints
+    angles: Floats | None
+
+
 @dataclass
 class _Seen:
     """A class at the masses at which it was seen so far."""
 
     dim: int
     structure: int
-    masses: list[float]
-    rows: Ints
-    angles: Floats | None
+    looks: list[_Look]
     p_value: float
     point: Floats
-    looks: list[tuple[Ints, Floats | None]]
 
 
 def by_landmarks(
@@ -94,10 +100,11 @@ def by_landmarks(
 
 def _hole(s: _Seen, rows: Floats, counted: Floats) -> float:
     """P-value of no hole, at the mass in the middle of those at which a class was seen."""
-    mine, angles = s.looks[len(s.looks) // 2]
+    look = s.looks[len(s.looks) // 2]
+    mine = rows[look.rows]
     if s.dim == 1:
-        return 1.0 if angles is None else loop_p_value(middle_curve(rows[mine], angles), rows[mine], counted)
-    return void_p_value(rows[mine], counted)
+        return 1.0 if look.angles is None else loop_p_value(middle_curve(mine, look.angles), mine, counted)
+    return void_p_value(mine, counted)
 
 
 def _at(
@@ -123,11 +130,11 @@ def _at(
                 angles = around.angles[:, i] if known else None
                 point = x[around.cycles[i][0]] if known else x[0]
                 p_value = float(diagrams.p_values(1)[i])
-                seen.append(_Seen(1, part.number, [mass], mine, angles, p_value, point, [(mine, angles)]))
+                seen.append(_Seen(1, part.number, [_Look(mass, mine, angles)], p_value, point))
         if len(dims) > 1:
             for i in range(betti[2]):
                 p_value = float(diagrams.p_values(2)[i])
-                seen.append(_Seen(2, part.number, [mass], mine, None, p_value, x[0], [(mine, None)]))
+                seen.append(_Seen(2, part.number, [_Look(mass, mine, None)], p_value, x[0]))
     return seen
 
 
@@ -140,7 +147,6 @@ def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[
             continue
         used_before.add(i)
         used_now.add(j)
-        now[j].masses = before[i].masses + now[j].masses
         now[j].looks = before[i].looks + now[j].looks
         now[j].p_value = min(before[i].p_value, now[j].p_value)
         now[j].structure = before[i].structure
@@ -151,18 +157,20 @@ def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[
 def _likeness(a: _Seen, b: _Seen) -> float:
     if a.dim != b.dim:
         return 0.0
-    shared, in_a, in_b = np.intersect1d(a.rows, b.rows, assume_unique=True, return_indices=True)
-    if len(shared) < 0.5 * len(a.rows):
+    last, first = a.looks[-1], b.looks[0]
+    shared, in_a, in_b = np.intersect1d(last.rows, first.rows, assume_unique=True, return_indices=True)
+    if len(shared) < 0.5 * len(last.rows):
         return 0.0
-    if a.angles is None or b.angles is None:
+    if last.angles is None or first.angles is None:
         return 1.0
-    one, two = a.angles[in_a], b.angles[in_b]
+    one, two = last.angles[in_a], first.angles[in_b]
     return float(max(abs(np.exp(1j * (one - two)).mean()), abs(np.exp(1j * (one + two)).mean())))
 
 
 def _as_class(s: _Seen, axis: MassAxis, after: dict[float, float], prime: int) -> HomologyClass:
-    birth, end = s.masses[0], after[s.masses[-1]]
+    birth, last = s.looks[0].mass, s.looks[-1].mass
+    end = after[last]
     level = float(axis.level(birth))
     death = float(axis.level(end)) if end < 1 else -np.inf
-    gap = level - float(axis.level(s.masses[-1])) if len(s.masses) > 1 else 0.0
+    gap = level - float(axis.level(last)) if len(s.looks) > 1 else 0.0
     return HomologyClass(s.dim, level, death, birth, end, s.point, None, abs(gap), s.structure, s.p_value, prime)

@@ -133,16 +133,19 @@ NOTHING = _Test(0, 0, 1.0)
 P_VALUE = attrgetter("p_value")
 
 
+def _counted(at_peak: int, at_pass: int) -> _Test:
+    """The test of counts in two windows."""
+    return _Test(at_peak, at_pass, float(binom.cdf(at_pass, at_peak + at_pass, EVEN)))
+
+
 def _pooled(tests: Sequence[_Test]) -> _Test:
     """The best of both halves together and of each alone, as a density of one half may have missed a group.
 
     Together has half of the level, and of that half again, for what is counted in one half chooses the windows of the other.
     """
-    at_peak, at_pass = (sum(counts) for counts in list(zip(*tests, strict=True))[:2])
-    together = _Test(at_peak, at_pass, 4 * float(binom.cdf(at_pass, at_peak + at_pass, EVEN)))
-    alone = [test._replace(p_value=2 * len(tests) * test.p_value) for test in tests]
-    best = min((together, *alone), key=P_VALUE)
-    return best._replace(p_value=min(1.0, best.p_value))
+    together = _counted(sum(test.at_peak for test in tests), sum(test.at_pass for test in tests))
+    best = min((together, *tests), key=P_VALUE)
+    return best._replace(p_value=min(1.0, 4 * best.p_value))
 
 
 def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density) -> dict[int, _Test]:
@@ -198,7 +201,6 @@ def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -
     At the pass for both sides, the pass as it is or moved to where rows are; and where the density is lowest straight between the
     two peaks, for in a density of one convex peak no pass that the model has somewhere else is a valley.
     """
-    worst = _Test(0, 0, 0.0)
     near = seen.rows[np.isin(seen.label, split.ends)]
     # the peaks next to the pass, which may be lower ones of their leaves
     ends = np.stack([side[0][1] for side in split.sides]) @ seen.basis
@@ -214,25 +216,26 @@ def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -
         places.append((best, [(best.peak, at), (best.peak, bridge(near, best, at, ends))]))
         tops.append(side[best.number][1])
     if not split.straight:
-        between = _lowest_between(density, *tops) @ seen.basis
+        between = _lowest_between(density, *tops)[0] @ seen.basis
         for best, _ in places[:2]:
             straight = pick([(best.peak, best.rows)], between)
             if straight is not None:
                 places.append((straight, [(best.peak, between)]))
-    for choice, pairs in places:
-        for peak, at in pairs:
-            here, there = choice.window.counts(seen.counted, peak, at)
-            test = _Test(here, there, float(binom.cdf(there, here + there, EVEN)))
-            if test.p_value > worst.p_value:
-                worst = test
-    return worst
+    tests = (_counted(*choice.window.counts(seen.counted, *pair)) for choice, pairs in places for pair in pairs)
+    return max(tests, key=P_VALUE)
 
 
-def _lowest_between(density: Density, one: Floats, two: Floats) -> Floats:
-    """Where a density is lowest straight between two points; the middle if it is known at given rows only; shape (k,)."""
+def _lowest_between(density: Density, one: Floats, two: Floats) -> tuple[Floats, float]:
+    """Where a density is lowest straight between two points, shape (k,), and its logarithm there, nats.
+
+    The middle, and infinity, if it is known at given rows only.
+    """
     share = np.linspace(0, 1, STEPS)[1:-1, None]
     way = (1 - share) * one + share * two
-    return way[len(way) // 2] if isinstance(density, Tabulated) else way[density.log_prob(way).argmin()]
+    if isinstance(density, Tabulated):
+        return way[len(way) // 2], np.inf
+    value = density.log_prob(way)
+    return way[value.argmin()], float(value.min())
 
 
 def _by_half(
@@ -315,22 +318,25 @@ def _places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, 
         ]
         found[merge] = [_Split(passes.points[best], ends, tuple(sides))]
         # the ridge that joins the sides may not be where the density has its pass
-        distance = cdist(peaks[list(a)], peaks[list(b)])
-        for i, j in zip(*np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape), strict=True):
-            pair = a[i], b[j]
-            if set(pair) != set(ends) and distance[i, j] <= 2 * distance.min():
-                at = _lowest_between(density, *peaks[list(pair)])
-                if (
-                    not isinstance(density, Tabulated)
-                    and density.log_prob(at[None])[0] < passes.log_prob[best] - NEARLY
-                ):
-                    continue
-                sides = [
-                    tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
-                    for own, others in zip(pair, heavy, strict=True)
-                ]
-                found[merge].append(_Split(at, pair, tuple(sides), straight=True))
+        for pair in _near_leaves(peaks, a, b):
+            if set(pair) == set(ends):
+                continue
+            at, value = _lowest_between(density, *peaks[list(pair)])
+            if value < passes.log_prob[best] - NEARLY:
+                continue
+            sides = [
+                tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
+                for own, others in zip(pair, heavy, strict=True)
+            ]
+            found[merge].append(_Split(at, pair, tuple(sides), straight=True))
     return found
+
+
+def _near_leaves(peaks: Floats, a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of leaves, one of each side, whose peaks are nearest."""
+    distance = cdist(peaks[list(a)], peaks[list(b)])
+    nearest = np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape)
+    return [(a[i], b[j]) for i, j in zip(*nearest, strict=True) if distance[i, j] <= 2 * distance.min()]
 
 
 def _merges(tree: LevelSetTree) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
