@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=60, help="of the level; a third as many of the power")
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 20])
     parser.add_argument("--rows", type=int, nargs="+", default=[500, 2000])
+    parser.add_argument("--separations", type=float, nargs="*", default=[5.0, 4.0, 6.0, 3.0], help="of the power, in σ")
     parser.add_argument("--json", type=Path, default=Path("runs/benchmark/evidence.json"))
     options = parser.parse_args()
     tasks = [
@@ -196,7 +197,8 @@ def main() -> None:
     ]  # fmt: skip
     power = [
         ("power", str(count), d, 2000, separation, repeat)
-        for repeat in range(options.repeats // 3) for separation in (5.0, 4.0) for d in (2, 8, 16, 32) for count in (3, 5, 8)
+        for repeat in range(options.repeats // 3) for separation in options.separations
+        for d in (2, 8, 16, 32) for count in (3, 5, 8)
     ]  # fmt: skip
     # both in turn, so that a benchmark that is stopped has some of each
     order = sorted([*tasks, *power], key=lambda task: task[-1] * (3 if task[0] == "power" else 1))

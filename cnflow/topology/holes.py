@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from cnflow.topology.windows import EVEN
+
 __all__ = ["enclosing", "hole_p_value", "loop_p_value", "void_p_value"]
 
 Floats = NDArray[np.float64]
@@ -24,7 +26,8 @@ def hole_p_value(centre: Floats, around: Floats, counted: Floats, share: float =
     """P-value of no hole: rows in balls at a centre and at points around it; the largest over these points.
 
     If the density at the centre is no lower than somewhere around it, a row in one of the two balls is at the centre with
-    probability one half or more.
+    probability one half or more. As with valleys, a hole must be a tenth of a nat deep in the rows, so that many rows make no hole
+    of a small bias.
 
     Args:
         centre: where the hole is deepest, shape (k,).
@@ -40,7 +43,7 @@ def hole_p_value(centre: Floats, around: Floats, counted: Floats, share: float =
         radius = share * float(np.linalg.norm(point - centre))
         there = int((np.linalg.norm(counted - point, axis=1) <= radius).sum())
         here = int((from_centre <= radius).sum())
-        worst = max(worst, float(binom.cdf(here, here + there, 0.5)) if here + there else 1.0)
+        worst = max(worst, float(binom.cdf(here, here + there, EVEN)) if here + there else 1.0)
     return worst
 
 

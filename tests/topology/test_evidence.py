@@ -43,7 +43,9 @@ def test_holm_by_hand():
 def test_hole_p_value_is_the_binomial_one():
     # 5 rows near one point, 1 near the centre, others far away
     rows = np.array([[0.0, 0.0]] + [[3.0, 0.1 * i] for i in range(5)] + [[50.0, 50.0]])
-    assert hole_p_value(np.zeros(2), np.array([[3.0, 0.2]]), rows) == pytest.approx(binom.cdf(1, 6, 0.5))
+    assert hole_p_value(np.zeros(2), np.array([[3.0, 0.2]]), rows) == pytest.approx(
+        binom.cdf(1, 6, 1 / (1 + np.exp(0.1)))
+    )
     assert hole_p_value(np.zeros(2), np.empty((0, 2)), rows) == 1
 
 
