@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cnflow.files import replacing, write_text
 from cnflow.flow import Narrowed
 
 __all__ = ["ShardWriter", "read_shards"]
@@ -58,13 +59,14 @@ class ShardWriter(Callback):
             self._flush()
         total = sum(part["rows"] for part in self._parts)
         index = {"rows": total, "unit": "nats", "parts": self._parts}
-        (self.folder / "index.json").write_text(json.dumps(index, indent=2))
+        write_text(self.folder / "index.json", json.dumps(index, indent=2))
         trainer.print(f"{total:,} rows in {len(self._parts)} shards: {self.folder}")
 
     def _flush(self) -> None:
         arrays = {name: np.concatenate([part[name] for part in self._waiting]) for name in self._waiting[0]}
         file = self.folder / f"part-{len(self._parts):05d}.npz"
-        np.savez(file, **arrays)
+        with replacing(file) as part:
+            np.savez(part, **arrays)
         start = sum(part["rows"] for part in self._parts)
         self._parts.append({"file": file.name, "start": start, "rows": self._count})
         self._waiting, self._count = [], 0
@@ -82,9 +84,23 @@ def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:
 
     Raises:
         FileNotFoundError: if the folder holds no finished index.
+        ValueError: if the index or a shard is damaged, or has no such array.
     """
     index = Path(folder) / "index.json"
     if not index.is_file():
         raise FileNotFoundError(f"{folder} has no index.json: was the prediction finished?")
-    parts = json.loads(index.read_text())["parts"]
-    return np.concatenate([np.load(Path(folder) / part["file"])[name] for part in parts])
+    try:
+        told = json.loads(index.read_text())
+        arrays = []
+        for part in told["parts"]:
+            # shards lie beside their index, whatever it says
+            with np.load(Path(folder) / Path(part["file"]).name, allow_pickle=False) as shard:
+                arrays.append(shard[name])
+        whole = np.concatenate(arrays)
+    except Exception as error:
+        raise ValueError(
+            f"{folder}: {name!r} cannot be read from its shards; predict again ({error!s:.200})"
+        ) from error
+    if len(whole) != told.get("rows"):
+        raise ValueError(f"{folder}: expected {told.get('rows')!r:.20} rows of {name!r}; its shards hold {len(whole)}")
+    return whole

@@ -105,13 +105,18 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         raise FileNotFoundError(f"{file} does not exist: give the directory of a run made by `cnflow fit`")
     try:
         config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file} cannot be read as a config: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read as a config: {str(error).splitlines()[0]:.200}") from error
     data = config.get("data") if isinstance(config, dict) else None
     path = data.get("class_path") if isinstance(data, dict) else None
     if not isinstance(path, str):
         raise CheckpointError(
-            f"{file} names no data module: expected an entry data with a class_path; got {data!r:.200}"
+            f"{file} names no data module: expected an entry data with a class_path; got {type(data).__name__}"
+        )
+    arguments = data.get("init_args") or {}
+    if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
+        raise CheckpointError(
+            f"{file}: expected init_args of {path!r:.100} as names and values; got {type(arguments).__name__}"
         )
     own = {
         name: f"cnflow.data.{end}"
@@ -123,7 +128,10 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
             f"{file} names the data module {path!r:.200}, which is not cnflow's; nothing was imported. If you trust it, "
             "allow it by name: --allow=[{path:.50}], or allow=[{path!r:.50}]"
         )
-    return imported(own.get(path, path))(**(data.get("init_args") or {}))
+    try:
+        return imported(own.get(path, path))(**arguments)
+    except TypeError as error:
+        raise CheckpointError(f"{file}: {path!r:.100} cannot be made from its init_args ({error!s:.200})") from error
 
 
 def write_topology(

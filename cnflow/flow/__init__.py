@@ -15,11 +15,12 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver, StiffFieldError
 from cnflow.flow.passage import Passage, passage
+from cnflow.flow.plan import CheckpointError
 from cnflow.flow.radial import RadialField
 from cnflow.flow.routing import RoutingField
 from cnflow.flow.selection import Selection
 from cnflow.flow.stage import Transport
-from cnflow.flow.store import CheckpointError, load_flow, save_flow
+from cnflow.flow.store import load_flow, save_flow
 
 __all__ = [
     "NGCA",

@@ -134,9 +134,13 @@ class NoiseMixture(nn.Module):
         self.log_ratio.copy_(as_tensor(log_stds - log_std))
 
     @torch.no_grad()
-    def tilt_core(self) -> NoiseMixture:
-        """Give the components full covariances in the core, diagonal ones to begin with; returns self."""
-        size = int(self.core.sum())
+    def tilt_core(self, size: int | None = None) -> NoiseMixture:
+        """Give the components full covariances in the core, diagonal ones to begin with; returns self.
+
+        Args:
+            size: of the core; default what its mask says.
+        """
+        size = int(self.core.sum()) if size is None else size
         self.tilt = nn.Parameter(self.mean.new_zeros(self.components, size, size))
         return self
 

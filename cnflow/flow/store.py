@@ -1,184 +1,36 @@
-"""Flows to and from files: a checkpoint tells how to rebuild the flow it holds."""
+"""Flows to and from files."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import inspect
+import hashlib
+import json
 import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cnflow.flow.autoregressive import AutoregressiveMixture
-from cnflow.flow.divergence import Divergence
-from cnflow.flow.field import EmbeddedField, VelocityField
+from cnflow.files import replacing
 from cnflow.flow.narrowing import NarrowingFlow
-from cnflow.flow.ode import Solver
+from cnflow.flow.plan import FORMAT, CheckpointError, describe, rebuild
 from cnflow.flow.selection import Selection
-from cnflow.flow.stage import Stage, Stages
 
-__all__ = ["FORMAT", "CheckpointError", "describe", "load_flow", "reshape", "save_flow"]
+__all__ = ["PREVIOUS", "find_checkpoint", "load_flow", "read_checkpoint", "save_flow"]
 
-FORMAT = 3
-
-
-class CheckpointError(RuntimeError):
-    """A file that is not a flow this version can read."""
-
-
-def _spec(part: Any) -> dict[str, Any]:
-    """Class path and arguments of a field or a solver, plain enough for JSON."""
-    if dataclasses.is_dataclass(part):
-        arguments = dataclasses.asdict(part)
-    else:
-        names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
-        arguments = {name: getattr(part, name) for name in names}
-    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}
-
-
-def _known(kind: type, classes: Sequence[type] = ()) -> dict[str, type]:
-    """Classes that a checkpoint may name, by class path: this package's own of a kind, and those that the caller allows."""
-    found, open_ = {}, [kind]
-    while open_:
-        one = open_.pop()
-        open_ += one.__subclasses__()
-        if one.__module__.split(".")[0] == __name__.split(".")[0]:
-            found[f"{one.__module__}.{one.__qualname__}"] = one
-    return found | {f"{one.__module__}.{one.__qualname__}": one for one in classes if issubclass(one, kind)}
-
-
-def _plain(value: Any) -> bool:
-    """Whether a value is a number, a string, nothing, or a list of these."""
-    if isinstance(value, list | tuple):
-        return all(_plain(one) for one in value)
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _make(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
-    """The field or solver that a checkpoint describes; nothing is imported, and no other class is called."""
-    whole = (
-        isinstance(spec, dict) and isinstance(spec.get("class_path"), str) and isinstance(spec.get("init_args"), dict)
-    )
-    if not whole:
-        raise CheckpointError(
-            f"expected class path and arguments of a {kind.__name__} in the checkpoint; got {spec!r:.200}"
-        )
-    path, arguments = spec["class_path"], spec["init_args"]
-    known = _known(kind, classes)
-    if path not in known:
-        raise CheckpointError(
-            f"the checkpoint asks for {path!r:.200} as a {kind.__name__}; a file may name cnflow's own classes only. If you "
-            f"trust it, import that class and pass it: load_flow(path, classes=[{path.rpartition('.')[2]:.50}])"
-        )
-    wrong = [name for name, value in arguments.items() if not isinstance(name, str) or not _plain(value)]
-    if wrong:
-        raise CheckpointError(f"arguments of {path} must be numbers, strings or lists of these; {wrong!r:.200} are not")
-    try:
-        return known[path](**arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the checkpoint needs {path}({arguments!r:.200}), which cannot be made: {error}"
-        ) from error
-
-
-def _innermost(field: VelocityField) -> VelocityField:
-    return field.inner if isinstance(field, EmbeddedField) else field
-
-
-def _layout(stage: Stage) -> dict[str, Any]:
-    """The shape of a stage: how wide it is, how its field was built, and on how many directions if it is embedded."""
-    embedded = len(stage.field.keep) if isinstance(stage.field, EmbeddedField) else None
-    return {"active": int(stage.active.sum()), "build": stage.field.built(), "embedded": embedded}
-
-
-def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
-    """Give the stages of a freshly made flow the shapes that its checkpoint describes; the weights come after."""
-    if flow.profile is not None:
-        return
-    for stage, layout in zip(flow.stages, layouts, strict=True):
-        active, outer = layout["active"], layout["embedded"]
-        if active < flow.dim:
-            stage.field = copy.deepcopy(stage.field)
-            stage.field.build(outer or active, **layout["build"])
-        if outer:
-            stage.field = EmbeddedField(stage.field, torch.arange(outer) < active, torch.zeros(outer))
-        stage.to(flow.base.mean)
-
-
-def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor, classes: Sequence[type] = ()) -> None:
-    """Give a freshly made flow the shapes that its checkpoint describes; the weights come after.
-
-    Args:
-        flow: the flow.
-        plan: what ``describe`` told of the flow.
-        core: mask of the core, shape (D,).
-        classes: see :func:`load_flow`.
-    """
-    reshape_stages(flow, plan["stages"])
-    flow.base.core.copy_(core)
-    if plan.get("tilted"):
-        flow.base.tilt_core()
-    own = plan.get("core")
-    if own is not None:
-        k = int(core.sum())
-        density = AutoregressiveMixture(k, **own["density"]) if own["density"] else None
-        stages = Stages.build(_make(own["field"], VelocityField, classes), k, own["stages"]) if own["stages"] else None
-        flow.base.set_core(density, stages, torch.zeros(k), torch.ones(k))
-
-
-def remake(plan: dict[str, Any], classes: Sequence[type] = ()) -> NarrowingFlow:
-    """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
-    return NarrowingFlow(
-        plan["dim"], field=_make(plan["field"], VelocityField, classes), components=plan["components"], stages=len(plan["stages"]),
-        lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"], radial=plan.get("radial", False),
-        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"], Solver, classes),
-        evaluation=_make(plan["evaluation"], Solver, classes),
-    )  # fmt: skip
-
-
-def describe(flow: NarrowingFlow) -> dict[str, Any]:
-    """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
-    from cnflow import __version__
-
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "flow": {
-            "dim": flow.data_dim,
-            "lift": flow.lift,
-            "components": flow.base.components,
-            "tilted": flow.base.tilt is not None,
-            "field": _spec(_innermost(flow.stages[0].field)),
-            "stages": [_layout(stage) for stage in flow.stages],
-            "profile": flow.profile,
-            "radial": flow.radial,
-            "hidden": flow.stages[0].field.hidden if flow.profile else 64,
-            "core": None if flow.base.core_mean is None else _core(flow),
-            "divergence": dataclasses.asdict(flow.divergence),
-            "solver": _spec(flow.solver),
-            "evaluation": _spec(flow.evaluation),
-        },
-        "selection": None if flow.selection is None else flow.selection.to_dict(),
-    }
-
-
-def _core(flow: NarrowingFlow) -> dict[str, Any]:
-    """The shape of the core's own density."""
-    density, stages = flow.base.density, flow.base.flow
-    return {
-        "density": None if density is None else {"hidden": density.hidden, "bumps": density.bumps},
-        "stages": 0 if stages is None else len(stages),
-        "field": None if stages is None else _spec(stages[0].field),
-    }
+PREVIOUS = "previous.ckpt"
+"""Name of the checkpoint before the last one, which is kept in case the last one is damaged."""
 
 
 def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
     """Write a flow, and nothing else, to a file.
+
+    The file is in the safetensors format: tensors, a description in JSON, and a checksum of both. The usual suffix is
+    ``.safetensors``.
 
     Args:
         flow: the flow.
@@ -187,9 +39,22 @@ def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    state = {f"flow.{name}": value for name, value in flow.state_dict().items()}
-    torch.save({"cnflow": describe(flow), "state_dict": state}, path)
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in flow.state_dict().items()}
+    plan = json.dumps(describe(flow))
+    content = safetensors.torch.save(state, {"cnflow": plan, "sha256": _digest(plan, state)})
+    with replacing(path) as part:
+        part.write_bytes(content)
     return Path(path)
+
+
+def _digest(plan: str, state: dict[str, Tensor]) -> str:
+    """SHA-256 of a description and of tensors with their names, types and shapes."""
+    told = hashlib.sha256(plan.encode())
+    for name in sorted(state):
+        value = state[name]
+        told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        told.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -208,7 +73,7 @@ def find_checkpoint(path: str | Path) -> Path:
         near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
         raise FileNotFoundError(f"no run or checkpoint at {path}; {path.parent} holds {near or 'nothing'}")
     for folder in (path, path / "checkpoints"):
-        for name in ("best.ckpt", "last.ckpt"):
+        for name in ("best.ckpt", "last.ckpt", PREVIOUS):
             if (folder / name).is_file():
                 return folder / name
     found = sorted(path.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime)
@@ -234,32 +99,92 @@ def load_flow(
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        CheckpointError: if the file is truncated, was not written by cnflow, by a newer format, or names a class that is neither
-            cnflow's nor in ``classes``.
+        CheckpointError: if the file is truncated or was changed, was not written by cnflow, has another format, or names a class
+            that is neither cnflow's nor in ``classes``.
     """
     file = find_checkpoint(path)
-    try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        size = file.stat().st_size
-        raise CheckpointError(
-            f"{file} ({size:,} bytes) cannot be read as a checkpoint; it is truncated or of another kind "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). Copy it again, or use an earlier one."
-        ) from error
-    own = content.get("cnflow") if isinstance(content, dict) else None
-    if not isinstance(own, dict) or "flow" not in own:
-        raise CheckpointError(f"{file} was not written by cnflow: it has no 'cnflow' entry")
+    own, state = _read(file)
     if own.get("format") != FORMAT:
         raise CheckpointError(
-            f"{file} has checkpoint format {own.get('format')} (cnflow {own.get('version')}); this version reads format "
-            f"{FORMAT}. Load it with the version that wrote it."
+            f"{file} has checkpoint format {own.get('format')!r:.20} (cnflow {own.get('version')!r:.20}); this version reads "
+            f"format {FORMAT}. Load it with the version that wrote it."
         )
-    plan = own["flow"]
-    flow = remake(plan, classes)
-    state = {name[5:]: value for name, value in content["state_dict"].items() if name.startswith("flow.")}
-    reshape(flow, plan, state["base.core"], classes)
-    flow.to(state["base.mean"].dtype)
-    flow.load_state_dict(state)
-    if own.get("selection"):
-        flow.selection = Selection.from_dict(own["selection"])
+    try:
+        flow = rebuild(own.get("flow"), state, classes)
+        if own.get("selection"):
+            flow.selection = Selection.from_dict(own["selection"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: how its core was chosen cannot be read ({error!s:.200})") from error
     return flow.to(map_location).eval()
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and tensors of a flow, from either kind of file."""
+    with file.open("rb") as start:
+        zipped = start.read(2) == b"PK"
+    if not zipped:
+        return _read_tensors(file)
+    content = read_checkpoint(file)
+    own = content.get("cnflow") if isinstance(content, dict) else None
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or not isinstance(state, dict):
+        raise CheckpointError(f"{file} was not written by cnflow: it has no 'cnflow' entry")
+    tensors = {
+        name[5:]: value for name, value in state.items()
+        if isinstance(name, str) and name.startswith("flow.") and isinstance(value, Tensor)
+    }  # fmt: skip
+    return own, tensors
+
+
+def _read_tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and tensors of a safetensors file, whose checksum must be right."""
+    try:
+        with safe_open(file, "pt") as held:
+            told = held.metadata() or {}
+            state = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(_unreadable(file, error)) from error
+    if "cnflow" not in told:
+        raise CheckpointError(f"{file} was not written by cnflow: it has no 'cnflow' entry")
+    if told.get("sha256") != _digest(told["cnflow"], state):
+        raise CheckpointError(f"{file} was changed after it was written: its checksum is wrong. Copy it again.")
+    try:
+        own = json.loads(told["cnflow"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: the description of the flow is no JSON ({error!s:.100})") from error
+    if not isinstance(own, dict):
+        raise CheckpointError(f"{file}: expected the description of a flow to be a dict; got {type(own).__name__}")
+    return own, state
+
+
+def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> Any:
+    """Content of a file that ``torch.save`` or Lightning wrote: tensors and plain values, with every checksum right.
+
+    Args:
+        file: path of the file.
+        map_location: device to load to.
+
+    Raises:
+        CheckpointError: if it is truncated, was changed, or holds anything but tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            # the check is Python's: torch reads past a wrong checksum
+            bad = archive.testzip()
+        if bad is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {bad}")
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, NotImplementedError,
+            ValueError, KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError) as error:  # fmt: skip
+        raise CheckpointError(_unreadable(Path(file), error)) from error
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    size = file.stat().st_size
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return (
+        f"{file} ({size:,} bytes) cannot be read as a checkpoint; it is truncated, was changed, or is of another kind ({reason}). "
+        "Copy it again, or use an earlier one."
+    )

@@ -64,12 +64,18 @@ class Activations(Mapping[str, NDArray]):
         record = read_record(path)
         if not record["rows"]:
             raise NetworkError(f"{path} holds no rows yet: run collect(…, to=folder) first")
-        return cls(
-            tuple(Site(each["name"], each["position"], each["item"]) for each in record["sites"]),
-            # a file may be a batch ahead of the record
-            tuple(np.load(path / each["file"], mmap_mode="r")[: record["rows"]] for each in record["sites"]),
-            record["batches"], path, record["finished"],
-        )  # fmt: skip
+        try:
+            sites = tuple(Site(each["name"], each["position"], each["item"]) for each in record["sites"])
+            # files lie beside the record, whatever it says, and may be a batch ahead of it
+            arrays = tuple(
+                np.load(path / Path(each["file"]).name, mmap_mode="r", allow_pickle=False)[: record["rows"]]
+                for each in record["sites"]
+            )
+            if not arrays or any(array.ndim != 2 or len(array) != record["rows"] for array in arrays):
+                raise ValueError(f"expected arrays of {record['rows']} rows; got {[array.shape for array in arrays]}")
+        except Exception as error:
+            raise NetworkError(f"{path} is damaged, collect again with resume=False ({error!s:.200})") from error
+        return cls(sites, arrays, record["batches"], path, record["finished"])
 
     @property
     def rows(self) -> int:
@@ -127,7 +133,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / PROGRESS).read_text())
         return {key: record[key] for key in ("batches", "rows", "finished", "dtype", "model", "first", "last", "sites")}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(
             f"{path / PROGRESS} is not one that collect wrote: choose another folder, or remove it"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.files import replacing
 from cnflow.topology.sketch import BLOCK, K, Sketch, Sorted, count_rows, plateaus, read_blocks, read_log_prob
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ ROWS_NEEDED = 10
 LADDER = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Masses of tables."""
 
-MAGIC = b"cnflow mass axis 1\n"
+MAGIC = b"cnflow mass axis 2\n"
 SIGMAS = 2.5758
 """Standard deviations that a 99 % bound is away; the sketch states its error as such a bound."""
 
@@ -352,8 +354,10 @@ class MassAxis:
 
     def to_bytes(self) -> bytes:
         """Give the axis as bytes, 8 a row if exact; no pickle is in them."""
+        body = self.store.to_bytes()
         head = {"exact": self.exact, "rows": self.store.n, "outside": self.n_outside}
-        return MAGIC + json.dumps(head).encode() + b"\n" + self.store.to_bytes()
+        head["sha256"] = _digest(head, body)
+        return MAGIC + json.dumps(head).encode() + b"\n" + body
 
     @classmethod
     def from_bytes(cls, content: bytes) -> MassAxis:
@@ -369,8 +373,10 @@ class MassAxis:
         line, _, body = content[len(MAGIC) :].partition(b"\n")
         try:
             head = json.loads(line)
+            if head.pop("sha256") != _digest(head, body):
+                raise ValueError("its checksum is wrong")
             store = (Sorted if head["exact"] else Sketch).from_bytes(body)
-        except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        except (KeyError, ValueError, RuntimeError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"a mass axis of {len(content)} bytes cannot be read, it was cut or changed: {error}"
             ) from error
@@ -380,10 +386,8 @@ class MassAxis:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the axis to a file; another process never sees a part of it."""
-        path = Path(path)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(self.to_bytes())
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MassAxis:
@@ -442,6 +446,11 @@ class MassAxis:
         held = np.ceil(mass * self.n * (1 - 4 * np.finfo(float).eps)).astype(np.int64)
         rank = self.store.n - np.clip(held, 1, self.n)
         return np.where(rank < 0, -np.inf, self.store.at(np.maximum(rank, 0)))[()]
+
+
+def _digest(head: dict[str, Any], body: bytes) -> str:
+    """SHA-256 of what an axis is saved as."""
+    return hashlib.sha256(json.dumps(head, sort_keys=True).encode() + body).hexdigest()
 
 
 def _feed(sketch: Sketch, store: Sorted) -> None:

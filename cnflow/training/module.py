@@ -17,8 +17,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
+from cnflow.flow.plan import describe, remake, reshape
 from cnflow.flow.selection import Selection
-from cnflow.flow.store import describe, load_flow, remake, reshape
+from cnflow.flow.store import load_flow
 from cnflow.training.objectives import Likelihood, Objective
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
 from cnflow.training.preparation import Preparation

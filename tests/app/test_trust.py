@@ -8,7 +8,7 @@ import yaml
 
 from cnflow.app.topology import imported, run_data
 from cnflow.data import ArrayDataModule
-from cnflow.flow.store import CheckpointError
+from cnflow.flow.plan import CheckpointError
 
 
 def config(folder, content):

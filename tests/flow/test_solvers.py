@@ -18,6 +18,7 @@ from cnflow.flow import (
     load_flow,
     save_flow,
 )
+from cnflow.flow.plan import describe
 
 from .fields import TIGHT, LinearField, WavyField, stir, wild_flow
 
@@ -247,9 +248,7 @@ def test_files_that_are_not_flows(tmp_path):
     torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="not written by cnflow"):
         load_flow(tmp_path / "other.pt")
-    content = torch.load(path, weights_only=True)
-    content["cnflow"]["format"] = 99
-    torch.save(content, tmp_path / "newer.pt")
+    torch.save({"cnflow": describe(flow) | {"format": 99}, "state_dict": {}}, tmp_path / "newer.pt")
     with pytest.raises(CheckpointError, match=r"format 99 .* this version reads format 3"):
         load_flow(tmp_path / "newer.pt")
     with pytest.raises(FileNotFoundError, match=r"no run or checkpoint at .*flow\.ptt"):

@@ -1,27 +1,43 @@
 """A flow file is data: what it names is looked up, never imported, and nothing else is called."""
 
+import json
 import sys
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import cnflow
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
-from cnflow.flow.store import CheckpointError
+from cnflow.flow.plan import CheckpointError
+from cnflow.flow.store import _digest
 from tests.flow.fields import LinearField
 
 
 @pytest.fixture
 def file(tmp_path):
     flow = NarrowingFlow(3, field=MLPField(hidden=8), components=2)
-    return cnflow.save_flow(flow, tmp_path / "flow.pt")
+    return cnflow.save_flow(flow, tmp_path / "flow.safetensors")
+
+
+def parts(file):
+    """Description and tensors of a flow file."""
+    with safe_open(file, "pt") as held:
+        return json.loads(held.metadata()["cnflow"]), {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+
+
+def signed(file, plan, state):
+    """Write them with the right checksum, as whoever means harm would."""
+    plan = plan if isinstance(plan, str) else json.dumps(plan)
+    save_file(state, file, {"cnflow": plan, "sha256": _digest(plan, state)})
+    return file
 
 
 def changed(file, part, spec):
-    held = torch.load(file, weights_only=True)
-    held["cnflow"]["flow"][part] = spec
-    torch.save(held, file)
-    return file
+    plan, state = parts(file)
+    plan["flow"][part] = spec
+    return signed(file, plan, state)
 
 
 @pytest.mark.parametrize("part", ["field", "solver", "evaluation"])
