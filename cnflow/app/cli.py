@@ -7,26 +7,30 @@ import logging
 import re
 import shutil
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from cnflow.app.align import align
 from cnflow.app.animate import animate
+from cnflow.app.folder import ResumeError, changes, checkpoint_to_resume, clear, held, hold
 from cnflow.app.gallery import inspect_network
 from cnflow.app.history import History, Progress
 from cnflow.app.path import GRID, NarrowingPath, narrowing_path
 from cnflow.app.predict import ShardWriter
 from cnflow.app.report import write_report
+from cnflow.app.stops import StopsWhole, told_in_one_line
 from cnflow.app.topology import topology, write_topology
-from cnflow.flow.store import find_checkpoint
+from cnflow.flow.store import find_checkpoint, read_checkpoint
 from cnflow.training import NarrowingModule
+from cnflow.training.checkpoints import CheckpointEvery, WholeCheckpoints
 
 __all__ = ["Run", "RunExistsError", "main"]
 
@@ -45,7 +49,7 @@ class Run:
 
     Args:
         dir: the run directory: config, checkpoints, metrics, summary and figures.
-        resume: go on from its last checkpoint.
+        resume: go on from its last checkpoint; refused if settings or data are not those of the run, unless it is "changed".
         overwrite: delete what it holds and start again.
         checkpoint_every: steps between checkpoints.
         log_every: steps between rows of the metrics.
@@ -55,7 +59,7 @@ class Run:
     """
 
     dir: str = "runs/default"
-    resume: bool = False
+    resume: bool | Literal["changed"] = False
     overwrite: bool = False
     checkpoint_every: int = 250
     log_every: int = 25
@@ -144,27 +148,52 @@ class NarrowingCLI(LightningCLI):
         """Refuse a run directory that is taken, before anything costs time."""
         if self.subcommand == "path" and self.run.overwrite:
             shutil.rmtree(self.folder / "path", ignore_errors=True)
+        if self.subcommand in ("fit", "path") and rank_zero_only.rank == 0:
+            self._lock = hold(self.folder)
         if self.subcommand != "fit":
             return
-        own = self.config["fit"]
-        held = [name for name in ("config.yaml", "checkpoints", "summary.json") if (self.folder / name).exists()]
+        own, there = self.config["fit"], held(self.folder)
         if self.run.resume:
-            own["ckpt_path"] = str(self._last())
+            self._refuse(changes(self.folder, self._settings()) if there else [])
+            last = checkpoint_to_resume(self.folder)
+            own["ckpt_path"] = last and str(last)
+            if last is None:
+                print(f"{self.folder} holds no checkpoint yet: the run starts from its beginning", file=sys.stderr)
         elif self.run.overwrite:
-            for name in (*held, "figures", "topology", "tensorboard", "metrics.csv", "columns.csv"):
-                target = self.folder / name
-                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        elif held and own.get("ckpt_path") is None:
+            clear(self.folder)
+        elif there and own.get("ckpt_path") is None:
             raise RunExistsError(
-                f"{self.folder} already holds a run ({', '.join(held)}). Continue it with --run.resume true, replace it "
+                f"{self.folder} already holds a run ({', '.join(there)}). Continue it with --run.resume true, replace it "
                 "with --run.overwrite true, or choose another directory with --run.dir."
             )
 
-    def _last(self) -> Path:
-        last = self.folder / "checkpoints" / "last.ckpt"
-        if not last.is_file():
-            raise FileNotFoundError(f"nothing to resume: {last} does not exist. Start the run without --run.resume.")
-        return last
+    def _settings(self) -> str:
+        """All settings as YAML, as ``config.yaml`` has them."""
+        return self._parser("fit").dump(self.config["fit"], skip_none=False)
+
+    def _refuse(self, found: list[str]) -> None:
+        """Refuse to go on with other settings or data, unless that was asked for."""
+        if not found:
+            return
+        told = f"{self.folder} was begun otherwise:\n  " + "\n  ".join(found)
+        if self.run.resume != "changed":
+            raise ResumeError(
+                f"{told}\nUse what the run began with, start another one with --run.dir, or go on all the same with "
+                "--run.resume=changed."
+            )
+        warnings.warn(f"{told}\nThe run goes on with what is new, as asked for.", UserWarning, stacklevel=2)
+
+    def before_fit(self) -> None:
+        """Compare the data with those that the run began with."""
+        last = self.config["fit"].get("ckpt_path")
+        if not (self.run.resume and last):
+            return
+        old = read_checkpoint(last)["cnflow"].get("data") or {}
+        new = self.model.fingerprint(self.datamodule)
+        self._refuse([
+            f"data, {name}: {old.get(name)!r:.100} in the run, {new.get(name)!r:.100} now"
+            for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)
+        ])  # fmt: skip
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with this package's callbacks and loggers, unless the config brings its own logger."""
@@ -173,10 +202,10 @@ class NarrowingCLI(LightningCLI):
         callbacks = list(config.get("callbacks") or [])
         if self.subcommand == "fit":
             self.history = History(folder, run.log_every)
-            callbacks += [self.history, Progress(), ModelCheckpoint(
-                dirpath=folder / "checkpoints", filename="last", every_n_train_steps=run.checkpoint_every,
-                enable_version_counter=False, save_on_train_epoch_end=False,
-            )]  # fmt: skip
+            saving = CheckpointEvery(folder / "checkpoints", run.checkpoint_every)
+            callbacks += [self.history, Progress(), saving, StopsWhole(saving)]
+            kwargs["plugins"] = [*(config.get("plugins") or []), WholeCheckpoints()]
+            kwargs["enable_checkpointing"] = False
             if config.get("logger") in (None, True):
                 kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
         else:
@@ -259,5 +288,5 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
 
 
 def console() -> None:
-    """The console command ``cnflow``: the same, with nothing to return, since what is returned becomes the exit status."""
-    main()
+    """The console command ``cnflow``: the same, with nothing to return, and errors of this package in one line."""
+    told_in_one_line(main)

@@ -398,7 +398,15 @@ class NarrowingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to restore the flow alone, and where in the schedule it was."""
-        checkpoint["cnflow"] = describe(self.flow) | {"pruned_at": self.pruned_at}
+        checkpoint["cnflow"] = describe(self.flow) | {
+            "pruned_at": self.pruned_at,
+            "data": self.fingerprint(getattr(self.trainer, "datamodule", None)),
+        }
+
+    @staticmethod
+    def fingerprint(data: Any) -> dict[str, Any]:
+        """What tells the rows of a data module from others, where it knows; plain numbers and strings."""
+        return data.fingerprint() if hasattr(data, "fingerprint") else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the phase; the masks are part of the state."""

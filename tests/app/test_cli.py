@@ -121,8 +121,11 @@ def test_a_run_directory_is_not_overwritten_by_accident(finished):
     assert "--run.resume true" in output and "--run.overwrite true" in output
 
 
-def test_nothing_to_resume(tmp_path):
-    assert "nothing to resume" in call("fit", *SMALL, "--run.dir", tmp_path / "none", "--run.resume=true", expect=1)
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_again(finished, tmp_path):
+    (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
+    output = call("fit", *SMALL, "--run.dir", tmp_path, "--run.resume=true")
+    assert "holds no checkpoint yet: the run starts from its beginning" in output
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 40
 
 
 def test_validate_test_and_predict_read_the_run(finished, tmp_path):

@@ -1,0 +1,130 @@
+"""Runs that are stopped, and what they can be continued with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from cnflow.app.folder import FolderInUseError, ResumeError, changes, checkpoint_to_resume, hold
+from cnflow.app.stops import told_in_one_line
+from cnflow.files import replacing
+from cnflow.flow.plan import CheckpointError
+from cnflow.training.checkpoints import WholeCheckpoints
+from tests.app.test_cli import ROOT, SMALL, call
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
+    file = tmp_path / "deep" / "file.txt"
+    with replacing(file) as part:
+        part.write_text("old")
+    with pytest.raises(OSError, match="No space"), replacing(file) as part:
+        part.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+    assert file.read_text() == "old"
+    assert [each.name for each in file.parent.iterdir()] == ["file.txt"]
+
+
+def test_the_checkpoint_before_the_last_is_kept_and_taken_when_the_last_is_damaged(tmp_path):
+    plugin, last = WholeCheckpoints(), tmp_path / "checkpoints" / "last.ckpt"
+    assert checkpoint_to_resume(tmp_path) is None
+    for step in range(3):
+        plugin.save_checkpoint({"step": step, "weights": torch.full((100,), float(step))}, last)
+    assert checkpoint_to_resume(tmp_path) == last
+    assert plugin.load_checkpoint(last)["step"] == 2
+    content = bytearray(last.read_bytes())
+    content[content.index(torch.full((100,), 2.0).numpy().tobytes()) + 50] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(CheckpointError, match="wrong checksum"):
+        plugin.load_checkpoint(last)
+    with pytest.warns(UserWarning, match=r"goes on from previous\.ckpt"):
+        before = checkpoint_to_resume(tmp_path)
+    assert plugin.load_checkpoint(before)["step"] == 1
+    before.write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint_to_resume(tmp_path)
+
+
+def test_a_run_directory_is_held_by_one_process_and_freed_by_its_death(tmp_path):
+    code = f"from cnflow.app.folder import hold; lock = hold({str(tmp_path)!r}); print('held', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, cwd=ROOT, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(FolderInUseError, match="another process works in"):
+            hold(tmp_path)
+        other.kill()
+    hold(tmp_path).release()
+
+
+def test_settings_that_differ_are_named_old_and_new(tmp_path):
+    old = {"model": {"schedule": {"lr": 0.002}, "components": 4}, "trainer": {"devices": 1}, "run": {"dir": "a"}}
+    new = {"model": {"schedule": {"lr": 0.5}}, "trainer": {"devices": 2}, "run": {"dir": "b"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert changes(tmp_path, yaml.safe_dump(old)) == []
+    assert changes(tmp_path, yaml.safe_dump(new)) == [
+        "model.components: 4 in the run, 'not set' now",
+        "model.schedule.lr: 0.002 in the run, 0.5 now",
+    ]
+    (tmp_path / "config.yaml").write_text("[")
+    with pytest.raises(ResumeError, match="cannot be read"):
+        changes(tmp_path, yaml.safe_dump(new))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "runs/a"), r"No space left on device: runs/a\. Free some space"),
+        (PermissionError(13, "Permission denied", "/runs"), r"Permission denied: /runs\. Choose another folder"),
+    ],
+)
+def test_errors_of_the_file_system_are_one_line(error, told, monkeypatch):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit, match=told):
+        told_in_one_line(fail)
+    monkeypatch.setenv("CNFLOW_TRACEBACK", "1")
+    with pytest.raises(OSError, match=error.strerror):
+        told_in_one_line(fail)
+
+
+def test_errors_of_others_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        told_in_one_line(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(number, tmp_path):
+    steps = [*SMALL, "--trainer.max_steps=4000", "--run.checkpoint_every=3000"]
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "fit", *steps, "--run.dir", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as run:
+        while not (tmp_path / "metrics.csv").exists():  # written at the first validation
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(number)
+        said = run.communicate(timeout=60)[1]
+    assert run.returncode == 128 + number
+    assert f"stopped by {number.name} after step" in said
+    assert "continue with --run.resume=true" in said
+    step = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert f"after step {step};" in said
+    # other settings are refused by name, and nothing is lost
+    refused = call("fit", *steps, "--run.dir", tmp_path, "--run.resume=true", "--model.schedule.lr=0.5", expect=1)
+    assert "ResumeError" in refused
+    assert re.search(r"model\.schedule\.lr: \S+ in the run, 0\.5 now", refused)
+    assert "Traceback" not in refused
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
+
+
+def test_resuming_with_changed_settings_can_be_asked_for(tmp_path):
+    call("fit", *SMALL, "--run.dir", tmp_path, "--trainer.max_steps=10")
+    output = call("fit", *SMALL, "--run.dir", tmp_path, "--trainer.max_steps=20", "--run.resume=changed")
+    assert "trainer.max_steps: 10 in the run, 20 now" in output
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 20
