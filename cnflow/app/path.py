@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from cnflow.app.folder import checkpoint_to_resume
 from cnflow.app.history import History, Progress
 from cnflow.app.report import write_report
+from cnflow.app.stops import StopsWhole
+from cnflow.files import write_text
 from cnflow.flow import NarrowingFlow, load_flow, save_flow
 from cnflow.training import NarrowingModule
+from cnflow.training.checkpoints import CheckpointEvery, WholeCheckpoints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +239,7 @@ def narrowing_path(
             # made from other λ than those before it now
             shutil.rmtree(run, ignore_errors=True)
             run.mkdir()
-            (run / "chain.json").write_text(json.dumps(before))
+            write_text(run / "chain.json", json.dumps(before))
         if not (run / "summary.json").is_file():
             _train(
                 model.variant(value, start), data, run, max_steps if start is None else round(warm * max_steps), figures
@@ -282,18 +285,18 @@ def _chain(run: Path) -> list[float] | None:
 def _train(module: NarrowingModule, data: LightningDataModule, run: Path, steps: int, figures: bool) -> None:
     """One run of the path, from its last checkpoint if it was stopped."""
     history = History(run)
-    keeper = ModelCheckpoint(
-        dirpath=run / "checkpoints", filename="last", every_n_train_steps=250, enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )  # fmt: skip
+    saving = CheckpointEvery(run / "checkpoints", 250)
     trainer = Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, val_check_interval=250, check_val_every_n_epoch=None, default_root_dir=str(run),
-        callbacks=[history, Progress(), keeper, _KeepSelected(run / "selected.ckpt")],
+        callbacks=[
+            history, Progress(), saving, StopsWhole(saving, "go on with the same command"), _KeepSelected(run / "selected.ckpt"),
+        ],
+        plugins=[WholeCheckpoints()], enable_checkpointing=False,
     )  # fmt: skip
-    last = run / "checkpoints" / "last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
-    trainer.save_checkpoint(last)
+    last = checkpoint_to_resume(run)
+    trainer.fit(module, datamodule=data, ckpt_path=last and str(last))
+    trainer.save_checkpoint(saving.path)
     rows = np.asarray(data.split("val"))
     np.save(run / NLL_FILE, -module.flow.eval().log_prob(rows).double().cpu().numpy())
     write_report(run, module, data, history, figures=figures)
@@ -317,8 +320,8 @@ def _write(folder: Path, path: NarrowingPath, settings: dict[str, Any], *, figur
     frame.to_csv(folder / "path.csv", index=False)
     rows = [dataclasses.asdict(point) for point in path.points]
     content = {"settings": settings, "chosen": path.choose().penalty, "points": rows}
-    (folder / "path.json").write_text(json.dumps(content, indent=1))
-    (folder / "path.md").write_text(path.to_markdown() + "\n")
+    write_text(folder / "path.json", json.dumps(content, indent=1))
+    write_text(folder / "path.md", path.to_markdown() + "\n")
     if figure:
         from matplotlib.figure import Figure
 

@@ -28,10 +28,11 @@ class StopsWhole(Callback):
 
     Args:
         checkpoints: the callback that saves.
+        advice: what to do to go on, for the message.
     """
 
-    def __init__(self, checkpoints: CheckpointEvery) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, checkpoints: CheckpointEvery, advice: str = "continue with --run.resume=true") -> None:
+        self.checkpoints, self.advice = checkpoints, advice
         self._before: Any = None
         self._number = signal.SIGTERM
 
@@ -61,7 +62,7 @@ class StopsWhole(Callback):
             self.checkpoints.save(trainer)
         if trainer.is_global_zero:
             print(
-                f"stopped by {self._number.name} after step {trainer.global_step}; continue with --run.resume=true",
+                f"stopped by {self._number.name} after step {trainer.global_step}; {self.advice}",
                 file=sys.stderr,
                 flush=True,
             )
