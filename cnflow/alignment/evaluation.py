@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
+from cnflow.topology.density import rows_of
+
 if TYPE_CHECKING:
     from cnflow.alignment.result import Alignment
 
@@ -41,25 +43,13 @@ class Evaluation:
 
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if a.ndim != 2 or a.shape != b.shape or len(a) < 2:
+    a, b = rows_of(x, name="x"), rows_of(y, name="y")
+    if a.shape != b.shape or len(a) < 2:
         raise ValueError(
             f"expected two arrays of the same shape (n, k), n > 1, row i of one the match of row i of the other; got {a.shape} "
             f"and {b.shape}: carry one side over with transform first"
         )
-    _finite(x=a, y=b)
     return a, b
-
-
-def _finite(**rows: Floats) -> None:
-    """Raise for rows with NaN or infinite values, which are neither near nor far."""
-    for name, values in rows.items():
-        wrong = ~np.isfinite(values).all(1)
-        if wrong.any():
-            raise ValueError(
-                f"{int(wrong.sum())} of {len(wrong)} rows of {name} are not finite, first row {int(wrong.argmax())}; expected "
-                "finite numbers: the map has failed there"
-            )
 
 
 def _ranks(a: Floats, b: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -138,13 +128,12 @@ def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: Ar
     Raises:
         ValueError: for shapes that do not belong together, or values that are not finite.
     """
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    a, b = rows_of(x, name="x"), rows_of(y, name="y")
     known, truth = np.asarray(x_labels).ravel(), np.asarray(y_labels).ravel()
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or len(a) != len(known) or len(b) != len(truth):
+    if a.shape[1] != b.shape[1] or len(a) != len(known) or len(b) != len(truth):
         raise ValueError(
             f"expected rows (n, k) with n labels and (m, k) with m; got {a.shape} with {known.shape}, {b.shape} with {truth.shape}"
         )
-    _finite(x=a, y=b)
     return float(KNeighborsClassifier(min(neighbours, len(a))).fit(a, known).score(b, truth))
 
 
@@ -202,8 +191,7 @@ def cycle_error(alignments: Sequence[Alignment], x: ArrayLike) -> float:
     home, rows = alignments[0].a, x
     for alignment in alignments:
         rows = alignment.transform(rows)
-    began, ended = home.encode(x), home.encode(rows)
-    _finite(x=began, arrived=ended)
+    began, ended = rows_of(home.encode(x)), rows_of(home.encode(rows), name="the rows that arrived")
     spread = ((began - began.mean(0)) ** 2).sum(1).mean()
     if not spread > 0:
         raise ValueError(

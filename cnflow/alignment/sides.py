@@ -155,18 +155,10 @@ def fitted_mixture(x: Floats, seed: int = 0, most: int = max(COMPONENTS)) -> Mix
 
 
 def _checked(x: Any, name: str) -> Floats:
-    array = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-    if array.dtype.kind not in "fiu":
-        raise AlignmentError(f"side {name}: expected numbers; got an array of {array.dtype}")
-    if array.ndim != 2:
-        raise AlignmentError(
-            f"side {name}: expected rows of shape (n, k); got {array.shape}"
-            + (": reshape a single column with x[:, None]" if array.ndim == 1 else "")
-        )
     try:
-        rows = rows_of(array)
+        rows = rows_of(x, name=f"side {name}")
     except DensityError as error:
-        raise AlignmentError(f"side {name}: {error}") from error
+        raise AlignmentError(str(error)) from error
     if len(rows) < LEAST_ROWS:
         raise AlignmentError(f"side {name}: {len(rows)} rows are too few for a density; give {LEAST_ROWS} or more")
     if rows.shape[1] < 2:
@@ -262,7 +254,7 @@ def _from_rows(source: Any, name: str, homology: bool | None, options: dict[str,
 
 def _spread(rows: Floats, name: str) -> None:
     spread = rows.std(0)
-    if not (spread > 1e-12 * max(1.0, np.abs(rows).max())).any():
+    if not (spread > 1e-12 * np.abs(rows).max(0)).any():
         raise AlignmentError(f"side {name}: all {len(rows)} points are equal; there is nothing to align")
 
 
@@ -278,8 +270,8 @@ def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dic
             f"side {name}: the flow has no core, every direction was routed to noise, and noise is not matched: any rotation of it "
             "is as good as another. Train with a larger budget or a lower price (KineticPenalty, ColumnPenalty)"
         )
-    x = x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
     try:
+        x = rows_of(x)
         given = read(flow, x, "core")
     except DensityError as error:
         raise AlignmentError(f"side {name}: {error}") from error

@@ -30,9 +30,8 @@ class SolverDisagreement(UserWarning):
 
 def _rows(split: Any, most: int = MOST_ROWS) -> tuple[Tensor, np.ndarray]:
     """Rows of a split as a tensor, thinned to ``most``, and their numbers."""
-    chosen = np.arange(len(split))
-    if len(split) > most:
-        chosen = np.sort(np.random.default_rng([len(split), most]).choice(len(split), most, replace=False))
+    n = len(split)
+    chosen = np.arange(n) if n <= most else np.sort(np.random.default_rng([n, most]).choice(n, most, replace=False))
     return take_rows(split, chosen), chosen
 
 

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from cnflow.data.columns import Columns, check_rows, find_columns
+from cnflow.data.columns import Columns, find_columns
 from cnflow.data.files import read_array
-from cnflow.data.loader import Batches
 from cnflow.data.planted import Planted, PlantedSample
+from cnflow.data.rows import as_rows, check_rows
 from cnflow.data.structures import STRUCTURES, Structure, StructureSample, structure
 from cnflow.data.support import Support, check_support, dequantize
 
 _MODULES = {
     "ArrayDataModule": "cnflow.data.modules",
+    "Batches": "cnflow.data.loader",
     "DigitsDataModule": "cnflow.data.digits",
     "PlantedDataModule": "cnflow.data.modules",
     "VectorDataModule": "cnflow.data.modules",
@@ -29,6 +30,7 @@ __all__ = [
     "StructureSample",
     "Support",
     "VectorDataModule",
+    "as_rows",
     "check_rows",
     "check_support",
     "dequantize",
@@ -39,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # lightning takes seconds to import, and only the data modules need it
+    # torch and lightning take seconds to import, and only batches and data modules need them
     if name in _MODULES:
         from importlib import import_module
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow.data.permutation import Permutation
+
 __all__ = ["Batches", "Transform"]
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -28,7 +30,7 @@ class Batches:
         seed: of the orders and of the transform.
         transform: (batch, generator) -> batch, such as fresh dequantisation noise.
         drop_last: leave out a last batch that is not full, unless it is the only one.
-        dtype: of the batches.
+        dtype: of the batches; default float64 for rows that float32 would round, and float32 for the rest.
 
     Raises:
         ValueError: for a batch size below 1 or no rows.
@@ -44,33 +46,34 @@ class Batches:
         seed: int = 0,
         transform: Transform | None = None,
         drop_last: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.index = np.arange(len(x)) if index is None else np.asarray(index)
+        self.index = None if index is None else np.asarray(index)
+        self.rows = len(x) if index is None else len(self.index)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        if len(self.index) == 0:
+        if self.rows == 0:
             raise ValueError("there are no rows to make batches of")
         self.x, self.batch_size, self.shuffle, self.seed = x, batch_size, shuffle, seed
-        self.transform, self.dtype = transform, dtype
-        self.drop_last = drop_last and len(self.index) >= batch_size
+        self.transform, self.dtype = transform, dtype or _exact(x.dtype)
+        self.drop_last = drop_last and self.rows >= batch_size
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(len(self.index), self.batch_size)
+        full, rest = divmod(self.rows, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Tensor]:
         """One epoch, or what is left of it after ``load_state_dict``."""
-        order = self.index
-        if self.shuffle:
-            order = order[np.random.default_rng([self.seed, self.epoch]).permutation(len(order))]
+        order = Permutation(self.rows, [self.seed, self.epoch]) if self.shuffle else None
         first, self.start = self.start, 0
         epoch, self.epoch = self.epoch, self.epoch + 1
         for number in range(first, len(self)):
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield self._batch(rows, epoch, number)
+            start = number * self.batch_size
+            places = np.arange(start, min(start + self.batch_size, self.rows))
+            rows = places if order is None else order[places]
+            yield self._batch(rows if self.index is None else self.index[rows], epoch, number)
 
     def _batch(self, rows: np.ndarray, epoch: int, number: int) -> Tensor:
         if isinstance(self.x, Tensor):
@@ -89,3 +92,9 @@ class Batches:
     def at(self, batches_done: int) -> None:
         """Move to where an uninterrupted iteration would be after so many batches in all."""
         self.epoch, self.start = divmod(batches_done, len(self))
+
+
+def _exact(dtype: Any) -> torch.dtype:
+    """float32 where it holds every value of a number type, of torch or numpy, else float64."""
+    floating = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
+    return torch.float64 if dtype.itemsize > (4 if floating else 2) else torch.float32

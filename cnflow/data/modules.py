@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,41 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from cnflow.data.columns import Columns, check_rows, find_columns
-from cnflow.data.files import read_array
+from cnflow.data.columns import Columns, find_columns
+from cnflow.data.files import Contents, is_file_name, pick, read_file, read_labels
 from cnflow.data.loader import Batches, Transform
+from cnflow.data.permutation import Permutation
 from cnflow.data.planted import Planted, PlantedSample
+from cnflow.data.rows import check_rows
 
 __all__ = ["ArrayDataModule", "PlantedDataModule", "VectorDataModule"]
 
 SPLITS = ("train", "val", "test")
 EVALUATION_BATCH = 4096
 
+FINGERPRINT_ROWS = 1000
+"""Rows that tell data apart, spread evenly over all."""
+
 
 class Rows:
-    """Some rows and some columns of an array, read when indexed, so that a memory map stays on disk."""
+    """Some rows and some columns of an array, read when indexed, so that a memory map stays on disk.
 
-    def __init__(self, array: Any, index: np.ndarray, columns: Columns | None = None) -> None:
+    Args:
+        array: shape (n, width).
+        index: numbers of the rows; None for all of them, in order.
+        columns: which; None for all.
+    """
+
+    def __init__(self, array: np.ndarray, index: Permutation | None = None, columns: Columns | None = None) -> None:
         self.array, self.index, self.columns = array, index, columns
-        self.shape = (len(index), array.shape[1] if columns is None else len(columns.kept))
+        count = len(array) if index is None else len(index)
+        self.shape, self.dtype = (count, array.shape[1] if columns is None else len(columns.kept)), array.dtype
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        rows = np.asarray(self.array[self.index[key]])
+        rows = np.asarray(self.array[key if self.index is None else self.index[key]])
         return rows if self.columns is None else self.columns.select(rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -134,14 +147,20 @@ class ArrayDataModule(VectorDataModule):
     Constant and duplicate columns are left out, with a warning. A ``.npy`` file stays on disk, and is read in batches.
 
     Args:
-        path: of a ``.npy``, ``.npz``, ``.csv``, ``.parquet`` or ``.pt`` file.
-        array: rows in memory instead, shape (n, d).
+        path: of a ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.csv.gz``, ``.parquet`` or ``.pt`` file.
+        array: rows in memory instead, shape (n, d): an array, a tensor, a list of lists or a DataFrame.
         columns: names or numbers of the columns to use; default all.
-        labels: path of a file with one label per row, or an array, shape (n,); for colours only.
-        key: name of the array in an ``.npz``.
+        labels: one label per row, for colours only: an array, shape (n,); path of a file with nothing else in it; or a name, of a
+            column of the table, or of another array in the ``.npz`` or ``.pt``. Labels are not taken for data.
+        key: name of the array in an ``.npz``, or of the tensor in a ``.pt``.
+        header: whether the first line of a ``.csv`` or ``.tsv`` is its header; default as found.
         split: fractions of train, val and test; they sum to 1.
         batch_size: rows per training batch.
         seed: of the split and of the order of the batches.
+
+    Attributes:
+        names: names of the columns in use, constant and duplicate ones included; None if they have none.
+        kept: numbers of those columns that the density is about.
 
     Raises:
         ValueError: for neither or both of path and array, bad rows, or fractions that do not sum to 1.
@@ -154,6 +173,7 @@ class ArrayDataModule(VectorDataModule):
         columns: list[str] | list[int] | None = None,
         labels: Any = None,
         key: str | None = None,
+        header: bool | None = None,
         split: Sequence[float] = (0.8, 0.1, 0.1),
         batch_size: int = 512,
         seed: int = 0,
@@ -163,48 +183,75 @@ class ArrayDataModule(VectorDataModule):
             raise ValueError("give either path= or array=, and not both")
         if len(split) != 3 or min(split) < 0 or abs(sum(split) - 1) > 1e-6 or split[0] <= 0:
             raise ValueError(f"split must be three fractions (train, val, test) that sum to 1; got {tuple(split)}")
-        self.path, self.array, self.use, self.key = path, array, columns, key
+        self.path, self.array, self.use, self.key, self.header = path, array, columns, key, header
         self.label_source, self.fractions = labels, tuple(split)
 
     def prepare_rows(self) -> None:
         """Read, check, and split at random by the seed."""
-        name = self.path or "array"
-        rows = read_array(self.path, self.use, self.key) if self.path else self._in_memory()
-        check_rows(rows, name)
-        found = find_columns(rows, name)
+        name = str(self.path or "array")
+        rows, self._names, labels = self._contents(name)
+        check_rows(rows, name, self._names)
+        found = find_columns(rows, name, self._names)
         if len(found.kept) == 0:
             raise ValueError(f"{name}: every one of its {found.width} columns is constant; there is no density to fit")
         self.columns = found
         used = None if len(found.kept) == found.width else found
-        order = np.random.default_rng([self.seed, len(rows)]).permutation(len(rows))
-        edges = np.round(np.cumsum(self.fractions) * len(rows)).astype(int)
-        parts = dict(zip(SPLITS, np.split(order, edges[:-1]), strict=True))
+        order = Permutation(len(rows), [self.seed, len(rows)])
+        edges = [0, *np.round(np.cumsum(self.fractions) * len(rows)).astype(int).tolist()[:2], len(rows)]
+        parts = {part: order.part(*edges[i : i + 2]) for i, part in enumerate(SPLITS)}
         if len(parts["train"]) < 2:
             raise ValueError(f"{name} has {len(rows)} rows, too few to split {self.fractions}")
-        labels = self._every_label = self._read_labels(len(rows))
-        self._rows = Rows(rows, np.arange(len(rows)), used)
+        self._every_label = self._checked_labels(labels, len(rows))
+        self._rows = Rows(rows, None, used)
         self._splits = {part: Rows(rows, index, used) for part, index in parts.items()}
-        if labels is not None:
-            self._labels = {part: labels[index] for part, index in parts.items()}
+        if self._every_label is not None:
+            self._labels = {part: self._every_label[index[:]] for part, index in parts.items()}
 
-    def _in_memory(self) -> np.ndarray:
-        array = np.asarray(self.array)
-        if array.ndim != 2:
-            raise ValueError(f"array must have shape (n, d); got {array.shape}")
-        return array if self.use is None else array[:, [int(c) for c in self.use]]
+    def _contents(self, name: str) -> Contents:
+        inside = self.label_source if isinstance(self.label_source, str) and not is_file_name(self.label_source) else None
+        if self.path:
+            return read_file(self.path, self.use, self.key, inside, self.header)
+        return pick(self.array, self.use, inside, name)
 
-    def _read_labels(self, n: int) -> np.ndarray | None:
-        if self.label_source is None:
-            return None
+    def _checked_labels(self, found: np.ndarray | None, n: int) -> np.ndarray | None:
         source = self.label_source
-        labels = (
-            np.loadtxt(source, dtype=str)
-            if isinstance(source, (str, Path)) and Path(source).suffix == ".txt"
-            else (read_array(source)[:, 0] if isinstance(source, (str, Path)) else np.asarray(source))
-        )
-        if labels.shape != (n,):
-            raise ValueError(f"labels must have one entry per row, shape ({n},); got {labels.shape}")
-        return labels
+        if found is None and source is not None:
+            found = read_labels(source, n) if isinstance(source, (str, Path)) else np.asarray(source)
+        if found is not None and found.shape != (n,):
+            raise ValueError(f"labels must have one entry per row, shape ({n},); got {found.shape}")
+        return found
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the columns in use; None if they have none."""
+        self.setup()
+        return self._names
+
+    @property
+    def kept(self) -> list[int]:
+        """Numbers of the columns in use that the density is about."""
+        self.setup()
+        return self.columns.kept.tolist()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others, as plain strings and numbers.
+
+        Returns:
+            "shape" and "dtype" of the rows, "sha256" of 1000 of them, spread evenly; of a file also "path", "bytes" and "mtime",
+            the time of its last change in seconds since 1970.
+        """
+        self.setup()
+        rows = self._rows.array
+        number = np.unique(np.linspace(0, len(rows) - 1, FINGERPRINT_ROWS).astype(np.int64))
+        own: dict[str, Any] = {
+            "shape": list(rows.shape),
+            "dtype": str(rows.dtype),
+            "sha256": hashlib.sha256(np.ascontiguousarray(rows[number]).tobytes()).hexdigest(),
+        }
+        if self.path is None:
+            return own
+        path = Path(self.path).resolve()
+        return {"path": str(path), "bytes": path.stat().st_size, "mtime": path.stat().st_mtime} | own
 
     def all_rows(self) -> Rows:
         """All rows in the order of the data, shape (n, d)."""

@@ -42,20 +42,25 @@ class Support:
     repeated: float
     equations: tuple[tuple[int, ...], ...]
 
-    def warnings(self) -> tuple[str, ...]:
-        """One line for everything found; empty if the rows may have a density."""
+    def warnings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
+        """One line for everything found; empty if the rows may have a density.
+
+        Args:
+            names: of the columns; default their numbers.
+        """
         lines = []
+        told = lambda columns: _columns([c if names is None else names[c] for c in columns])  # noqa: E731
         if self.constant:
             lines.append(
-                f"{_columns(self.constant)} constant and left out, exactly: the density is on the other columns"
+                f"{told(self.constant)} constant and left out, exactly: the density is on the other columns"
             )
         if self.collinear:
             lines.append(
-                f"{_columns(self.collinear)} linearly dependent on other columns: the density is on the plane of the rows"
+                f"{told(self.collinear)} linearly dependent on other columns: the density is on the plane of the rows"
             )
         if self.whole:
             lines.append(
-                f"{_columns(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
+                f"{told(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
                 "noise of the size of one step (cnflow.data.dequantize(x)) or leave them out"
             )
         if self.repeated >= ATOM:
@@ -66,12 +71,12 @@ class Support:
         if self.atoms:
             column, value, share = max(self.atoms, key=lambda atom: atom[2])
             lines.append(
-                f"{_columns(sorted({atom[0] for atom in self.atoms}))} at one value for many rows (column {column} is "
+                f"{told(sorted({atom[0] for atom in self.atoms}))} at one value for many rows (column {column if names is None else names[column]} is "
                 f"{value:g} in {share:.0%}): such an atom has no density. Model these rows apart, or add noise"
             )
         for columns in self.equations:
             lines.append(
-                f"{_columns(columns)} tied by an exact quadratic equation: all rows lie on a curved surface, where the NLL has no "
+                f"{told(columns)} tied by an exact quadratic equation: all rows lie on a curved surface, where the NLL has no "
                 "lower bound. Leave one of them out"
             )
         return tuple(lines)
@@ -144,7 +149,7 @@ def _equations(y: Floats, names: NDArray[np.int_], rounding: float) -> tuple[tup
     return tuple(dict.fromkeys(sets))
 
 
-def _columns(columns: tuple[int, ...] | list[int]) -> str:
+def _columns(columns: Sequence[int | str]) -> str:
     shown = ", ".join(map(str, columns[:SHOWN])) + (" …" if len(columns) > SHOWN else "")
     return f"column {shown} is" if len(columns) == 1 else f"columns {shown} are"
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_rows, check_rows
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -181,10 +183,7 @@ def check_noise(
     """
     import torch
 
-    like = flow.noise_mean
-    rows = torch.as_tensor(x, dtype=like.dtype, device=like.device)
-    if rows.ndim != 2:
-        raise ValueError(f"x has shape {tuple(rows.shape)}, expected (n, d): pass x.reshape(len(x), -1)")
+    rows = torch.as_tensor(np.array(as_rows(x))).to(flow.noise_mean.device)
     if len(rows) > max_rows:
         chosen = _generator(seed).choice(len(rows), max_rows, replace=False)
         rows = rows[torch.as_tensor(np.sort(chosen), device=rows.device)]
@@ -336,18 +335,10 @@ def _generator(seed: int) -> np.random.Generator:
 
 def _rows(name: str, value: ArrayLike) -> Floats:
     """Check one array of rows, in float64."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim != 2:
-        raise ValueError(f"{name} has shape {array.shape}, expected (n, directions): reshape one column to (n, 1)")
+    array = as_rows(value, name).astype(np.float64, copy=False)
     if len(array) < MIN_ROWS:
         raise ValueError(f"{name} has {len(array)} rows, expected at least {MIN_ROWS}: pass more data")
-    bad = ~np.isfinite(array)
-    if bad.any():
-        raise ValueError(
-            f"{name} has {int(bad.sum())} values that are not finite, the first in row "
-            f"{int(bad.any(1).argmax())}; expected finite numbers: drop those rows, or look for an "
-            "encode that diverges"
-        )
+    check_rows(array, name)
     return array
 
 

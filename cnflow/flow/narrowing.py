@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnflow.data.rows import as_rows, check_rows, thin
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import CoreDensity, core_density, noise_density
 from cnflow.flow.cut import FlowCut, Narrowed
@@ -157,8 +158,7 @@ class NarrowingFlow(nn.Module):
         Raises:
             ValueError: for too few rows, rows that are not finite, or the wrong width.
         """
-        if len(x) > START_ROWS:
-            x = x[np.sort(np.random.default_rng([seed, len(x)]).choice(len(x), START_ROWS, replace=False))]
+        x = thin(x, START_ROWS, [seed, len(x)])
         if self.lift:
             own = self.checked(x, self.data_dim).double()
             self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())
@@ -486,21 +486,19 @@ class NarrowingFlow(nn.Module):
         lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.columns,)
         state = what != "x"
         width = (self.data_dim if lifted else self.columns) if width is None else width
-        rows = torch.as_tensor(x if isinstance(x, Tensor) else np.array(x)).to(self.base.mean.device)
+        given = x if isinstance(x, Tensor) else torch.as_tensor(np.array(as_rows(x, what, width)))
+        if given.is_complex():
+            raise ValueError(f"{what}: expected numbers; got complex numbers ({given.dtype})")
+        rows = given.to(self.base.mean.device)
         # rows of data stay as precise as they came, until the frame has centred them
-        rows = rows.to(self.base.mean) if state or not rows.is_floating_point() else rows
+        rows = rows.to(self.base.mean) if state else rows if rows.is_floating_point() else rows.double()
         if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(
                 f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "
                 "Select the same columns as in training."
             )
-        finite = torch.isfinite(rows.detach()).all(-1).flatten()
-        if not bool(finite.all()):
-            bad = torch.nonzero(~finite).flatten().tolist()
-            raise ValueError(
-                f"{what} has {len(bad)} rows with NaN or infinite values of {len(finite)} (first: {bad[:5]}). "
-                "Drop or impute them first."
-            )
+        if not bool(torch.isfinite(rows.detach()).all()):
+            check_rows(rows.detach().reshape(-1, width).cpu(), what)
         return self.lifted(rows) if lifted else rows
 
 

@@ -16,6 +16,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from cnflow.data.rows import as_rows, check_rows
+from cnflow.flow.frame import Frame
+
 __all__ = ["draw", "score_rows", "state_rows"]
 
 CHUNK = 2048
@@ -136,8 +139,8 @@ def state_rows(density: Any, x: ArrayLike | Tensor, depth: float | None, chunk: 
     rows = _check_rows("x", x)
     if depth is None:
         return rows
-    place = _route(density, depth)[2]
-    rows = torch.as_tensor(rows).to(place) if place is not None else torch.as_tensor(rows)
+    _route(density, depth)
+    rows = torch.as_tensor(rows)
     with torch.no_grad():
         return torch.cat([density.state_at(part, depth) for part in rows.split(chunk)])
 
@@ -157,7 +160,7 @@ def _route(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | N
         if not 0 <= depth <= 1:
             raise ValueError(f"depth is {depth}, expected in [0, 1]: 0 is the data in the frame, 1 is latent")
         what = f"the gradient of {name}.log_prob_at"
-        return lambda z: _gradient(lambda y: density.log_prob_at(y, depth), z, what), what, _place(density)
+        return lambda z: _gradient(lambda y: density.log_prob_at(y, depth), z, what), what, _tensor(density)
     if _sklearn(density, "neighbors", "KernelDensity"):
         return _kernel_score(density), f"the score of {name}", None
     if _sklearn(density, "mixture", "BaseMixture"):
@@ -193,16 +196,24 @@ def _sklearn(density: Any, module: str, name: str) -> bool:
 
 
 def _place(density: Any) -> Tensor | None:
-    """A tensor of the type and on the device that a density computes with, where that can be told."""
+    """A tensor of the type and on the device that a density takes rows in, where that can be told."""
     if isinstance(density, torch.nn.Module):
-        tensors = (*density.parameters(), *density.buffers())
-        return next((tensor.detach() for tensor in tensors if tensor.is_floating_point()), None)
+        # a frame centres rows in float64, so that offsets cost no digits
+        return density.frame.mean if isinstance(getattr(density, "frame", None), Frame) else _tensor(density)
     if isinstance(density, torch.distributions.Distribution):
         try:
             return draw(density, 1)
         except NotImplementedError:
             return None
     return None
+
+
+def _tensor(module: Any) -> Tensor | None:
+    """A tensor of the type and on the device that a module computes with; None for anything else."""
+    if not isinstance(module, torch.nn.Module):
+        return None
+    tensors = (*module.parameters(), *module.buffers())
+    return next((tensor.detach() for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def _gradient(log_prob: Callable[[Tensor], Tensor], x: Rows, what: str) -> Tensor:
@@ -291,14 +302,8 @@ def _detached(x: Rows) -> Rows:
 
 
 def _check_rows(name: str, x: ArrayLike | Tensor) -> Rows:
-    rows = x if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)
+    rows = x if isinstance(x, Tensor) and not x.is_complex() else as_rows(x, name).astype(np.float64, copy=False)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"{name} has shape {tuple(rows.shape)}, expected (n, d): reshape a single column to (n, 1)")
-    finite = torch.isfinite(rows).all() if isinstance(rows, Tensor) else np.isfinite(rows).all()
-    if not bool(finite):
-        bad = np.flatnonzero(~np.isfinite(_array(rows)).all(1))
-        raise ValueError(
-            f"{name} has {len(bad)} rows with NaN or infinite values of {len(rows)} (first: {bad[:5].tolist()}). "
-            "Drop or impute them first"
-        )
+    check_rows(_array(rows), name)
     return rows

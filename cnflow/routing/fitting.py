@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnflow.data.columns import check_rows
+from cnflow.data.rows import as_rows, check_rows, names_of
 from cnflow.data.support import check_support
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.narrowing import NarrowingFlow
@@ -54,7 +54,8 @@ def fit(
     ``flow.width_profile``: first what is free of the core, then what is only shifted by it, last what is scaled as well.
 
     Args:
-        x: rows, shape (n, d): an array, a tensor or a DataFrame of numbers.
+        x: rows, shape (n, d): an array, a tensor, a list of lists or a DataFrame of numbers. Offsets cost no digits: what comes in
+            float64 is centred in it.
         time_budget: seconds after which no further part is begun; default none. A run takes about a minute for 20 columns and
             20 000 rows on one core.
         seed: of everything random.
@@ -86,7 +87,7 @@ def fit(
     rows = _checked(x)
     tell = print if progress is True else (progress or None)
     clock = Clock(math.inf if time_budget is None else float(time_budget), tell)
-    warnings = check_support(rows, seed).warnings()
+    warnings = check_support(rows, seed).warnings(names_of(x))
     if len(rows) <= rows.shape[1]:
         warnings += (
             f"{len(rows)} rows in {rows.shape[1]} columns: the covariance is mostly an assumption (cross-validated eigenvalues)",
@@ -137,16 +138,11 @@ def _threads(count: int) -> Iterator[None]:
 
 def _checked(x: Any) -> np.ndarray:
     """Rows as an array of their own floating dtype."""
-    rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-    if rows.ndim != 2 or rows.dtype.kind not in "fiub":
-        raise ValueError(
-            f"x must be rows of numbers, shape (n, d); got shape {rows.shape} of type {rows.dtype}. "
-            "Select the numeric columns first."
-        )
+    rows = as_rows(x)
     if len(rows) < LEAST_ROWS or rows.shape[1] < 1:
         raise ValueError(f"a fit needs at least {LEAST_ROWS} rows and 1 column; got shape {rows.shape}")
     rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    check_rows(rows, "x")
+    check_rows(rows, "x", names_of(x))
     return rows
 
 

@@ -39,6 +39,8 @@ Ints = NDArray[np.int64]
 
 EVIDENCE = ("rows", "band", "none")
 
+LEAST_ROWS = 20
+
 MASSES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """The masses at which level sets are described unless others are asked for."""
 
@@ -352,7 +354,7 @@ def level_sets(
         alone.
 
     Raises:
-        DensityError: if the source or the rows cannot be read.
+        DensityError: if the source or the rows cannot be read, or for fewer than 20 rows.
         ValueError: for masses outside (0, 1), or log-densities that cannot be ordered.
 
     Example:
@@ -367,6 +369,8 @@ def level_sets(
         raise ValueError(f"masses must be in (0, 1), such as 0.9 for the set that holds 90 %; got {wrong}")
     given = read(source, x, space, n, seed)
     density, rows = given.density, given.rows
+    if len(rows) < LEAST_ROWS:
+        raise DensityError(f"level sets need at least {LEAST_ROWS} rows; got {len(rows)} rows of {rows.shape[1]} columns")
     log_prob = density.log_prob(rows)
     axis = _axis(given, log_prob, seed)
     kind = evidence or ("band" if len(ensemble) else "rows" if refits else "none")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_rows, check_rows, names_of
+
 __all__ = ["Density", "DensityError", "FunctionDensity", "NoGradientError", "Tabulated", "TorchDensity", "rows_of"]
 
 Floats = NDArray[np.float64]
@@ -68,24 +70,24 @@ class Density(ABC):
         return f"{type(self).__name__}({self.dim}-D)"
 
 
-def rows_of(x: ArrayLike, dim: int | None = None) -> Floats:
-    """Read rows in float64; a single column may be given as a vector.
+def rows_of(x: ArrayLike, dim: int | None = None, name: str = "x") -> Floats:
+    """Read rows in float64; see :func:`cnflow.data.as_rows` for what can be read.
+
+    Args:
+        x: rows, shape (n, k), n at least 1.
+        dim: k, if it is known.
+        name: for messages.
 
     Raises:
-        DensityError: for another shape, no rows, or rows that are not finite.
+        DensityError: for another shape, no rows, or rows that are not finite real numbers.
     """
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    rows = np.ascontiguousarray(x, dtype=np.float64)
-    if rows.ndim == 1 and dim in (None, 1):
-        rows = rows[:, None]
-    if rows.ndim != 2 or len(rows) == 0 or (dim is not None and rows.shape[1] != dim):
-        raise DensityError(f"expected rows of shape (n, {dim or 'k'}) with n > 0; got {rows.shape}")
-    if not np.isfinite(rows).all():
-        bad = np.flatnonzero(~np.isfinite(rows).all(1))
-        raise DensityError(
-            f"{len(bad)} of {len(rows)} rows are not finite, the first is row {bad[0]}: remove or impute them"
-        )
+    try:
+        rows = np.ascontiguousarray(as_rows(x, name, dim), dtype=np.float64)
+        check_rows(rows, name, names_of(x))
+    except ValueError as error:
+        raise DensityError(str(error)) from error
+    if rows.size == 0:
+        raise DensityError(f"{name}: expected rows of shape (n, {dim or 'k'}) with n > 0; got {rows.shape}")
     return rows
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_rows
 from cnflow.topology.density import Density, DensityError, FunctionDensity, Tabulated, TorchDensity, rows_of
 from cnflow.topology.mixture import MixtureDensity
 
@@ -107,7 +108,8 @@ def read(source: Any, x: ArrayLike | None, space: str = "core", n: int = 20_000,
     if _is_array(source):
         if x is None:
             raise DensityError("log-densities alone have no places: give the rows x that they belong to")
-        table = Tabulated(rows_of(x), np.asarray(source, dtype=np.float64).ravel())
+        values = source if hasattr(source, "reshape") else np.asarray(source)
+        table = Tabulated(rows_of(x), as_rows(values.reshape(-1, 1), "log-densities")[:, 0])
         return Source(table, table.x, None, "given")
     rows = None if x is None else rows_of(x)
     density = as_density(source, None if rows is None else rows.shape[1])

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from cnflow.data.rows import thin
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
 from cnflow.flow.plan import describe, remake, reshape
 from cnflow.flow.selection import Selection
@@ -166,10 +167,7 @@ class NarrowingModule(LightningModule):
     def _route(self, rows: Any) -> None:
         from cnflow.routing import ROWS, fit
 
-        chosen = np.arange(len(rows))
-        if len(rows) > ROWS:
-            chosen = np.sort(np.random.default_rng([self.seed, len(rows)]).choice(len(rows), ROWS, replace=False))
-        x = rows[torch.as_tensor(chosen)] if isinstance(rows, Tensor) else np.asarray(rows[chosen])
+        x = thin(rows, ROWS, [self.seed, len(rows)])
         began = time.monotonic()
         self._adopt(fit(x, seed=self.seed, progress=lambda line: print(line, file=sys.stderr, flush=True)))
         self.seconds = time.monotonic() - began
@@ -272,7 +270,7 @@ class NarrowingModule(LightningModule):
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Jittered, lifted rows and a probe with entries ±1, shapes (b, D): functions of the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(x) * 2 - 1
+        probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(self.flow.base.mean) * 2 - 1
         if self.jitter:
             x = x + self.jitter * self.flow.frame.scale * torch.randn(x.shape, generator=generator).to(x)
         if self.flow.lift:
@@ -309,7 +307,7 @@ class NarrowingModule(LightningModule):
 
     def _prune(self, step: int) -> None:
         rows = self.trainer.datamodule.split("train")
-        x = torch.as_tensor(rows[: min(len(rows), PRUNING_ROWS)]).to(self.flow.base.mean)
+        x = torch.as_tensor(rows[: min(len(rows), PRUNING_ROWS)]).to(self.flow.base.mean.device)
         with torch.no_grad():
             way = self.flow.transport(self.flow.checked(x), probe=self.draw(x)[1], costs=True)
         keep = self.flow.base.core.clone()
@@ -328,7 +326,8 @@ class NarrowingModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Objective plus penalties of one batch, shape (b, d)."""
-        x, probe = self.draw(batch.to(self.flow.base.mean))
+        # the frame centres rows in float64: until then they stay as precise as they came
+        x, probe = self.draw(batch.to(self.flow.base.mean.device))
         way = self.flow.transport(x, probe=probe, costs=True)
         ramp = self.schedule.ramp(self.global_step, self.total_steps)
         progress = self.schedule.progress(self.global_step, self.total_steps)

@@ -202,11 +202,11 @@ def test_what_cannot_be_aligned_says_why():
     for bad, message in [
         (blob, "side A: 1 structure in 2 directions, and no loop; at least two are needed"),
         (good[:, :1], "side A: one direction has an order"),
-        (good[:, 0], r"side A: expected rows of shape \(n, k\); got \(300,\): reshape"),
+        (good[:, 0], r"side A: expected rows of shape \(n, d\); got \(300,\)\. Reshape"),
         (np.ones((300, 2)), "side A: all 300 points are equal"),
         (
             np.where(np.arange(600).reshape(300, 2) == 5, np.nan, good),
-            "side A: 1 of 300 rows are not finite, the first is row 2",
+            r"side A: 1 of 300 rows have NaN or infinite values \(first rows: \[2\]; row 2 has nan in column 1\)",
         ),
         (good[:20], "side A: 20 rows are too few"),
         (good.astype(str), "side A: expected numbers"),

@@ -46,7 +46,7 @@ def test_every_format_comes_back_and_trains(rows, tmp_path, suffix):
     assert [len(data.split(s)) for s in ("train", "val", "test")] == [46, 5, 6]
     assert torch.cat(list(data.predict_dataloader())).numpy() == pytest.approx(rows, abs=1e-6)
     batch = next(iter(data.train_dataloader()))
-    assert batch.shape == (8, 4) and batch.dtype == torch.float32
+    assert batch.shape == (8, 4) and batch.dtype == torch.float64
 
 
 def test_names_of_columns_and_a_csv_without_a_header(rows, tmp_path):
@@ -60,10 +60,14 @@ def test_names_of_columns_and_a_csv_without_a_header(rows, tmp_path):
         read_array(tmp_path / "bare.csv", [9])
 
 
-@pytest.mark.parametrize("kind", ["int64", "uint8", "float16", "float32", "float64"])
-def test_every_number_type_trains(rows, kind):
-    data = ArrayDataModule(array=(10 * np.abs(rows)).astype(kind), batch_size=16)
-    assert next(iter(data.train_dataloader())).dtype == torch.float32
+@pytest.mark.parametrize("kind", ["bool", "int16", "int32", "int64", "uint8", "uint32", "float16", "float32", "float64"])
+def test_batches_round_no_number_type(rows, kind):
+    array = (10 * np.abs(rows)).astype(kind) if kind != "bool" else rows > 0
+    if array.dtype.kind in "iu":
+        array[3, 2] = np.iinfo(kind).max if kind != "int64" else 2**53 - 1
+    batches = ArrayDataModule(array=array, batch_size=16).predict_dataloader()
+    assert batches.dtype == (torch.float64 if kind in ("int32", "int64", "uint32", "float64") else torch.float32)
+    np.testing.assert_array_equal(torch.cat(list(batches)).numpy(), array)
 
 
 def test_files_that_cannot_be_used(rows, tmp_path):
@@ -82,7 +86,7 @@ def test_files_that_cannot_be_used(rows, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file at"):
         read_array(tmp_path / "none.npy")
     np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match=r"expected an array of shape \(n, d\); got shape \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"expected rows of shape \(n, d\); got \(2, 3, 4\)"):
         read_array(tmp_path / "cube.npy")
     np.savez(tmp_path / "two.npz", first=rows, second=rows)
     with pytest.raises(ValueError, match=r"holds 2 arrays \(first, second\): name one with key="):
@@ -94,7 +98,7 @@ def test_files_that_cannot_be_used(rows, tmp_path):
 
 def test_bad_rows_are_counted_and_named(rows):
     rows[3, 1], rows[9, 0], rows[9, 2] = np.nan, np.inf, np.nan
-    with pytest.raises(ValueError, match=r"array: 2 of 57 rows have NaN or infinite values \(first rows: \[3, 9\]\)"):
+    with pytest.raises(ValueError, match=r"array: 2 of 57 rows have .* \(first rows: \[3, 9\]; row 3 has nan in column 1\)"):
         ArrayDataModule(array=rows).setup()
     check_rows(np.delete(rows, [3, 9], axis=0))
 

@@ -552,8 +552,8 @@ class Flat:
         ),
         (lambda: spectrum(Flat(), ROWS), ValueError, "Flat.log_prob does not exist.*does not depend on x"),
         (lambda: spectrum(lambda x: x / 0.0 * 0, ROWS), ValueError, r"not finite at 50 of 50 rows \(first: \[0, 1"),
-        (lambda: spectrum(NORMAL, ROWS[:, 0]), ValueError, r"x has shape \(50,\), expected \(n, d\)"),
-        (lambda: spectrum(NORMAL, ROWS * [1, np.nan]), ValueError, "x has 50 rows with NaN or infinite values of 50"),
+        (lambda: spectrum(NORMAL, ROWS[:, 0]), ValueError, r"x: expected rows of shape \(n, d\); got \(50,\)"),
+        (lambda: spectrum(NORMAL, ROWS * [1, np.nan]), ValueError, "x: 50 of 50 rows have NaN or infinite values"),
         (lambda: spectrum(NORMAL, ROWS[:3]), ValueError, "x has 3 rows in 2 directions, expected at least 4"),
         (
             lambda: spectrum(NORMAL, ROWS[:, [0, 0]] * [1, 3] + 5),

@@ -179,7 +179,7 @@ def test_check_noise_standardises_what_the_flow_encodes() -> None:
     assert check.n_rows == 300 and check.noise.dtype == np.float64
     np.testing.assert_allclose(check.mean, 0, atol=0.25)
     np.testing.assert_allclose(check.std, 1, atol=0.15)
-    with pytest.raises(ValueError, match=r"x has shape \(600,\), expected \(n, d\)"):
+    with pytest.raises(ValueError, match=r"x: expected rows of shape \(n, d\); got \(600,\)"):
         check_noise(flow, x[:, 0])
 
 
@@ -206,11 +206,11 @@ def test_summary_forms(independent: NoiseCheck) -> None:
         (
             np.full((50, 1), np.nan),
             np.zeros((50, 1)),
-            "core has 50 values that are not finite, the first in row 0",
+            "core: 50 of 50 rows have NaN or infinite values",
         ),
-        (np.zeros((50, 1)), np.full((50, 1), np.inf), "noise has 50 values that are not finite"),
+        (np.zeros((50, 1)), np.full((50, 1), np.inf), "noise: 50 of 50 rows have NaN or infinite values"),
         (np.zeros((50, 1)), np.zeros((60, 1)), "core has 50 rows and noise 60; expected the same"),
-        (np.zeros(50), np.zeros((50, 1)), r"core has shape \(50,\), expected \(n, directions\)"),
+        (np.zeros(50), np.zeros((50, 1)), r"core: expected rows of shape \(n, d\); got \(50,\)"),
         (np.zeros((10, 1)), np.zeros((10, 1)), "core has 10 rows, expected at least 40"),
     ],
 )

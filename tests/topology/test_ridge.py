@@ -264,7 +264,7 @@ def test_messages() -> None:
             ridge_loops(x, **arguments)
     with pytest.raises(DensityError, match=r"at least 2 dimensions; got points of shape \(100, 1\)"):
         ridge_loops(x[:, :1])
-    with pytest.raises(DensityError, match="1 of 100 rows are not finite, the first is row 4"):
+    with pytest.raises(DensityError, match=r"1 of 100 rows have NaN or infinite values \(first rows: \[4\]"):
         ridge_loops(np.where(np.arange(100)[:, None] == 4, np.nan, x))
     with pytest.raises(NoLoopError, match="most rows are repeated"):
         ridge_loops(np.repeat(x[:2], 50, axis=0))
