@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import re
 import shutil
@@ -28,6 +29,7 @@ from cnflow.app.predict import ShardWriter
 from cnflow.app.report import write_report
 from cnflow.app.stops import StopsWhole, told_in_one_line
 from cnflow.app.topology import topology, write_topology
+from cnflow.flow.inputs import Inputs
 from cnflow.flow.store import find_checkpoint, read_checkpoint
 from cnflow.training import NarrowingModule
 from cnflow.training.checkpoints import CheckpointEvery, WholeCheckpoints
@@ -192,8 +194,13 @@ class NarrowingCLI(LightningCLI):
         new = self.model.fingerprint(self.datamodule)
         self._refuse([
             f"data, {name}: {old.get(name)!r:.100} in the run, {new.get(name)!r:.100} now"
-            for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)
+            for name in sorted((old.keys() | new.keys()) - {"path", "mtime"}) if old.get(name) != new.get(name)
         ])  # fmt: skip
+        if old.get("mtime") != new.get("mtime"):
+            warnings.warn(
+                f"{new.get('path')} was written again since the run began; its size and 1 000 of its rows are the same, so the run "
+                "goes on.", UserWarning, stacklevel=2,
+            )  # fmt: skip
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with this package's callbacks and loggers, unless the config brings its own logger."""
@@ -212,7 +219,8 @@ class NarrowingCLI(LightningCLI):
             kwargs["logger"] = False
             kwargs["enable_progress_bar"] = self.subcommand != "path"
         if self.subcommand == "predict":
-            callbacks.append(ShardWriter(run.predictions or folder / "predictions"))
+            self.shards = ShardWriter(run.predictions or folder / "predictions")
+            callbacks.append(self.shards)
         kwargs["callbacks"] = callbacks
         kwargs["default_root_dir"] = str(folder)
         return super().instantiate_trainer(**kwargs)
@@ -225,7 +233,17 @@ class NarrowingCLI(LightningCLI):
         if subcommand not in ("fit", "path"):
             # checkpoints hold histories, which weights_only loading admits: plain numbers and strings
             options["ckpt_path"] = options.get("ckpt_path") or str(find_checkpoint(self.folder))
+            self._read_as_trained(Path(options["ckpt_path"]))
         super()._run_subcommand(subcommand)
+
+    def _read_as_trained(self, checkpoint: Path) -> None:
+        """Have the data module read the columns that the flow was trained on, and predict go on where it was stopped."""
+        data, told = self.datamodule, read_checkpoint(checkpoint)["cnflow"]["flow"].get("inputs")
+        if told and hasattr(data, "inputs"):
+            data.inputs = Inputs.from_dict(told)
+        if self.subcommand == "predict" and hasattr(data, "predicted"):
+            content = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+            data.predicted = self.shards.resume({"flow": content, "data": self.model.fingerprint(data)})
 
     def after_fit(self) -> None:
         """Summary and figures."""

@@ -14,6 +14,9 @@ from cnflow.flow import Narrowed
 
 __all__ = ["ShardWriter", "read_shards"]
 
+PROGRESS = "progress.json"
+"""File that says how far a prediction is, until it is finished."""
+
 
 class ShardWriter(Callback):
     """Writes ``part-00000.npz``, … with arrays core, noise, log_prob, core_log_prob, and ``index.json``.
@@ -25,7 +28,7 @@ class ShardWriter(Callback):
         rows: rows per shard.
 
     Raises:
-        FileExistsError: if the folder already holds shards.
+        FileExistsError: if the folder already holds predictions.
     """
 
     def __init__(self, folder: str | Path, rows: int = 65_536) -> None:
@@ -33,10 +36,35 @@ class ShardWriter(Callback):
         self._waiting: list[dict[str, np.ndarray]] = []
         self._count = 0
         self._parts: list[dict[str, Any]] = []
+        self._key: dict[str, Any] = {}
+
+    def resume(self, key: dict[str, Any]) -> int:
+        """Rows of a prediction that was stopped, which need not be predicted again.
+
+        Args:
+            key: what tells this prediction from others: the flow and the data, as plain numbers and strings.
+
+        Raises:
+            FileExistsError: if the folder holds a prediction by another flow, or of other data.
+        """
+        self._key, file = key, self.folder / PROGRESS
+        if file.is_file():
+            try:
+                told = json.loads(file.read_text())
+                same, self._parts = told["key"] == json.loads(json.dumps(key)), list(told["parts"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                same = False
+            if not same:
+                self._parts = []
+                raise FileExistsError(
+                    f"{self.folder} holds a part of a prediction by another flow or of other data. Remove it, or choose another "
+                    "folder with --run.predictions DIR."
+                )
+        return sum(part["rows"] for part in self._parts)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the folder."""
-        if self.folder.is_dir() and any(self.folder.glob("part-*.npz")):
+        if not self._parts and self.folder.is_dir() and any(self.folder.glob("part-*.npz")):
             raise FileExistsError(
                 f"{self.folder} already holds predictions. Remove it, or choose another with --run.predictions DIR."
             )
@@ -59,6 +87,7 @@ class ShardWriter(Callback):
             self._flush()
         total = sum(part["rows"] for part in self._parts)
         index = {"rows": total, "unit": "nats", "parts": self._parts}
+        (self.folder / PROGRESS).unlink(missing_ok=True)
         write_text(self.folder / "index.json", json.dumps(index, indent=2))
         trainer.print(f"{total:,} rows in {len(self._parts)} shards: {self.folder}")
 
@@ -70,6 +99,7 @@ class ShardWriter(Callback):
         start = sum(part["rows"] for part in self._parts)
         self._parts.append({"file": file.name, "start": start, "rows": self._count})
         self._waiting, self._count = [], 0
+        write_text(self.folder / PROGRESS, json.dumps({"key": self._key, "parts": self._parts}, indent=2))
 
 
 def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:

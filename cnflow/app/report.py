@@ -57,7 +57,7 @@ def _nll(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
 def _budget(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
     """Transport budget on at most 4096 rows: kinetic energy and squared Jacobian norm, in squared frame units."""
     rows = flow.checked(x[:4096])
-    probe = torch.randint(0, 2, rows.shape, generator=torch.Generator().manual_seed(0)).to(rows) * 2 - 1
+    probe = torch.randint(0, 2, rows.shape, generator=torch.Generator().manual_seed(0)).to(flow.base.mean) * 2 - 1
     way = flow.transport(rows, probe=probe, costs=True)
     return {"kinetic": float(way.kinetic.mean()), "jacobian": float(way.jacobian.mean())}
 

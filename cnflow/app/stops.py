@@ -87,9 +87,8 @@ def told_in_one_line(run: Callable[[], Any]) -> None:
     except Exception as error:
         own = str(Path(__file__).resolve().parent.parent) + os.sep
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        meant = isinstance(error, OSError) or (
-            raised_in.startswith(own) and not isinstance(error, AssertionError | KeyError)
-        )
+        known = isinstance(error, ValueError) or type(error).__module__.startswith(f"{__name__.split('.')[0]}.")
+        meant = isinstance(error, OSError) or (known and raised_in.startswith(own))
         if not meant or os.environ.get(TRACEBACK):
             raise
         raise SystemExit(f"cnflow: {_sentence(error)}\n(set {TRACEBACK}=1 for the traceback)") from None

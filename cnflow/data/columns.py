@@ -14,6 +14,7 @@ from cnflow.data.rows import CHUNK
 
 __all__ = ["Columns", "find_columns"]
 
+
 @dataclass(frozen=True, repr=False)
 class Columns:
     """Which columns of the data the density is about.

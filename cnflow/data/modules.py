@@ -67,6 +67,9 @@ class VectorDataModule(LightningDataModule):
 
     columns: Columns | None = None
 
+    predicted = 0
+    """Rows at the start of the data that ``predict_dataloader`` leaves out, a multiple of a batch: they are predicted already."""
+
     def __init__(self, batch_size: int = 512, seed: int = 0) -> None:
         super().__init__()
         if batch_size < 1:
@@ -129,7 +132,9 @@ class VectorDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> Batches:
         """All rows, in the order of the data."""
-        return Batches(self.all_rows(), EVALUATION_BATCH)
+        batches = Batches(self.all_rows(), EVALUATION_BATCH)
+        batches.at(self.predicted // EVALUATION_BATCH)
+        return batches
 
     def all_rows(self) -> Any:
         """All rows in the order of the data, shape (n, d)."""
@@ -161,6 +166,8 @@ class ArrayDataModule(VectorDataModule):
     Attributes:
         names: names of the columns in use, constant and duplicate ones included; None if they have none.
         kept: numbers of those columns that the density is about.
+        inputs: the columns that a trained flow reads, :class:`cnflow.flow.inputs.Inputs`; set it before ``setup`` to have the same
+            columns in other data, found by name. None: constant and duplicate columns are looked for.
 
     Raises:
         ValueError: for neither or both of path and array, bad rows, or fractions that do not sum to 1.
@@ -185,13 +192,13 @@ class ArrayDataModule(VectorDataModule):
             raise ValueError(f"split must be three fractions (train, val, test) that sum to 1; got {tuple(split)}")
         self.path, self.array, self.use, self.key, self.header = path, array, columns, key, header
         self.label_source, self.fractions = labels, tuple(split)
+        self.inputs: Any = None
 
     def prepare_rows(self) -> None:
         """Read, check, and split at random by the seed."""
         name = str(self.path or "array")
         rows, self._names, labels = self._contents(name)
-        check_rows(rows, name, self._names)
-        found = find_columns(rows, name, self._names)
+        found = self._found(rows, name)
         if len(found.kept) == 0:
             raise ValueError(f"{name}: every one of its {found.width} columns is constant; there is no density to fit")
         self.columns = found
@@ -199,7 +206,7 @@ class ArrayDataModule(VectorDataModule):
         order = Permutation(len(rows), [self.seed, len(rows)])
         edges = [0, *np.round(np.cumsum(self.fractions) * len(rows)).astype(int).tolist()[:2], len(rows)]
         parts = {part: order.part(*edges[i : i + 2]) for i, part in enumerate(SPLITS)}
-        if len(parts["train"]) < 2:
+        if len(parts["train"]) < 2 and self.inputs is None:
             raise ValueError(f"{name} has {len(rows)} rows, too few to split {self.fractions}")
         self._every_label = self._checked_labels(labels, len(rows))
         self._rows = Rows(rows, None, used)
@@ -207,8 +214,20 @@ class ArrayDataModule(VectorDataModule):
         if self._every_label is not None:
             self._labels = {part: self._every_label[index[:]] for part, index in parts.items()}
 
+    def _found(self, rows: np.ndarray, name: str) -> Columns:
+        """The columns that a flow reads, or those that have a density."""
+        if self.inputs is None:
+            check_rows(rows, name, self._names)
+            return find_columns(rows, name, self._names)
+        kept = np.asarray(self.inputs.places(self._names, rows.shape[1], name))
+        found = Columns(rows.shape[1], kept, {}, {})
+        check_rows(Rows(rows, None, found), name, self._names and [self._names[number] for number in kept])
+        return found
+
     def _contents(self, name: str) -> Contents:
-        inside = self.label_source if isinstance(self.label_source, str) and not is_file_name(self.label_source) else None
+        inside = (
+            self.label_source if isinstance(self.label_source, str) and not is_file_name(self.label_source) else None
+        )
         if self.path:
             return read_file(self.path, self.use, self.key, inside, self.header)
         return pick(self.array, self.use, inside, name)

@@ -51,9 +51,7 @@ class Support:
         lines = []
         told = lambda columns: _columns([c if names is None else names[c] for c in columns])  # noqa: E731
         if self.constant:
-            lines.append(
-                f"{told(self.constant)} constant and left out, exactly: the density is on the other columns"
-            )
+            lines.append(f"{told(self.constant)} constant and left out, exactly: the density is on the other columns")
         if self.collinear:
             lines.append(
                 f"{told(self.collinear)} linearly dependent on other columns: the density is on the plane of the rows"

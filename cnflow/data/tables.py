@@ -105,7 +105,10 @@ def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
 
 
 def _is_number(cell: str, decimal: str) -> bool:
-    return re.fullmatch(rf"[+-]?(\d+{re.escape(decimal)}?\d*|{re.escape(decimal)}\d+)([eE][+-]?\d+)?", cell.strip()) is not None
+    return (
+        re.fullmatch(rf"[+-]?(\d+{re.escape(decimal)}?\d*|{re.escape(decimal)}\d+)([eE][+-]?\d+)?", cell.strip())
+        is not None
+    )
 
 
 def _is_index(column: Any) -> bool:

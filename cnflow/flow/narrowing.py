@@ -17,6 +17,7 @@ from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import VelocityField
 from cnflow.flow.frame import Frame
+from cnflow.flow.inputs import Inputs
 from cnflow.flow.lift import LiftBound
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.ode import Adaptive, FixedGrid, Solver
@@ -69,6 +70,7 @@ class NarrowingFlow(nn.Module):
     Attributes:
         dim: number of directions D of the latent space, lifted ones included; less than the columns where those are collinear.
         columns: number of columns of the rows that the frame reads, lifted ones included.
+        inputs: which columns of the data the flow reads; None if nobody said. DataFrames are read by it.
         selection: how the size of the core was chosen; None if it was not chosen by :func:`cnflow.fit`.
         lift_std: standard deviation of the lifted noise, in data units: the root mean variance of the columns.
         stages: the stages, in order of depth.
@@ -120,6 +122,7 @@ class NarrowingFlow(nn.Module):
         dim = self.dim = self.columns if profile is None else profile[0]
         self.register_buffer("lift_std", torch.ones(()), persistent=lift > 0)
         self.selection: Selection | None = None
+        self.inputs: Inputs | None = None
         self.divergence = divergence or Divergence()
         self.solver = solver or FixedGrid()
         self.evaluation = evaluation or Adaptive()
@@ -483,6 +486,8 @@ class NarrowingFlow(nn.Module):
         Raises:
             ValueError: for another width, or rows that are not finite; ``what`` is its name in the message.
         """
+        if width is None and self.inputs is not None:
+            x = self.inputs.select(x, what)
         lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.columns,)
         state = what != "x"
         width = (self.data_dim if lifted else self.columns) if width is None else width

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import EmbeddedField, VelocityField
+from cnflow.flow.inputs import Inputs
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import Solver
 from cnflow.flow.stage import Stage, Stages
@@ -131,6 +132,10 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor, classes: Se
         core: mask of the core, shape (D,).
         classes: see :func:`load_flow`.
     """
+    if plan.get("inputs"):
+        flow.inputs = Inputs.from_dict(plan["inputs"])
+        if len(flow.inputs.kept) != flow.data_dim:
+            raise ValueError(f"the flow reads {flow.data_dim} columns, but {len(flow.inputs.kept)} are named")
     reshape_stages(flow, plan["stages"])
     flow.base.core.copy_(core)
     if plan.get("tilted"):
@@ -163,6 +168,7 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
         "flow": {
             "dim": flow.data_dim,
             "lift": flow.lift,
+            "inputs": flow.inputs and flow.inputs.to_dict(),
             "components": flow.base.components,
             "tilted": flow.base.tilt is not None,
             "field": _spec(_innermost(flow.stages[0].field)),

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnflow.data.rows import as_rows, check_rows, names_of
 from cnflow.data.support import check_support
 from cnflow.flow.autoregressive import AutoregressiveMixture
+from cnflow.flow.inputs import Inputs
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.radial import RadialField
 from cnflow.flow.routing import RoutingField
@@ -122,7 +123,10 @@ def fit(
             model, selection, whole = _by_likelihood(u, v, seed, clock, core_dim)
         selection = replace(selection, warnings=(*warnings, *selection.warnings))
         own = None if objective == "critics" else model.core
-        return _finish(model, own, whole, selection, white, turn, u, v, rows, seed, clock)
+        flow = _finish(model, own, whole, selection, white, turn, u, v, rows, seed, clock)
+    names, width = names_of(x), rows.shape[1]
+    flow.inputs = Inputs(width, tuple(range(width)), names and tuple(names))
+    return flow
 
 
 @contextmanager

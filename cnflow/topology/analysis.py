@@ -370,7 +370,9 @@ def level_sets(
     given = read(source, x, space, n, seed)
     density, rows = given.density, given.rows
     if len(rows) < LEAST_ROWS:
-        raise DensityError(f"level sets need at least {LEAST_ROWS} rows; got {len(rows)} rows of {rows.shape[1]} columns")
+        raise DensityError(
+            f"level sets need at least {LEAST_ROWS} rows; got {len(rows)} rows of {rows.shape[1]} columns"
+        )
     log_prob = density.log_prob(rows)
     axis = _axis(given, log_prob, seed)
     kind = evidence or ("band" if len(ensemble) else "rows" if refits else "none")

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from cnflow.data.rows import thin
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
+from cnflow.flow.inputs import Inputs
 from cnflow.flow.plan import describe, remake, reshape
 from cnflow.flow.selection import Selection
 from cnflow.flow.store import load_flow
@@ -143,7 +143,13 @@ class NarrowingModule(LightningModule):
         data = self.trainer.datamodule
         if data is None:
             raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
-        fresh = stage == "fit" and self.trainer.ckpt_path is None
+        self._make_flow(data, fresh=stage == "fit" and self.trainer.ckpt_path is None)
+        found = getattr(data, "columns", None)
+        if found is not None and getattr(data, "inputs", None) is None:
+            names = getattr(data, "names", None)
+            self.flow.inputs = Inputs(found.width, tuple(found.kept.tolist()), names and tuple(names))
+
+    def _make_flow(self, data: Any, fresh: bool) -> None:
         if self.routes and fresh:
             self._route(data.split("train"))
             return

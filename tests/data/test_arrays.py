@@ -60,7 +60,9 @@ def test_names_of_columns_and_a_csv_without_a_header(rows, tmp_path):
         read_array(tmp_path / "bare.csv", [9])
 
 
-@pytest.mark.parametrize("kind", ["bool", "int16", "int32", "int64", "uint8", "uint32", "float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "kind", ["bool", "int16", "int32", "int64", "uint8", "uint32", "float16", "float32", "float64"]
+)
 def test_batches_round_no_number_type(rows, kind):
     array = (10 * np.abs(rows)).astype(kind) if kind != "bool" else rows > 0
     if array.dtype.kind in "iu":
@@ -98,7 +100,9 @@ def test_files_that_cannot_be_used(rows, tmp_path):
 
 def test_bad_rows_are_counted_and_named(rows):
     rows[3, 1], rows[9, 0], rows[9, 2] = np.nan, np.inf, np.nan
-    with pytest.raises(ValueError, match=r"array: 2 of 57 rows have .* \(first rows: \[3, 9\]; row 3 has nan in column 1\)"):
+    with pytest.raises(
+        ValueError, match=r"array: 2 of 57 rows have .* \(first rows: \[3, 9\]; row 3 has nan in column 1\)"
+    ):
         ArrayDataModule(array=rows).setup()
     check_rows(np.delete(rows, [3, 9], axis=0))
 

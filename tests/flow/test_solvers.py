@@ -215,7 +215,9 @@ def test_input_of_every_number_type_and_of_the_wrong_kind():
         flow.encode(whole[0].numpy())
     bad = whole.double().clone()
     bad[1, 0], bad[3, 2] = math.nan, math.inf
-    with pytest.raises(ValueError, match=r"2 of 4 rows have NaN or infinite values \(first rows: \[1, 3\]; row 1 has nan in column 0\)"):
+    with pytest.raises(
+        ValueError, match=r"2 of 4 rows have NaN or infinite values \(first rows: \[1, 3\]; row 1 has nan in column 0\)"
+    ):
         flow.log_prob(bad)
     with pytest.raises(ValueError, match=r"core of shape \(n, 3\) and noise of shape \(n, 0\)"):
         flow.decode(whole[:, :2], whole[:, 2:])

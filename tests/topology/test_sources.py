@@ -103,7 +103,9 @@ def test_what_is_no_density_says_why():
         read(np.zeros(5), None)
     with pytest.raises(DensityError, match="one log-density for each of 4 rows"):
         read(np.zeros(5), np.zeros((4, 2)))
-    with pytest.raises(DensityError, match=r"1 of 3 rows have NaN or infinite values \(first rows: \[1\]; row 1 has nan in column 0"):
+    with pytest.raises(
+        DensityError, match=r"1 of 3 rows have NaN or infinite values \(first rows: \[1\]; row 1 has nan in column 0"
+    ):
         rows_of([[0.0], [np.nan], [1.0]])
     with pytest.raises(DensityError, match="lives in 4 dimensions"):
         read(MixtureDensity(WEIGHTS, MEANS, FULL), np.zeros((3, 2)))
