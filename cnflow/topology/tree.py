@@ -154,10 +154,20 @@ class LevelSetTree:
             rows: row numbers; default all.
         """
         label, value = (self.label, self.log_prob) if rows is None else (self.label[rows], self.log_prob[rows])
+        return self.component_of(label, value, level)
+
+    def component_of(self, label: Ints, log_prob: Floats, level: float) -> Ints:
+        """Structure at a level of rows whose leaves are known, -1 below it; shape (n,).
+
+        Args:
+            label: leaf of every row, -1 for none, shape (n,).
+            log_prob: of the rows, nats, shape (n,).
+            level: nats.
+        """
         table = np.full(len(self.leaves) + 1, -1, dtype=np.int64)
         for s in self.at(level):
             table[list(s.leaves)] = s.number
-        return np.where((value >= level) & (label >= 0), table[label], -1)
+        return np.where((log_prob >= level) & (label >= 0), table[label], -1)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per structure; members are left out."""

@@ -1,0 +1,204 @@
+"""More rows than one machine holds: flows and level sets over ``dask.array``, one block of rows at a time.
+
+Needs the extra ``distributed``. Everything is lazy until ``compute()`` or :func:`write`; where it runs is dask's business: threads,
+or the workers of a ``distributed.Client``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import dask.array as da
+import numpy as np
+from dask import delayed
+from scipy.spatial import cKDTree
+
+from cnflow.flow import NarrowingFlow
+from cnflow.topology import level_sets as level_sets_of_rows
+from cnflow.topology.mass import MassAxis
+from cnflow.topology.sketch import Sketch, Sorted, read_log_prob
+
+if TYPE_CHECKING:
+    from cnflow.topology import LevelSets
+
+__all__ = ["Encoded", "encode", "level_sets", "mass_axis", "membership", "sample", "write"]
+
+FAN = 8
+"""Mass axes that are merged at a time."""
+
+SKETCHED = 100_000
+"""Rows of a block from which on its mass axis is a sketch: an exact one takes 8 bytes a row."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as a flow sees them, lazily; see :class:`cnflow.Narrowed`.
+
+    Attributes:
+        core: shape (n, k).
+        noise: shape (n, D - k).
+        log_prob: of the rows, nats, shape (n,).
+        core_log_prob: of the core, nats, shape (n,).
+    """
+
+    core: da.Array
+    noise: da.Array
+    log_prob: da.Array
+    core_log_prob: da.Array
+
+
+def _rows(x: Any) -> da.Array:
+    """Rows in blocks that hold all columns."""
+    x = x if isinstance(x, da.Array) else da.from_array(x)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected rows of shape (n, d); got {x.shape}")
+    if np.isnan(x.shape[0]):
+        x = x.compute_chunk_sizes()
+    return x.rechunk({1: -1})
+
+
+def encode(flow: NarrowingFlow, x: Any) -> Encoded:
+    """Core, noise and log-densities of rows.
+
+    Args:
+        flow: on the workers, each has a copy.
+        x: rows, shape (n, d): a dask array, or anything that ``dask.array.from_array`` takes, such as a memory map or a zarr array.
+
+    Raises:
+        ValueError: for another shape, or, once it is computed, for rows that are not finite.
+    """
+    rows, k, noise = _rows(x), flow.core_dim, flow.dim - flow.core_dim
+    # one pass through the flow gives all four
+    packed = rows.map_blocks(
+        _encoded,
+        delayed(flow.eval()),
+        dtype=np.float32,
+        chunks=(rows.chunks[0], (k + noise + 2,)),
+        meta=np.empty((0, 0), np.float32),
+    )
+    return Encoded(packed[:, :k], packed[:, k : k + noise], packed[:, -2], packed[:, -1])
+
+
+def _encoded(block: np.ndarray, flow: NarrowingFlow) -> np.ndarray:
+    got = flow.encode(np.asarray(block))
+    parts = (got.core, got.noise, got.log_prob[:, None], got.core_log_prob[:, None])
+    return np.concatenate([part.cpu().numpy() for part in parts], 1, dtype=np.float32)
+
+
+def mass_axis(log_prob: da.Array) -> MassAxis:
+    """The mass axis of all rows, from one mergeable sketch per block.
+
+    Args:
+        log_prob: nats, shape (n,).
+
+    Returns:
+        An axis that is exact up to as many rows as :meth:`MassAxis.fit` sorts, in blocks of up to 100 000 rows; a sketch beyond.
+    """
+    axes = [delayed(_axis)(block) for block in log_prob.to_delayed().ravel()]
+    while len(axes) > 1:
+        axes = [delayed(_merged)(axes[i : i + FAN]) for i in range(0, len(axes), FAN)]
+    return MassAxis.combine([axes[0].compute()])
+
+
+def _axis(log_prob: np.ndarray) -> bytes:
+    values, outside = read_log_prob(log_prob)
+    store = Sorted(values)
+    if len(values) > SKETCHED:
+        store = Sketch()
+        store.update(values)
+    return MassAxis(store, outside).to_bytes()
+
+
+def _merged(axes: list[bytes]) -> bytes:
+    return MassAxis.combine(axes).to_bytes()
+
+
+def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
+    """A random choice of rows, in their order, in memory; shape (rows, d).
+
+    Args:
+        x: shape (n, d).
+        rows: how many; all if there are fewer.
+        seed: of the choice.
+
+    Raises:
+        ValueError: for fewer than one row.
+    """
+    if rows < 1:
+        raise ValueError(f"rows: expected 1 or more; got {rows}")
+    x = _rows(x)
+    if len(x) <= rows:
+        return x.compute()
+    number = np.sort(np.random.default_rng(seed).choice(len(x), rows, replace=False))
+    return x[number].compute()
+
+
+def level_sets(flow: NarrowingFlow, x: Any, *, rows: int = 20_000, seed: int = 0, **options: Any) -> LevelSets:
+    """Level sets of a flow's core, with a random choice of the rows as evidence; see :func:`cnflow.level_sets`.
+
+    Args:
+        flow: the flow.
+        x: rows of the data, shape (n, d).
+        rows: how many are looked at.
+        seed: of the choice.
+        options: of ``cnflow.level_sets``.
+    """
+    return level_sets_of_rows(flow, sample(x, rows, seed), **options)
+
+
+def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: float) -> da.Array:
+    """Component of the level set of a mass that every row lies in, -1 outside; shape (n,).
+
+    A row above the level belongs to the component of the nearest of the rows that the level sets were made with.
+
+    Args:
+        t: level sets, of :func:`level_sets`.
+        core: shape (n, k), of :func:`encode`.
+        core_log_prob: nats, shape (n,).
+        mass: in (0, 1).
+    """
+    level, tree, known = float(t.axis.level(mass)), t.tree, cKDTree(t.rows)
+
+    def of_block(h: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
+        return tree.component_of(tree.label[known.query(h)[1]], log_prob[:, 0], level)[:, None]
+
+    h = core.rechunk({1: -1})
+    value = core_log_prob[:, None].rechunk({0: h.chunks[0]})
+    found = da.map_blocks(
+        of_block, h, value, dtype=np.int64, chunks=(h.chunks[0], (1,)), meta=np.empty((0, 0), np.int64)
+    )
+    return found[:, 0]
+
+
+def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"] = "parquet") -> Path:
+    """Compute and write everything, one shard per block of rows.
+
+    Args:
+        encoded: of :func:`encode`.
+        folder: to write to. As parquet it holds ``part.0.parquet``, … with columns core_0 …, noise_0 …, log_prob and
+            core_log_prob; as zarr one array for each of the four.
+        kind: "parquet" or "zarr".
+
+    Raises:
+        ValueError: for another kind.
+        FileExistsError: if the folder is not empty.
+    """
+    folder = Path(folder)
+    if kind not in ("parquet", "zarr"):
+        raise ValueError(f'kind: expected "parquet" or "zarr"; got {kind!r}')
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: remove what it holds, or choose another folder")
+    if kind == "zarr":
+        parts = [array.to_zarr(str(folder / name), compute=False) for name, array in vars(encoded).items()]
+        da.compute(*parts)
+        return folder
+    import dask.dataframe as dd
+
+    names = [f"{part}_{i}" for part in ("core", "noise") for i in range(getattr(encoded, part).shape[1])]
+    whole = da.concatenate(
+        [encoded.core, encoded.noise, encoded.log_prob[:, None], encoded.core_log_prob[:, None]], axis=1
+    ).rechunk({1: -1})
+    dd.from_dask_array(whole, columns=[*names, "log_prob", "core_log_prob"]).to_parquet(str(folder), write_index=False)
+    return folder
