@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,20 +21,28 @@ from tqdm import tqdm
 from cnflow.network.activations import Activations
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, forward, move, refuse_training, rows_in
-from cnflow.network.sites import Site, matching_names
+from cnflow.network.probing import dependence
+from cnflow.network.running import Call, forward, move, ready, rows_in, survey
+from cnflow.network.sites import Site, matches
 from cnflow.network.storing import Folder, Memory
 
 __all__ = ["collect"]
 
+MASK = "attention_mask"
+"""Where tokenizers put it."""
+
+Mask = str | int | Callable[[Any], Any] | Tensor | np.ndarray | None
+
 SAMPLED = 4096
 """Numbers of each tensor, evenly spaced, that its fingerprint is made of."""
+
+NO_ROWS = "batches gave no rows: is it a generator that was used up, or an empty list?"
 
 
 def collect(
     model: nn.Module, batches: Any, names: str | Site | Sequence[str | Site], *, to: str | Path | None = None,
-    call: Call | None = None, resume: bool = True, memory: float = 2e9, dtype: DTypeLike | torch.dtype | None = None,
-    batch_size: int = 256, progress: bool = True,
+    call: Call | None = None, mask: Mask = MASK, resume: bool = True, memory: float = 2e9,
+    dtype: DTypeLike | torch.dtype | None = None, batch_size: int = 256, progress: bool = True,
 ) -> Activations:  # fmt: skip
     """Run a network over batches, and keep the activations of some of its modules.
 
@@ -47,13 +58,18 @@ def collect(
         batches: an iterable of batches (a DataLoader, a list, a generator); each is a tensor, an array, keywords, or a tuple
             of which as many are taken as the network has arguments, so that (x, y) will do. Or the data as a whole: one
             tensor, array, dictionary or *tuple* of them, which is cut into batches of ``batch_size``.
-        names: of modules, with wildcards; "input" and "output"; or sites, to choose a position or an item.
+        names: of modules, with wildcards; "input" and "output"; or sites, to choose a position or an item. Of a module that is
+            called several times in a forward pass every call is a place of its own: "act:0", "act:1", or "act:*" for all.
         to: folder for the files; default in memory.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
+        mask: which positions are not padding, 0 or 1, shape (n, positions): the key or number under which a batch holds it, a
+            function of the batch, or one tensor or array where the data came as a whole. By default under "attention_mask", if a
+            batch has one; None for all positions. Padding counts neither in Site(…, position="mean") nor as rows of "each", which
+            are in the order of mask.nonzero(); a position by number that is padding is refused; "all" holds padding too.
         resume: whether to go on from what is in the folder; False replaces it.
         memory: bytes of activations that may be held in memory; up to half as much again is used while they grow if the number of
             batches is not known.
-        dtype: to store in; default as they are, bfloat16 as float32.
+        dtype: to store in; default as the network gives them, in its own number type, bfloat16 as float32.
         batch_size: where the data came as a whole.
         progress: whether to show batches done, their rate and the time left.
 
@@ -62,8 +78,12 @@ def collect(
 
     Raises:
         NetworkError: for unknown or uncalled modules, a network in training mode that is random there, activations that are not
-            finite (which module, which sample), rows whose width changes between batches, more than ``memory`` holds, or a
-            folder of another network or other batches. What is on disk by then stays, and can be gone on from.
+            finite (which module, which sample), rows whose width changes between batches, more than ``memory`` holds, a mask
+            that does not fit, or a folder of another network or other batches. What is on disk by then stays, and can be gone on
+            from.
+
+    Warns:
+        UserWarning: if the rows of a batch depend on one another, so that they are those of these batches alone.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -72,24 +92,42 @@ def collect(
           1: 8 × float32
           output: 2 × float32
     """
-    refuse_training(model)
-    sites, wanted = matching_names(model, names), _number_type(dtype)
-    cut, count = _as_batches(batches, batch_size)
+    model = ready(model)
+    asked, wanted = matches(model, names), _number_type(dtype)
+    if not memory > 0:
+        raise NetworkError(f"memory is {memory!r}; expected bytes, more than 0")
+    cut, count = _as_batches(batches, batch_size, mask)
     held = [p for p in model.parameters() if p.is_floating_point()]
     device, inner = (held[0].device, held[0].dtype) if held else (torch.device("cpu"), None)
+    stream = enumerate(cut)
+    if (first := next(stream, None)) is None:
+        raise NetworkError(NO_ROWS)
+    batch, padding = first[1]
+    with torch.no_grad():
+        places = survey(model, move(batch, device, inner), asked, call, padding)
+        seen = {site: rows for each in places.values() for site, rows in each.items()}
+    sites = list(seen)
+    if where := dependence(model, move(batch, device, inner), seen, call, padding):
+        warnings.warn(
+            f"the rows of a batch depend on one another from {where} on (a mean over the batch?): the activations are those of "
+            "these batches, and other batches of the same rows would give others",
+            stacklevel=2,
+        )
 
     def folder(path: str | Path, go_on: bool) -> Folder:
         return Folder(Path(path), sites, str(wanted or "as they are"), _fingerprint(dict(model.state_dict())), go_on)
 
     store: Folder | Memory | None = None if to is None else folder(to, resume)
-    stream = enumerate(cut)
+    stream = chain([first], stream)
     if isinstance(store, Folder) and _skip(store, stream, count):
         return Activations.load(store.path)
     done = store.batches if store else 0
     with tqdm(total=count, desc="collect", unit="batch", initial=done, disable=not progress, mininterval=1) as bar:
-        for number, batch in stream:
+        for number, (batch, padding) in stream:
             with torch.no_grad():
-                found = forward(model, move(batch, device, inner), sites, call=call)
+                found = forward(model, move(batch, device, inner), sites, call=call, mask=padding) if number else seen
+            # the first batch is not held to the end
+            seen = {}
             offset = store.rows if store else 0
             blocks = {site: _to_array(site, found[site], wanted, offset) for site in sites}
             size = sum(block.nbytes for block in blocks.values())
@@ -104,11 +142,11 @@ def collect(
                     store.size + size, memory, f"after {number + 1} batches take",
                     f". What was collected is in {kept.path}: with that as to=, it goes on from there",
                 )  # fmt: skip
-            store.append(blocks, _fingerprint(batch))
+            store.append(blocks, _fingerprint(batch, padding))
             bar.set_postfix(rows=store.rows, refresh=False)
             bar.update()
     if store is None or not store.rows:
-        raise NetworkError("batches gave no rows: is it a generator that was used up, or an empty list?")
+        raise NetworkError(NO_ROWS)
     if isinstance(store, Memory):
         return Activations(tuple(sites), store.arrays(), store.batches)
     store.finish()
@@ -118,10 +156,10 @@ def collect(
 def _skip(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -> bool:
     """Pass over the batches that are on disk; whether there can be no more of them."""
     done, passed = store.batches, 0
-    for number, batch in islice(stream, done):
+    for number, (batch, padding) in islice(stream, done):
         passed += 1
         told = {0: store.record["first"], done - 1: store.record["last"]}.get(number)
-        if told is not None and _fingerprint(batch) != told:
+        if told is not None and _fingerprint(batch, padding) != told:
             raise NetworkError(
                 f"batch {number} is not the one that {store.path} was made from: give the same batches from their beginning, not "
                 "shuffled anew; or use another folder, or resume=False"
@@ -136,13 +174,25 @@ def _skip(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -
     return False
 
 
-def _as_batches(batches: Any, size: int) -> tuple[Iterable[Any], int | None]:
-    """Batches of tensors, and how many there are if that is known."""
+def _as_batches(batches: Any, size: int, mask: Mask) -> tuple[Iterator[tuple[Any, Tensor | None]], int | None]:
+    """Batches of tensors, each with its mask, and how many there are if that is known."""
+    if not isinstance(size, Integral) or size < 1:
+        raise NetworkError(f"batch_size is {size!r}; expected a whole number of rows, 1 or more")
+    apart = isinstance(mask, Tensor | np.ndarray)
     if isinstance(batches, Tensor | np.ndarray | Mapping | tuple):
         whole = batches
         n = len(whole) if isinstance(whole, Tensor | np.ndarray) else rows_in(_tensors(whole))
+        if apart and len(mask) != n:
+            raise NetworkError(f"mask has {len(mask)} rows, and the data {n}; expected one for each sample")
         slices = [slice(start, min(n, start + size)) for start in range(0, n, size)]
-        return (_tensors(_cut(whole, rows, n)) for rows in slices), len(slices)
+        return (
+            (part := _tensors(_cut(whole, rows, n)), _padding(mask[rows] if apart else mask, part)) for rows in slices
+        ), len(slices)
+    if apart:
+        raise NetworkError(
+            "mask is one tensor, and the data come in batches; expected a key under which each batch holds its own, or a function "
+            "of the batch"
+        )
     if isinstance(batches, str) or not isinstance(batches, Iterable):
         raise NetworkError(
             f"batches is a {type(batches).__name__}; expected batches (a DataLoader, a list, a generator), or the data as one "
@@ -152,7 +202,31 @@ def _as_batches(batches: Any, size: int) -> tuple[Iterable[Any], int | None]:
         count = len(batches)  # type: ignore[arg-type]
     except TypeError:
         count = None
-    return (_tensors(batch) for batch in batches), count
+    return ((part := _tensors(batch), _padding(mask, part)) for batch in batches), count
+
+
+def _padding(mask: Mask, batch: Any) -> Tensor | None:
+    """Which positions of a batch are not padding, shape (n, positions); None if there is no mask."""
+    if isinstance(mask, str | int):
+        held = (
+            batch if isinstance(batch, Mapping) else dict(enumerate(batch)) if isinstance(batch, tuple | list) else {}
+        )
+        if mask not in held and mask != MASK:
+            raise NetworkError(
+                f"mask is {mask!r}, and a batch holds {list(held) or 'one tensor'}; expected one of its keys"
+            )
+        mask = held.get(mask)
+    elif callable(mask):
+        mask = mask(batch)
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask)
+    if mask.ndim != 2 or not ((mask == 0) | (mask == 1)).all():
+        raise NetworkError(
+            f"the mask has shape {tuple(mask.shape)} and values from {mask.min():g} to {mask.max():g}; expected (n, positions) of "
+            "0 and 1: give mask= a function that makes it of a batch, or mask=None to take all positions"
+        )
+    return mask.bool()
 
 
 def _cut(whole: Any, rows: slice, n: int) -> Any:
@@ -174,16 +248,16 @@ def _tensors(batch: Any) -> Any:
 
 
 def _number_type(dtype: DTypeLike | torch.dtype | None) -> np.dtype | None:
-    try:
-        return (
-            None
-            if dtype is None
-            else np.dtype(str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype)
-        )
-    except TypeError:
-        raise NetworkError(
-            f"dtype is {dtype!r}; expected a number type that files can hold, such as 'float32' or 'float16'"
-        ) from None
+    if dtype is None:
+        return None
+    with suppress(TypeError):
+        found = np.dtype(str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype)
+        # whole numbers would cut off what is behind the point
+        if found.kind == "f":
+            return found
+    raise NetworkError(
+        f"dtype is {dtype!r}; expected a type of real numbers that files can hold, such as 'float32' or 'float16'"
+    )
 
 
 def _to_array(site: Site, rows: Tensor, wanted: np.dtype | None, offset: int) -> NDArray:
@@ -231,7 +305,7 @@ def _refuse_more(size: float, memory: float, words: str, more: str = "") -> None
         )
 
 
-def _fingerprint(batch: Any) -> str:
+def _fingerprint(batch: Any, mask: Tensor | None = None) -> str:
     """Of names, shapes and types, and of numbers evenly taken from every tensor."""
     digest = hashlib.sha256()
 
@@ -252,4 +326,6 @@ def _fingerprint(batch: Any) -> str:
             digest.update(repr(part).encode())
 
     add(batch)
+    if mask is not None:
+        add(mask)
     return digest.hexdigest()[:16]

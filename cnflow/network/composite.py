@@ -11,7 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from cnflow.network.derivatives import jacobians, pull, push
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, forward, home, in_dtype, move, refuse_training, take
+from cnflow.network.probing import each_place
+from cnflow.network.running import Call, forward, home, in_dtype, move, number_type, ready, rows_in, take
 from cnflow.network.sites import Site, one_site
 
 __all__ = ["Composite", "refuse_not_finite"]
@@ -29,15 +30,17 @@ class Composite:
         source: module whose output is put in; "input" for what the network is fed.
         target: module whose output is read; "output" for what the network returns.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
-        dtype: to compute in; double by default, as ranks are to be told from rounding. None for the network's own.
+        dtype: to compute in; double by default, as ranks are to be told from rounding. None for the network's own, but single for
+            a half one (bfloat16, float16): those are never measured in their own, with a warning.
 
     Attributes:
         at: activations of the source, shape (n, d_source).
         value: activations of the target, shape (n, d_target).
 
     Raises:
-        NetworkError: for an unknown or uncalled module, a target that does not depend on the source, a network that is random,
-            activations that are not finite, or a map that has no derivative.
+        NetworkError: for an unknown or uncalled module, one that is called several times (name a call, as "act:0"), a target that
+            does not depend on the source, a network that is random or whose rows depend on one another, activations that are not
+            finite or not a row for each sample, or a map that has no derivative.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 4))
@@ -49,18 +52,25 @@ class Composite:
         self, model: nn.Module, x: Any, source: str | Site, target: str | Site, *, call: Call | None = None,
         dtype: torch.dtype | None = torch.float64,
     ) -> None:  # fmt: skip
-        refuse_training(model)
-        self.source, self.target = one_site(model, source), one_site(model, target)
+        model = ready(model)
+        wanted = [one_site(model, place) for place in (source, target)]
+        self.device, own = home(model)
+        self.call, self.dtype = call, number_type(model, dtype) or own
+        self.model = in_dtype(model, self.dtype)
+        self.x = move(x, self.device, self.dtype)
+        self.source, self.target = each_place(self.model, self.x, wanted, call)
         if self.source == self.target:
             raise NetworkError(f"source and target are both {self.source.name!r}; expected two places")
-        self.device, own = home(model)
-        self.model, self.call, self.dtype = model if dtype is None else in_dtype(model, dtype), call, dtype or own
-        self.x = move(x, self.device, self.dtype)
         with torch.no_grad():
             seen = forward(self.model, self.x, [self.source, self.target], call=call)
             self.at, self.value = seen[self.source], seen[self.target]
             for site, rows in ((self.source, self.at), (self.target, self.value)):
                 refuse_not_finite(site, rows)
+                if len(rows) != rows_in(self.x):
+                    raise NetworkError(
+                        f"{str(site)!r} has {len(rows)} rows for {rows_in(self.x)} samples; expected one for each: choose one "
+                        "position, or 'all' side by side"
+                    )
             again = self(self.at)
         if not torch.allclose(again, self.value, rtol=1e-4, atol=1e-5 * float(self.value.abs().max()) + 1e-30):
             raise NetworkError(

@@ -220,7 +220,7 @@ def read_coordinates(transform: Any, rows: Floats, name: str = "transform") -> F
     else:
         found = transform(rows)
     if hasattr(found, "detach"):
-        found = found.detach().cpu()
+        found = found.detach().double().cpu()
     found = np.asarray(found, dtype=np.float64)
     if found.ndim != 2 or len(found) != len(rows):
         raise NetworkError(

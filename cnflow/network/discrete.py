@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, batch_rows, forward, refuse_training, take
+from cnflow.network.probing import each_place
+from cnflow.network.running import Call, batch_rows, forward, home, in_dtype, move, number_type, ready, take
 from cnflow.network.sites import Site, one_site
 
 if TYPE_CHECKING:
@@ -210,8 +211,11 @@ def decisions(
         >>> level_set_sizes(decisions(model, torch.randn(100, 2))).n
         100
     """
-    refuse_training(model)
-    site = one_site(model, layer)
+    model = ready(model)
+    one_site(model, layer)
+    dtype = number_type(model, None)
+    model, x = in_dtype(model, dtype), move(x, home(model)[0], dtype)
+    (site,) = each_place(model, x, [layer], call)
     with torch.no_grad():
         parts = [forward(model, take(x, rows), [site], call=call)[site].cpu() for rows in batch_rows(x, batch)]
     scores = torch.cat(parts)
@@ -228,7 +232,8 @@ def decisions(
 def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
     """For every input the number of its value, by first appearance, and the values."""
     if isinstance(outputs, torch.Tensor):
-        outputs = outputs.detach().cpu().numpy()
+        # NumPy has no bfloat16
+        outputs = (outputs.float() if outputs.dtype == torch.bfloat16 else outputs).detach().cpu().numpy()
     if isinstance(outputs, list | tuple) and len(outputs) and not isinstance(outputs[0], torch.Tensor | np.ndarray):
         try:
             known: dict[Hashable, int] = {}

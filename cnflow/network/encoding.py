@@ -15,7 +15,9 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import FixedGrid
 from cnflow.network.errors import NetworkError
-from cnflow.network.sites import INPUT, OUTPUT, Site, one_site
+from cnflow.network.running import copied
+from cnflow.network.sites import Site, one_site, split_call
+from cnflow.network.wrapping import unwrapped
 
 __all__ = ["KINDS", "Encoding", "random_encoding", "reencode"]
 
@@ -115,7 +117,7 @@ def random_encoding(
         strength: see ``kind``.
 
     Raises:
-        NetworkError: for another kind, or activations that are not rows of finite numbers.
+        NetworkError: for another kind, a strength below 0, or activations that are not rows of finite numbers.
 
     Example:
         >>> h = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -128,6 +130,8 @@ def random_encoding(
         raise NetworkError(f"activations have shape {tuple(rows.shape)}; expected (n, d), rows of finite numbers")
     if kind not in KINDS:
         raise NetworkError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
+    if not 0 <= strength < math.inf:
+        raise NetworkError(f"strength is {strength!r}; expected a finite number, 0 or more")
     rng = torch.Generator().manual_seed(seed)
     dim, centre = rows.shape[1], rows.mean(0)
     if kind == "smooth":
@@ -144,6 +148,21 @@ def random_encoding(
         stretch = torch.exp(strength * (2 * torch.rand(dim, generator=rng, dtype=torch.float64) - 1))
         matrix = (matrix * stretch) @ turn()
     return Affine(matrix, centre)
+
+
+class _ByFlow(Encoding):
+    """Latent coordinates of a flow."""
+
+    def __init__(self, flow: NarrowingFlow) -> None:
+        if flow.lift:
+            raise NetworkError(
+                f"the flow has {flow.lift} lifted directions, so its latent is larger than the layer; give a flow without a lift"
+            )
+        super().__init__(self._there, flow.pull)
+        self.flow = flow.requires_grad_(False)
+
+    def _there(self, h: Tensor) -> Tensor:
+        return self.flow.stages.carry(self.flow.frame(h), 0.0, 1.0, self.flow.evaluation).z
 
 
 class _Reencoded(nn.Module):
@@ -166,7 +185,8 @@ def reencode(model: nn.Module, layer: str | Site, transform: Any) -> tuple[nn.Mo
 
     Args:
         model: the network; it is left alone.
-        layer: name of the module, or a site of it (a position of a sequence, a tensor of a tuple).
+        layer: name of the module, or a site of it (a position of a sequence, a tensor of a tuple). Of a module that is called
+            several times, every call is re-encoded; "act:1" gives back the place of that one.
         transform: an ``Encoding`` or any module with ``forward`` and ``decode`` or ``inverse``; a pair of functions; or a trained
             flow, whose latent coordinates are taken.
 
@@ -184,13 +204,15 @@ def reencode(model: nn.Module, layer: str | Site, transform: Any) -> tuple[nn.Mo
         >>> bool((other(x) - model(x)).abs().max() < 1e-7), place.name
         (True, '1.code')
     """
-    site = one_site(model, layer)
-    if site.name in (INPUT, OUTPUT) and site.name not in dict(model.named_modules()):
+    model = unwrapped(model)
+    site, modules = one_site(model, layer), dict(model.named_modules())
+    name, number = split_call(site.name, modules)
+    if name not in modules:
         raise NetworkError(f"the network's {site.name} is not a layer: encode the data themselves, or name a module")
     code, decode = _both_ways(transform)
-    new = copy.deepcopy(model)
-    new.set_submodule(site.name, _Reencoded(new.get_submodule(site.name), code, decode, site))
-    return new, Site(f"{site.name}.code")
+    new = copied(model)
+    new.set_submodule(name, _Reencoded(new.get_submodule(name), code, decode, site))
+    return new, Site(f"{name}.code" + ("" if number is None else f":{number}"))
 
 
 def _both_ways(transform: Any) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -198,7 +220,7 @@ def _both_ways(transform: Any) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     if isinstance(transform, tuple) and len(transform) == 2 and all(map(callable, transform)):
         transform = Encoding(*transform)
     if isinstance(transform, NarrowingFlow):
-        transform = Encoding(*_by_flow(copy.deepcopy(transform)))
+        transform = _ByFlow(copy.deepcopy(transform))
     back = getattr(transform, "decode", None) or getattr(transform, "inverse", None)
     if not isinstance(transform, nn.Module) or not callable(back):
         raise NetworkError(
@@ -206,16 +228,3 @@ def _both_ways(transform: Any) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
             "functions (there, back), or a flow of this package"
         )
     return transform, back
-
-
-def _by_flow(flow: NarrowingFlow) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Latent coordinates of a flow."""
-    if flow.lift:
-        raise NetworkError(
-            f"the flow has {flow.lift} lifted directions, so its latent is larger than the layer; give a flow without a lift"
-        )
-
-    def there(h: Tensor) -> Tensor:
-        return flow.stages.carry(flow.frame(h), 0.0, 1.0, flow.evaluation).z
-
-    return there, flow.pull

@@ -13,7 +13,7 @@ from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
 from cnflow.network.region import MOST_ROWS
 from cnflow.network.running import Call, forward, rows_in, take
-from cnflow.network.sites import Site, as_site
+from cnflow.network.sites import Site, one_site
 
 __all__ = ["read_equation", "read_map"]
 
@@ -60,8 +60,9 @@ def read_map(
 def _pointer(model: nn.Module, x: Any, layer: str | Site, call: Call | None) -> str:
     """Where to go with a discrete output; empty if it is not."""
     try:
+        site = one_site(model, layer)
         with torch.no_grad():
-            out = forward(model, take(x, slice(0, 1000)), [as_site(layer)], call=call)[as_site(layer)]
+            out = forward(model, take(x, slice(0, 1000)), [site], call=call)[site]
     except (NetworkError, RuntimeError, TypeError):
         return ""
     if out.is_floating_point() and not torch.equal(out, out.round()):
@@ -89,7 +90,10 @@ def read_equation(composite: Composite, unit: Any, value: ArrayLike, layer: Site
         if count > MOST_UNITS:
             raise NetworkError(f"{layer!s} has {count} outputs: choose one or a few with unit=, as in unit=0")
         unit = range(count)
-    units = [int(u) for u in np.atleast_1d(np.asarray(unit))]
+    asked = np.atleast_1d(np.asarray(unit))
+    if asked.dtype.kind not in "iu" or asked.ndim > 1:
+        raise NetworkError(f"unit is {unit!r}; expected the number of an output, or several")
+    units = asked.tolist()
     if not units or len(set(units)) < len(units) or not all(-count <= u < count for u in units):
         raise NetworkError(
             f"unit is {units}; expected different numbers of the {count} outputs of {layer!s}, 0 to {count - 1}"
@@ -100,7 +104,7 @@ def read_equation(composite: Composite, unit: Any, value: ArrayLike, layer: Site
             "coordinates: choose fewer with unit="
         )
     units = [u % count for u in units]
-    given = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
+    given = np.asarray(value.detach().double().cpu() if isinstance(value, torch.Tensor) else value, dtype=np.float64)
     if given.shape not in ((), (1,), (len(units),)) or not np.isfinite(given).all():
         raise NetworkError(
             f"value is {given.tolist()}; expected one finite number, or one for each of the {len(units)} outputs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,8 +20,9 @@ from cnflow.network.factoring import factorization
 from cnflow.network.inheriting import inheritance
 from cnflow.network.kurtosis import basis_kurtosis
 from cnflow.network.preimages import level_sets
+from cnflow.network.probing import each_place
 from cnflow.network.reeb import reeb_graph
-from cnflow.network.running import forward, home, move, refuse_training
+from cnflow.network.running import copied, forward, home, move, number_type, ready
 from cnflow.network.sensing import sensitivity
 from cnflow.network.sites import Site, one_site
 
@@ -36,6 +36,10 @@ ROUGH = 0.02
 """Relative change of an estimate that counts as the same."""
 
 Place = Callable[[nn.Module, Any, Site, Site], Any]
+
+
+def _itself(result: Any) -> Any:
+    return result
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Measure:
     of: Place
     invariant: tuple[str, ...]
     exact: bool = True
-    part: Callable[[Any], Any] = lambda result: result
+    part: Callable[[Any], Any] = _itself
 
 
 def _map(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
@@ -82,6 +86,14 @@ def _brittle(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     return sensitivity(PCA(2, svd_solver="full"), model, x, layer, draws=2, progress=False)["PCA"].angle
 
 
+def _sizes(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    return level_set_sizes(decisions(model, x, target)).sizes
+
+
+def _inherited(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    return inheritance(model, x, layer, progress=False).participation
+
+
 def _kurtosis(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     with torch.no_grad():
         return basis_kurtosis(forward(model, x, [layer])[layer], progress=False).value
@@ -95,10 +107,10 @@ MEASURES = (
     Measure("consistency", _map, ("rotation",), part=attrgetter("consistency")),
     Measure("Betti numbers of a level set", _betti, KINDS, exact=False),
     Measure("components and loops of the Reeb graph", _graph, KINDS, exact=False),
-    Measure("sizes of level sets", lambda m, x, layer, target: level_set_sizes(decisions(m, x, target)).sizes, KINDS),
+    Measure("sizes of level sets", _sizes, KINDS),
     Measure("sensitivity of principal components", _brittle, ("rotation",), exact=False),
     Measure("basis kurtosis", _kurtosis, ()),
-    Measure("inheritance", lambda m, x, layer, _: inheritance(m, x, layer, progress=False).participation, ()),
+    Measure("inheritance", _inherited, ()),
 )
 """All measures, with what they declare. Neither of the last two is invariant to anything: they ask about the coordinates."""
 
@@ -182,12 +194,13 @@ def invariance(
         >>> found.broken, bool(found.stayed.all())
         ((), True)
     """
-    refuse_training(model)
-    site, end = one_site(model, layer), one_site(model, target)
+    model = ready(model)
+    wanted = [one_site(model, place) for place in (layer, target)]
     if not isinstance(x, torch.Tensor):
         raise NetworkError(f"x is a {type(x).__name__}; expected a tensor of rows")
-    model = copy.deepcopy(model).double()
+    model = copied(model).to(number_type(model, torch.float64))
     x = move(x, home(model)[0], torch.float64)
+    site, end = each_place(model, x, wanted)
     with torch.no_grad():
         seen = forward(model, x, [site, end])
     before = _measured(measures, model, x, site, end)

@@ -171,7 +171,11 @@ def random_frames(d: int, k: int, rng: np.random.Generator) -> Floats:
 
 def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centre: str | None) -> Floats:
     """Rows of unit length, shape (m, d)."""
-    layer = layer.detach().cpu().numpy() if hasattr(layer, "detach") else np.asanyarray(layer)
+    if hasattr(layer, "detach"):
+        layer = layer.detach().cpu()
+        # NumPy has no bfloat16
+        layer = (layer.float() if layer.element_size() < 4 else layer).numpy()
+    layer = np.asanyarray(layer)
     if layer.ndim != 2 or len(layer) == 0 or layer.shape[1] < 2:
         raise NetworkError(
             f"{name!r} has shape {layer.shape}, expected (n, d) with n ≥ 1 and d ≥ 2: put samples and positions into rows, as in "

@@ -15,7 +15,7 @@ from cnflow.network.changes import CoordinateChange
 from cnflow.network.coordinates import match, unrelated
 from cnflow.network.errors import NetworkError
 from cnflow.network.perturbing import Move, activations, flat_moves, other_moves, sgd_moves
-from cnflow.network.running import refuse_training
+from cnflow.network.running import ready
 from cnflow.network.sites import Site
 
 __all__ = ["Moved", "Reader"]
@@ -37,7 +37,7 @@ class Moved:
     def __init__(
         self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict, progress: bool
     ) -> None:
-        refuse_training(model)
+        model = ready(model)
         call, dtype, self.seed = options["call"], options["dtype"], options["seed"]
         self.before = activations(model, x, layer, call, dtype).astype(np.float64)
         d = self.before.shape[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,20 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, batch_rows, forward, home, in_dtype, move, refuse_training, rows_in, take
+from cnflow.network.probing import each_place
+from cnflow.network.running import (
+    Call,
+    batch_rows,
+    copied,
+    forward,
+    home,
+    in_dtype,
+    move,
+    number_type,
+    ready,
+    rows_in,
+    take,
+)
 from cnflow.network.sites import OUTPUT, Site, one_site
 
 __all__ = ["Loss", "Move", "activations", "flat_moves", "other_moves", "sgd_moves"]
@@ -93,7 +108,7 @@ def flat_moves(
         ([0.01, 0.01], True)
     """
     _positive(step=step, bound=bound, draws=draws, iterations=iterations, rows=rows)
-    if not flatness >= 0:
+    if not 0 <= flatness < math.inf:
         raise NetworkError(f"flatness is {flatness}; expected 0 or more")
     ground = _Ground(model, x, loss, behaviour, call, dtype)
     rng = np.random.default_rng(seed)
@@ -193,8 +208,7 @@ def other_moves(
         raise NetworkError(f"perturb holds {kinds}; expected 'flat', 'sgd', or a list of other networks")
     ground = _Ground(model, x, None, behaviour, call, dtype)
     for other in others:
-        refuse_training(other)
-        moved = _copy(other, dtype).requires_grad_(False).to(ground.device)
+        moved = _copy(ready(other), ground.dtype).requires_grad_(False).to(ground.device)
         shapes = [[p.shape for p in each.parameters()] for each in (ground.model, moved)]
         size = float("nan")
         if shapes[0] == shapes[1]:
@@ -219,14 +233,16 @@ def activations(
         x: rows of data.
         layer: one module.
         call: how to call the network with a batch.
-        dtype: what of the data is floating is given to the network in; None for as it is.
+        dtype: to compute in; None for the network's own, but single for a half one.
 
     Raises:
-        NetworkError: for an unknown module, several, or activations that are not finite.
+        NetworkError: for an unknown module, several, or activations that are not finite, and as ``each_place`` does.
     """
-    site = one_site(model, layer)
-    device, _ = home(model)
-    model = model if dtype is None else in_dtype(model, dtype)
+    model = ready(model)
+    one_site(model, layer)
+    device, dtype = home(model)[0], number_type(model, dtype)
+    model = in_dtype(model, dtype)
+    (site,) = each_place(model, move(x, device, dtype), [layer], call)
     parts = []
     with torch.no_grad():
         for some in batch_rows(x, CHUNK):
@@ -242,11 +258,12 @@ class _Ground:
     def __init__(
         self, model: nn.Module, x: Any, loss: Loss | None, behaviour: str | Site, call: Call | None, dtype: Any
     ) -> None:
-        refuse_training(model)
-        self.model, self.loss, self.behaviour, self.call = _copy(model, dtype), loss, behaviour, call
+        model = ready(model)
+        self.dtype = number_type(model, dtype)
+        self.model, self.loss, self.behaviour, self.call = _copy(model, self.dtype), loss, behaviour, call
         self.parameters = _trained(self.model)
         self.device = self.parameters[0].device
-        self.dtype = dtype or self.parameters[0].dtype
+        self.dtype = self.dtype or self.parameters[0].dtype
         self.x = move(x, self.device, self.dtype)
         self.theta = parameters_to_vector(self.parameters).detach()
         self.norm = float(self.theta.norm())
@@ -354,8 +371,7 @@ def _largest(operator: LinearOperator, rng: np.random.Generator, rounds: int = 1
 
 
 def _copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    copied = copy.deepcopy(model)
-    return copied if dtype is None else copied.to(dtype)
+    return copied(model).to(dtype)
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:
@@ -376,10 +392,12 @@ def _scalar(loss: Any) -> Tensor:
     return loss.reshape(())
 
 
-def _positive(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not value > 0:
+def _positive(step: float, bound: float, **counts: int) -> None:
+    for name, value in {"step": step, "bound": bound, **counts}.items():
+        if not 0 < value < math.inf:
             raise NetworkError(f"{name} is {value}; expected a positive number")
+        if name in counts and not isinstance(value, Integral):
+            raise NetworkError(f"{name} is {value!r}; expected a whole number")
 
 
 def _never(bound: float, change: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, batch_rows, forward, refuse_training, take
+from cnflow.network.probing import each_place
+from cnflow.network.running import Call, batch_rows, forward, home, in_dtype, move, number_type, ready, take
 from cnflow.network.sites import Site, one_site
 
 if TYPE_CHECKING:
@@ -212,19 +214,23 @@ def _read(
 ) -> tuple[Floats, Floats]:
     """Values, shape (n,), and coordinates, shape (n, d)."""
     if isinstance(f, nn.Module):
-        refuse_training(f)
-        sites = [one_site(f, place) for place in (source, layer)]
+        f = ready(f)
+        wanted = [one_site(f, place) for place in (source, layer)]
+        dtype = number_type(f, None)
+        f, x = in_dtype(f, dtype), move(x, home(f)[0], dtype)
+        sites = each_place(f, x, wanted, call)
         with torch.no_grad():
             found = [forward(f, take(x, rows), sites, call=call) for rows in batch_rows(x, batch)]
         rows, out = (torch.cat([part[site] for part in found]).double().cpu().numpy() for site in sites)
         if unit is None and out.shape[1] > 1:
             raise NetworkError(f"{layer!s} has {out.shape[1]} outputs: choose one with unit=, as in unit=0")
-        if unit is not None and not -out.shape[1] <= unit < out.shape[1]:
+        if unit is not None and not (isinstance(unit, Integral) and -out.shape[1] <= unit < out.shape[1]):
             raise NetworkError(f"unit is {unit}; {layer!s} has {out.shape[1]} outputs, 0 to {out.shape[1] - 1}")
         values = out[:, unit or 0]
     else:
         values, rows = (
-            np.asarray(v.detach().cpu() if isinstance(v, torch.Tensor) else v, dtype=np.float64) for v in (f, x)
+            np.asarray(v.detach().double().cpu() if isinstance(v, torch.Tensor) else v, dtype=np.float64)
+            for v in (f, x)
         )
         rows = rows[:, None] if rows.ndim == 1 else rows
         if values.shape != rows.shape[:1] or rows.ndim != 2:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from numbers import Integral
+from threading import Lock, RLock, get_ident
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +19,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.sites import INPUT, OUTPUT, Site
+from cnflow.network.sites import INPUT, OUTPUT, Site, split_call
+from cnflow.network.wrapping import unwrapped
 
-__all__ = ["Call", "batch_rows", "forward", "home", "in_dtype", "move", "refuse_training", "rows_in", "take"]
+__all__ = [
+    "Call", "batch_rows", "copied", "forward", "home", "in_dtype", "module_calls", "move", "number_type", "ready", "rows_in",
+    "survey", "take", "watch",
+]  # fmt: skip
 
 Call = Callable[[nn.Module, Any], Any]
 """How the network is called with a batch, where calling it with the batch itself will not do."""
+
+See = Callable[[str, int, Any, Any], Any]
+"""Of a module's name, the number of its call, what it was fed and what it gives back, to what it is to give back."""
+
+_locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_making = Lock()
 
 
 class _ReachedError(Exception):
     """All that was wanted has been read: the rest of the forward pass is not needed."""
 
 
-def refuse_training(model: nn.Module) -> None:
-    """Refuse a network that would answer differently every time, or depend on the other rows of a batch.
+def ready(model: Any) -> nn.Module:
+    """The network inside its wrappers; one that would answer differently every time is refused.
 
     Raises:
-        NetworkError: if it is in training mode and has dropout or batch norm.
+        NetworkError: as ``unwrapped`` does; if it is in training mode and has dropout or batch norm.
     """
+    model = unwrapped(model)
 
     def random_in_training(module: nn.Module) -> bool:
         if isinstance(module, _DropoutNd):
@@ -51,6 +67,7 @@ def refuse_training(model: nn.Module) -> None:
             f"the network is in training mode, in which {', '.join(map(repr, culprits[:4]))}{' and others' * (len(culprits) > 4)} "
             "would make its maps random or depend on the other rows of a batch: call model.eval() first"
         )
+    return model
 
 
 def rows_in(batch: Any) -> int:
@@ -97,15 +114,60 @@ def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.get_default_dtype()
 
 
-def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The network in a number type: itself if all is in it already, else a copy."""
+def number_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype | None:
+    """What a network is measured in: what was asked for, else its own; single precision if that is a half one, with a warning.
+
+    Args:
+        model: the network.
+        dtype: asked for; None for the network's own.
+
+    Returns:
+        None if the network has no numbers of its own, and none were asked for.
+
+    Raises:
+        NetworkError: for a number type that is neither single nor double precision.
+    """
+    if dtype not in (None, torch.float32, torch.float64):
+        raise NetworkError(f"dtype is {dtype!r}; expected torch.float64, torch.float32, or None for the network's own")
+    held = [part.dtype for part in (*model.parameters(), *model.buffers()) if part.is_floating_point()]
+    half = next((own for own in held if torch.finfo(own).bits < 32), None)
+    chosen = dtype or (torch.float32 if half else held[0] if held else None)
+    if half:
+        warnings.warn(
+            f"the network's numbers are {half}; it is measured in {chosen}, on a copy: what is found is that of the same weights "
+            f"without the rounding of {half}",
+            stacklevel=3,
+        )
+    return chosen
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """The network in a number type: itself if all is in it already, or for None, else a copy."""
     held = (*model.parameters(), *model.buffers())
-    other = any(part.is_floating_point() and part.dtype != dtype for part in held)
-    return copy.deepcopy(model).to(dtype) if other else model
+    other = dtype is not None and any(part.is_floating_point() and part.dtype != dtype for part in held)
+    return copied(model).to(dtype) if other else model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy, made while no other thread watches the network."""
+    with _lock(model):
+        return copy.deepcopy(model)
+
+
+def _lock(model: nn.Module) -> RLock:
+    """Of a network: hooks are for all threads, so that one at a time can have them."""
+    with _making:
+        return _locks.setdefault(model, RLock())
 
 
 def batch_rows(batch: Any, size: int) -> Iterator[slice]:
-    """Slices of at most so many rows."""
+    """Slices of at most so many rows.
+
+    Raises:
+        NetworkError: for a size that is no whole number above 0.
+    """
+    if not isinstance(size, Integral) or size < 1:
+        raise NetworkError(f"batch is {size!r}; expected a whole number of rows, 1 or more")
     n = rows_in(batch)
     return (slice(start, min(n, start + size)) for start in range(0, n, size))
 
@@ -123,88 +185,190 @@ def _call(model: nn.Module, batch: Any) -> Any:
     return model(batch)
 
 
+def watch(model: nn.Module, batch: Any, names: Collection[str], see: See, call: Call | None = None) -> Any:
+    """Run the network, and see what modules give back on the way. What other threads do with it is not seen.
+
+    Args:
+        model: the network.
+        batch: see ``forward``.
+        names: of the modules.
+        see: what is done with what they give back.
+        call: see ``forward``.
+
+    Returns:
+        What the network gives back. One thread at a time is here with a network; others wait. A pass of another thread that does
+        not come through here may fail in torch if hooks are added to a module at that very moment.
+    """
+    modules, calls, thread = dict(model.named_modules()), Counter[str](), get_ident()
+
+    def hook(name: str) -> Callable[..., Any]:
+        def seen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            if get_ident() != thread:
+                return output
+            calls[name] += 1
+            return see(name, calls[name] - 1, (args, kwargs), output)
+
+        return seen
+
+    with _lock(model), ExitStack() as stack:
+        for name in names:
+            stack.callback(modules[name].register_forward_hook(hook(name), with_kwargs=True).remove)
+        return (call or _call)(model, batch)
+
+
 def forward(
-    model: nn.Module,
-    batch: Any,
-    read: Sequence[Site],
-    *,
-    put: Mapping[Site, Tensor] | None = None,
-    call: Call | None = None,
-    stop: bool = True,
-) -> dict[Site, Tensor]:
-    """Run the network, and read rows of activations on the way.
+    model: nn.Module, batch: Any, read: Sequence[Site], *, put: Mapping[Site, Tensor] | None = None, call: Call | None = None,
+    mask: Tensor | None = None,
+) -> dict[Site, Tensor]:  # fmt: skip
+    """Run the network as far as is needed, and read rows of activations on the way.
 
     Args:
         model: the network.
         batch: a tensor, keywords, or a tuple of which as many are taken as the network has arguments.
-        read: where to read.
+        read: where to read, from ``survey``: that a module is called once is not looked for beyond what is needed.
         put: rows to put in place of a module's output before anything uses it, by site.
         call: how to call the network with a batch; default ``model(batch)``.
-        stop: whether to leave the forward pass when all has been read.
+        mask: which positions are not padding, shape (n, positions).
 
     Returns:
         Rows of each site, shape (n, d).
 
     Raises:
-        NetworkError: if a module is never called, or several times in one pass.
+        NetworkError: if a place is not there: a module is never called, or several times and no call was chosen.
     """
-    modules = dict(model.named_modules())
     put = dict(put or {})
     found: dict[Site, Tensor] = {}
-    seen: set[str] = set()
     left = {*read, *put}
+    places, own = _places(model, left)
+    counts = Counter[str]()
 
-    def hook(name: str, sites: list[Site]) -> Callable[..., Any]:
-        def watch(module: nn.Module, _: Any, output: Any) -> Any:
-            if name in seen:
-                raise NetworkError(
-                    f"module {name!r} is called more than once in a forward pass, so it is not one place: "
-                    "name a module that is called once"
-                )
-            seen.add(name)
-            for site in sites:
-                if site in put:
-                    output = site.put(output, put[site])
-            left.difference_update(sites)
-            ends = stop and not left
-            for site in sites:
-                if site in read:
-                    # what comes after may work in place
-                    found[site] = site.read(output) if ends else site.read(output).clone()
-            if ends:
-                raise _ReachedError
-            return output
+    def see(name: str, number: int, _: Any, output: Any) -> Any:
+        counts[name] += 1
+        sites = [site for site, call in places[name] if call in (None, number)]
+        if number and any(call is None for _, call in places[name]):
+            raise NetworkError(_several(name))
+        for site in sites:
+            if site in put:
+                output = site.put(output, put[site])
+        left.difference_update(sites)
+        for site in sites:
+            if site in read:
+                # what comes after may work in place
+                found[site] = site.read(output, mask).clone() if left else site.read(output, mask)
+        if not left:
+            raise _ReachedError
+        return output
 
-        return watch
-
-    by_name: dict[str, list[Site]] = {}
-    for site in left:
-        by_name.setdefault(site.name, []).append(site)
-    own = {INPUT, OUTPUT} - modules.keys()
-    if INPUT in own and INPUT in by_name:
-        batch = _at_input(batch, by_name[INPUT], put, read, found)
-        left.difference_update(by_name[INPUT])
-    with ExitStack() as stack, suppress(_ReachedError):
-        for name, sites in by_name.items():
-            if name not in own:
-                stack.callback(modules[name].register_forward_hook(hook(name, sites)).remove)
-        output = (call or _call)(model, batch)
-        for site in by_name.get(OUTPUT, []) if OUTPUT in own else []:
+    if own.get(INPUT):
+        batch = _at_input(batch, own[INPUT], put, read, found, mask)
+        left.difference_update(own[INPUT])
+    with suppress(_ReachedError):
+        output = watch(model, batch, places, see, call)
+        for site in own.get(OUTPUT, []):
             if site in put:
                 raise NetworkError("the network's output is the end of it: nothing can be put there")
-            found[site] = site.read(output)
-    absent = sorted(by_name.keys() - seen - own)
-    if absent:
-        raise NetworkError(
-            f"module {absent[0]!r} is never called in the forward pass (its parameters may be used without calling it): "
-            "name a module that is called"
-        )
+            found[site] = site.read(output, mask)
+            left.discard(site)
+    for name, wanted in places.items():
+        if any(site in left for site, _ in wanted):
+            raise NetworkError(_absent(name, counts[name], next(site for site, _ in wanted if site in left)))
     return found
 
 
+def survey(
+    model: nn.Module, batch: Any, sites: Mapping[Site, bool], call: Call | None = None, mask: Tensor | None = None
+) -> dict[Site, dict[Site, Tensor]]:
+    """Run the whole network, and see which places sites stand for: of a module that is called several times, every call is one.
+
+    Args:
+        model: the network.
+        batch: see ``forward``.
+        sites: from ``matches``: whether each was named in full.
+        call: see ``forward``.
+        mask: see ``forward``.
+
+    Returns:
+        For each site its places, and rows of these, shape (n, d).
+
+    Raises:
+        NetworkError: for a module or a call that is not there, or a module that was named in full and is called several times.
+    """
+    places, own = _places(model, sites)
+    found: dict[Site, dict[Site, Tensor]] = {site: {} for site in sites}
+    counts = Counter[str]()
+
+    def see(name: str, number: int, _: Any, output: Any) -> Any:
+        counts[name] += 1
+        for site, chosen in places[name]:
+            if chosen in (None, number):
+                # what comes after may work in place
+                found[site][Site(f"{name}:{number}", site.position, site.item)] = site.read(output, mask).clone()
+        return output
+
+    own_rows: dict[Site, Tensor] = {}
+    if own.get(INPUT):
+        _at_input(batch, own[INPUT], {}, own[INPUT], own_rows, mask)
+    output = watch(model, batch, places, see, call)
+    own_rows |= {site: site.read(output, mask) for site in own.get(OUTPUT, [])}
+    found |= {site: {site: rows} for site, rows in own_rows.items()}
+    for name, wanted in places.items():
+        for site, chosen in wanted:
+            if not found[site]:
+                raise NetworkError(_absent(name, counts[name], site))
+            if counts[name] == 1:
+                found[site] = {Site(name, site.position, site.item): rows for rows in found[site].values()}
+            elif chosen is None and sites[site]:
+                raise NetworkError(_several(name, counts[name]))
+    return found
+
+
+def module_calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple[str, Any, Any]]:
+    """All calls of modules in a forward pass, those within a module before its own: name, what it was fed, what it gave back."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def see(name: str, _: int, given: Any, output: Any) -> Any:
+        found.append((name, *(_each(part, Tensor.clone) for part in (given, output))))
+        return output
+
+    watch(model, batch, [name for name, _ in model.named_modules()], see, call)
+    return found
+
+
+def _places(
+    model: nn.Module, sites: Collection[Site]
+) -> tuple[dict[str, list[tuple[Site, int | None]]], dict[str, list[Site]]]:
+    """Sites with the number of their call, by module; and those of what the network is fed, and returns."""
+    modules = dict(model.named_modules())
+    places: dict[str, list[tuple[Site, int | None]]] = {}
+    own: dict[str, list[Site]] = {}
+    for site in sites:
+        name, number = split_call(site.name, modules)
+        if name in modules:
+            places.setdefault(name, []).append((site, number))
+        else:
+            own.setdefault(name, []).append(site)
+    return places, own
+
+
+def _several(name: str, count: int = 2) -> str:
+    calls = ", ".join(repr(f"{name}:{number}") for number in range(min(count, 4))) + ", …" * (count > 4)
+    return f"module {name!r} is called more than once in a forward pass, so it is not one place: name one of its calls, {calls}"
+
+
+def _absent(name: str, count: int, site: Site) -> str:
+    if count:
+        times = "once" if count == 1 else f"{count} times, from '{name}:0' to '{name}:{count - 1}'"
+        return f"there is no {site.name!r}: module {name!r} is called {times} in this forward pass"
+    return (
+        f"module {name!r} is never called in the forward pass (its parameters may be used without calling it): "
+        "name a module that is called"
+    )
+
+
 def _at_input(
-    batch: Any, sites: list[Site], put: dict[Site, Tensor], read: Sequence[Site], found: dict[Site, Tensor]
-) -> Any:
+    batch: Any, sites: list[Site], put: dict[Site, Tensor], read: Sequence[Site], found: dict[Site, Tensor],
+    mask: Tensor | None,
+) -> Any:  # fmt: skip
     """Read what the network is fed, or put rows in its place: the first tensor of the batch, unless an item was chosen."""
     for site in sites:
         whole = batch if isinstance(batch, Tensor) else dict(batch) if isinstance(batch, Mapping) else tuple(batch)
@@ -215,5 +379,5 @@ def _at_input(
         if site in put:
             batch = chosen.put(whole, put[site])
         if site in read:
-            found[site] = chosen.read(batch)
+            found[site] = chosen.read(batch, mask)
     return batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from cnflow.network.errors import NetworkError
 from cnflow.network.factoring import factorization
 from cnflow.network.kurtosis import basis_kurtosis
 from cnflow.network.preimages import level_sets
-from cnflow.network.running import Call, forward, home, move
-from cnflow.network.sites import Site, as_site, matching_names
+from cnflow.network.probing import all_places
+from cnflow.network.running import Call, forward, home, in_dtype, move, number_type
+from cnflow.network.sites import Site, as_site
 from cnflow.network.weights import load_weights
+from cnflow.network.wrapping import unwrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +90,8 @@ class TrainingTrace(Callback):
             raise NetworkError(
                 'nothing to measure: give maps=[("input", "output")], layers=["…"] or level_sets=[("output", 0.0)]'
             )
-        if every < 1:
-            raise NetworkError(f"every is {every}; expected steps between measurements, at least 1")
+        if not isinstance(every, Integral) or every < 1:
+            raise NetworkError(f"every is {every!r}; expected steps between measurements, a whole number, at least 1")
         self.x, self.maps, self.layers, self.level_sets = x, list(maps), list(layers), list(level_sets)
         self.every, self.module, self.points, self.energy = every, module, points, energy
         self.non_gaussian, self.call, self.seed = non_gaussian, call, seed
@@ -127,6 +130,7 @@ class TrainingTrace(Callback):
         Raises:
             NetworkError: as the measures do.
         """
+        model = unwrapped(model)
         if any(row["step"] == step for row in self.rows):
             self.rows = [row for row in self.rows if row["step"] != step]
             self._write(self.rows, anew=True)
@@ -149,6 +153,7 @@ class TrainingTrace(Callback):
         Raises:
             NetworkError: if a checkpoint does not fit the network.
         """
+        model = unwrapped(model)
         done = {row["step"] for row in self.rows}
         before = {name: value.clone() for name, value in model.state_dict().items()}
         try:
@@ -188,9 +193,11 @@ class TrainingTrace(Callback):
                 yield place, measure, float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
             yield place, "consistency", found.consistency, float("nan")
         if self.layers:
-            sites = matching_names(model, self.layers)
+            dtype = number_type(model, None)
+            network, x = in_dtype(model, dtype), move(self.x, home(model)[0], dtype)
+            sites = all_places(network, x, self.layers, self.call)
             with torch.no_grad():
-                acts = forward(model, move(self.x, home(model)[0]), sites, call=self.call)
+                acts = forward(network, x, sites, call=self.call)
             for site in sites:
                 yield from self._of_layer(str(site), acts[site].double().cpu().numpy())
         for layer, value in self.level_sets:

@@ -249,7 +249,7 @@ def test_number_types(x, tmp_path):
     assert quiet(model, x, "0", dtype=torch.float16)["0"].dtype == np.float16
     with pytest.raises(NetworkError, match=r"reaches .* more than float16 holds"):
         quiet(model, x * 1e6, "0", dtype="float16")
-    with pytest.raises(NetworkError, match=r"dtype is torch\.bfloat16; expected a number type"):
+    with pytest.raises(NetworkError, match=r"dtype is torch\.bfloat16; expected a type of real numbers"):
         quiet(model, x, "0", dtype=torch.bfloat16)
 
 
@@ -283,6 +283,82 @@ def test_sequences(sequence, tmp_path):
         quiet(sequence, ids, "embed")
     with pytest.raises(NetworkError, match="'unused' is never called"):
         quiet(sequence, ids, "unused")
+
+
+def test_padding_is_left_out(sequence, tmp_path):
+    ids = torch.randint(20, (30, 5), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(5) < torch.arange(30)[:, None] % 5 + 1
+    hidden = sequence.embed(ids).detach().numpy()
+    each, mean = Site("embed", position="each"), Site("embed", position="mean")
+    kept = mask.numpy()
+    means = np.stack([rows[own].mean(0) for rows, own in zip(hidden, kept, strict=True)])
+
+    def call(net, batch):
+        return net(batch["ids"])
+
+    named, paired = {"ids": ids, "attention_mask": mask.long()}, (ids, mask)
+    cases = [
+        (named, {"call": call}), (named, {"mask": "attention_mask", "call": call}), (paired, {"mask": 1}),
+        (ids, {"mask": mask}), (ids, {"mask": kept.astype(int)}), ({"ids": ids, "mask": mask}, {"mask": "mask"}),
+        ([{"ids": part, "attention_mask": own} for part, own in zip(ids.split(7), mask.split(7), strict=True)], {"call": call}),
+        (list(zip(ids.split(7), mask.split(7), strict=True)), {"mask": lambda batch: batch[1]}),
+    ]  # fmt: skip
+    for batches, options in cases:
+        np.testing.assert_array_equal(quiet(sequence, batches, each, batch_size=8, **options)[each], hidden[kept])
+        np.testing.assert_allclose(quiet(sequence, batches, mean, **options)[mean], means, atol=1e-6)
+    # all of them without a mask
+    assert np.array_equal(quiet(sequence, ids, each)[each], hidden.reshape(150, 4))
+    assert np.allclose(quiet(sequence, named, mean, call=call, mask=None)[mean], hidden.mean(1), atol=1e-6)
+    # gone on from with the same mask only
+    quiet(sequence, ids, each, to=tmp_path, mask=mask, batch_size=8)
+    assert np.array_equal(quiet(sequence, ids, each, to=tmp_path, mask=mask, batch_size=8)[each], hidden[kept])
+    with pytest.raises(NetworkError, match="batch 0 is not the one that"):
+        quiet(sequence, ids, each, to=tmp_path, mask=mask.flip(1), batch_size=8)
+
+
+def test_masks_that_do_not_fit(sequence):
+    ids = torch.zeros(4, 5, dtype=torch.long)
+    whole = torch.ones(4, 5)
+    last, mean = Site("embed", position=-1), Site("embed", position="mean")
+    padded = whole.clone()
+    padded[2, -1] = 0
+    cases = [
+        (ids, last, padded, "position -1 of 'embed' is padding in 1 of 4 samples: choose another"),
+        (ids, mean, whole * torch.arange(4)[:, None].clamp(max=1), "sample 0 of a batch is all padding"),
+        (ids, mean, whole[:3], "mask has 3 rows, and the data 4"),
+        (ids, mean, whole[:, :4], r"mask has shape \(4, 4\), and 'embed' \(4, 5, 4\); expected \(4, 5\)"),
+        (ids, mean, whole * -1e9, r"values from -1e\+09 to -1e\+09; expected \(n, positions\) of 0 and 1"),
+        (ids, mean, whole[:, None], r"mask has shape \(4, 1, 5\)"),
+        (ids, mean, "padding", "mask is 'padding', and a batch holds one tensor"),
+        ([ids], mean, whole, "mask is one tensor, and the data come in batches"),
+    ]
+    for batches, site, mask, message in cases:
+        with pytest.raises(NetworkError, match=message):
+            quiet(sequence, batches, site, mask=mask)
+    assert quiet(sequence, ids, last, mask=whole).rows == 4
+    with pytest.raises(NetworkError, match=r"has shape .* expected \(n, positions, d\) for position='each'"):
+        quiet(nn.Unflatten(1, (1, 2, 3)), torch.zeros(4, 6), Site("output", position="each"))
+
+
+def test_meaningless_options(model, x):
+    for options, message in (
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number of rows"),
+        ({"batch_size": 2.5}, r"batch_size is 2\.5"),
+        ({"memory": float("nan")}, "memory is nan; expected bytes, more than 0"),
+        ({"memory": -1}, "memory is -1"),
+        ({"dtype": "int8"}, "dtype is 'int8'; expected a type of real numbers"),
+        ({"dtype": bool}, "expected a type of real numbers"),
+    ):
+        with pytest.raises(NetworkError, match=message):
+            quiet(model, x, "1", **options)
+    with pytest.raises(NetworkError, match="no names were given"):
+        quiet(model, x, [])
+    for place in (3, None, ""):
+        with pytest.raises(NetworkError, match="expected the name of a module"):
+            quiet(model, x, [place])
+    for position in (1.5, True, "first", float("nan")):
+        with pytest.raises(NetworkError, match="expected a whole number, 'mean', 'all' or 'each'"):
+            Site("1", position)
 
 
 def test_what_is_refused(model, sequence, x, tmp_path):

@@ -208,7 +208,9 @@ def test_modules_that_are_not_one_place():
 
     with pytest.raises(NetworkError, match="'unused' is never called"):
         Composite(Unused(), rows(), "input", "unused")
-    with pytest.raises(NetworkError, match="'used' is called more than once"):
+    with pytest.raises(
+        NetworkError, match=r"'used' is called more than once .* name one of its calls, 'used:0', 'used:1'"
+    ):
         Composite(Unused(), rows(), "used", "output")
 
 
@@ -238,7 +240,7 @@ def test_outputs_that_are_not_rows():
         Composite(Odd(lambda h: h.view(-1, 2, 3)), rows(), "inner", Site("output", position=7))
     with pytest.raises(NetworkError, match="and no positions"):
         Composite(Odd(lambda h: h), rows(), "inner", Site("output", position=1))
-    with pytest.raises(NetworkError, match="expected a number, 'mean' or 'all'"):
+    with pytest.raises(NetworkError, match="expected a whole number, 'mean', 'all' or 'each'"):
         Site("a", position="last")
     with pytest.raises(NetworkError, match="cannot be put back"):
         Site("a", position="mean").put(torch.ones(1, 2, 3), torch.ones(1, 3))
