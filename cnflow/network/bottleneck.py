@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,7 +121,8 @@ def train_bottleneck(
         progress: whether to show it.
 
     Raises:
-        NetworkError: as ``Composite`` does; for fewer than 100 rows, or k below 1 or above the source's dimension.
+        NetworkError: as ``Composite`` does; for fewer than 100 rows, k below 1 or above the source's dimension, or a share held
+            out beyond a half.
     """
     f = Composite(model, x, source, target, call=call, dtype=torch.float32)
     if len(f) < LEAST_ROWS:
@@ -128,8 +130,12 @@ def train_bottleneck(
             f"got {len(f)} rows; a network that is to be judged on held-out rows needs at least {LEAST_ROWS}"
         )
     dims = tuple(dims)
-    if not dims or min(dims) < 1 or max(dims) > f.shape[1]:
-        raise NetworkError(f"dims are {dims}; expected numbers from 1 to {f.shape[1]}, the source's dimension")
+    if not dims or not all(isinstance(k, Integral) and 1 <= k <= f.shape[1] for k in dims):
+        raise NetworkError(f"dims are {dims}; expected whole numbers from 1 to {f.shape[1]}, the source's dimension")
+    if not 0 < held_out <= 0.5:
+        raise NetworkError(
+            f"held_out is {held_out}; expected a share of the rows in (0, 0.5]: the others are learnt from"
+        )
     rng = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(f), generator=rng)
     cut = max(1, round(held_out * len(f)))

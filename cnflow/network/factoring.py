@@ -119,20 +119,30 @@ class Factorization:
         """Directions that hold such a share of ‖J‖² at every point, shape (m,)."""
         return _counts(self.spectrum, self.tolerance, energy)
 
-    def summary_coordinates(self, x: Any) -> Floats:
+    def summary_coordinates(self, x: Any, model: nn.Module | None = None, call: Call | None = None) -> Floats:
         """The summary of rows of data, shape (n, dimension).
 
         Args:
             x: rows of data, as they were given to ``factorization``.
+            model: the network, if the result was pickled or copied since.
+            call: how to call it with a batch, if it was pickled or copied since.
 
         Raises:
-            NetworkError: as ``Composite`` does.
+            NetworkError: as ``Composite`` does; if the network is needed.
         """
-        model, source, target, call, dtype = self._map
+        held, source, target, held_call, dtype = self._map
+        model, call = held if model is None else model, held_call if call is None else call
+        if model is None:
+            raise NetworkError("a pickled Factorization does not hold the network: give it again, as in model=")
         f = Composite(model, x, source, target, call=call, dtype=dtype)
         with torch.no_grad():
             held = f.at if self._summary.kind == "source" else f.value
             return ((held - self._summary.centre) @ self._summary.directions).double().cpu().numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the network, which may be large, and how it is called, which may be a function without a name."""
+        _, source, target, _, dtype = self._map
+        return self.__dict__ | {"_map": (None, source, target, None, dtype)}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per direction: σ/σ₁ over the points, cumulative share of ‖J‖², share of the points' spaces that hold it."""
@@ -237,6 +247,10 @@ def factorization(
     rows = torch.arange(len(f))
     if energy is not None and not 0 < energy < 1:
         raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99, or None for the rank")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise NetworkError(
+            f"tolerance is {tolerance}; expected a share of σ₁ between 0 and 1, or None for what rounding makes"
+        )
     found = spectra(f, rows, most, seed)
     if not float(found.values.max()) > 0:
         raise NetworkError(
