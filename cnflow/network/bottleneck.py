@@ -132,6 +132,11 @@ def train_bottleneck(
     dims = tuple(dims)
     if not dims or not all(isinstance(k, Integral) and 1 <= k <= f.shape[1] for k in dims):
         raise NetworkError(f"dims are {dims}; expected whole numbers from 1 to {f.shape[1]}, the source's dimension")
+    for name, count in (("hidden", hidden), ("steps", steps), ("batch", batch)):
+        if not isinstance(count, Integral) or count < 1:
+            raise NetworkError(f"{name} is {count!r}; expected a whole number, 1 or more")
+    if not 0 < rate < float("inf"):
+        raise NetworkError(f"rate is {rate}; expected a learning rate above 0")
     if not 0 < held_out <= 0.5:
         raise NetworkError(
             f"held_out is {held_out}; expected a share of the rows in (0, 0.5]: the others are learnt from"

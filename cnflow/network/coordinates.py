@@ -89,6 +89,8 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         Raises:
             NetworkError: for data that are constant, more components than their rank, or an option out of range.
         """
+        if not self.tol >= 0:
+            raise NetworkError(f"tol is {self.tol!r}; expected a number, 0 or more")
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self.mean_ = x.mean(0)
         left, scales, axes = principal(x)

@@ -244,7 +244,12 @@ def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
             _refuse_nan(any(value != value for value in known))
             return index, list(known)
     if isinstance(outputs, list | tuple) and len(outputs):
-        outputs = np.stack([np.asarray(value) for value in outputs])
+        values = [np.asarray(value) for value in outputs]
+        if len({value.shape for value in values}) > 1:
+            raise NetworkError(
+                "outputs hold rows of different lengths; expected the same of all, or tuples, which can be hashed"
+            )
+        outputs = np.stack(values)
     array = np.asarray(outputs)
     if array.ndim == 0 or len(array) == 0:
         raise NetworkError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,7 +117,12 @@ class Factorization:
         return squares.sum(1) / np.maximum(squares[:, 0], np.finfo(float).tiny)
 
     def holding(self, energy: float = 0.99) -> Ints:
-        """Directions that hold such a share of ‖J‖² at every point, shape (m,)."""
+        """Directions that hold such a share of ‖J‖² at every point, shape (m,).
+
+        Raises:
+            NetworkError: for a share that is not between 0 and 1.
+        """
+        _refuse_no_share(energy)
         return _counts(self.spectrum, self.tolerance, energy)
 
     def summary_coordinates(self, x: Any, model: nn.Module | None = None, call: Call | None = None) -> Floats:
@@ -245,8 +251,14 @@ def factorization(
     """
     f, chosen = _at_points(model, x, source, target, points, call, dtype, seed)
     rows = torch.arange(len(f))
-    if energy is not None and not 0 < energy < 1:
-        raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99, or None for the rank")
+    if energy is not None:
+        _refuse_no_share(energy)
+    if not all(isinstance(v, Integral) for v in (reencodings, most)) or reencodings < 0 or most < 1:
+        raise NetworkError(
+            f"reencodings is {reencodings!r} and most is {most!r}; expected whole numbers, of 0 and 1 or more"
+        )
+    if not isinstance(fit, bool | tuple):
+        raise NetworkError(f"fit is {fit!r}; expected True, False, or numbers k to train for, as in fit=(2, 4)")
     if tolerance is not None and not 0 < tolerance < 1:
         raise NetworkError(
             f"tolerance is {tolerance}; expected a share of σ₁ between 0 and 1, or None for what rounding makes"
@@ -278,12 +290,17 @@ def factorization(
     )  # fmt: skip
 
 
+def _refuse_no_share(energy: float) -> None:
+    if not 0 < energy < 1:
+        raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99, or None for the rank")
+
+
 def _at_points(
     model: nn.Module, x: Any, source: Any, target: Any, points: int, call: Any, dtype: Any, seed: int
 ) -> tuple[Composite, Tensor]:
     """The map at the rows that are looked at, and their numbers in x."""
     n = rows_in(x)
-    if n < 2 or points < 2:
+    if n < 2 or not isinstance(points, Integral) or points < 2:
         raise NetworkError(
             f"got {n} rows and points={points}; expected at least 2: what one point has says nothing of consistency"
         )

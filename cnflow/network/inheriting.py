@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,8 +191,8 @@ def inheritance(
         >>> bool(found.participation.max() <= 3), found.p_value < 0.05
         (True, True)
     """
-    if rotations < 1 or units < 1:
-        raise NetworkError(f"rotations is {rotations} and units is {units}; expected at least 1 of each")
+    if not all(isinstance(count, Integral) and count >= 1 for count in (rotations, units)):
+        raise NetworkError(f"rotations is {rotations} and units is {units}; expected whole numbers, at least 1 of each")
     composite = Composite(model, x, source, layer, call=call, dtype=dtype)
     width, inputs = composite.shape
     rng = np.random.default_rng(seed)

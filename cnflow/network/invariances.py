@@ -185,7 +185,7 @@ def invariance(
         seed: of the encodings.
 
     Raises:
-        NetworkError: for unknown modules, or a network in training mode.
+        NetworkError: for unknown modules, a network in training mode, nothing to try, or another kind of encoding.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -194,6 +194,11 @@ def invariance(
         >>> found.broken, bool(found.stayed.all())
         ((), True)
     """
+    if not measures or not kinds or not tolerance >= 0:
+        raise NetworkError(
+            f"{len(measures)} measures, kinds={tuple(kinds)}, tolerance={tolerance}; expected one measure and one kind at least, "
+            "and a tolerance of 0 or more"
+        )
     model = ready(model)
     wanted = [one_site(model, place) for place in (layer, target)]
     if not isinstance(x, torch.Tensor):

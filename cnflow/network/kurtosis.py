@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,9 +141,11 @@ def basis_kurtosis(
     """
     if centre not in CENTRES:
         raise NetworkError(f"centre is {centre!r}; expected one of {', '.join(map(repr, CENTRES))}")
-    if rotations < 1 or rows < 1:
-        raise NetworkError(f"rotations is {rotations} and rows is {rows}; expected at least 1 of each")
+    if not all(isinstance(count, Integral) and count >= 1 for count in (rotations, rows)):
+        raise NetworkError(f"rotations is {rotations} and rows is {rows}; expected whole numbers, at least 1 of each")
     layers: dict[str, Any] = {str(k): acts[k] for k in acts} if isinstance(acts, Mapping) else {"activations": acts}
+    if not layers:
+        raise NetworkError("acts is empty; expected activations of at least one layer")
     found = []
     with tqdm(total=len(layers) * rotations, desc="kurtosis", unit="rotation", delay=1, disable=not progress) as bar:
         for name, layer in layers.items():

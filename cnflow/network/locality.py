@@ -28,6 +28,8 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
     """
     if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(v, int | np.integer) for v in grid):
         rows, cols = grid
+        if rows < 1 or cols < 1:
+            raise NetworkError(f"grid is {grid}; expected (rows, cols), 1 or more of each")
         if inputs % (rows * cols):
             raise NetworkError(
                 f"grid={grid} has {rows * cols} places, and {str(source)!r} {inputs} coordinates, expected a multiple: channels "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -191,7 +192,8 @@ def level_sets(
 
     Raises:
         NetworkError: if the level set is empty in the region (the message tells the values seen), the outputs are discrete
-            (see ``level_set_sizes``) or constant, units and value do not fit, or something passes the source by.
+            (see ``level_set_sizes``) or constant, units and value do not fit, something passes the source by, or an option is out
+            of its range.
 
     References:
         Carlsson, Topology and data, 2009 (functional persistence).
@@ -208,8 +210,14 @@ def level_sets(
         ((1, 1), (1, 0), 1.0)
     """
     began = time.perf_counter()
-    if points < FEWEST or starts < 1:
-        raise NetworkError(f"points={points} and starts={starts}; expected at least {FEWEST} points and 1 start")
+    for name, count, low in (
+        ("points", points, FEWEST), ("starts", starts, 1), ("landmarks", landmarks, 1), ("max_dim", max_dim, 0),
+        ("neighbours", neighbours, 1), ("batch", batch, 1),
+    ):  # fmt: skip
+        if count is not None and not (isinstance(count, Integral) and count >= low):
+            raise NetworkError(f"{name} is {count!r}; expected a whole number, {low} or more")
+    if not (0 < alpha < 1 and 0 < tolerance < 1):
+        raise NetworkError(f"alpha is {alpha} and tolerance {tolerance}; expected each between 0 and 1")
     rng = np.random.default_rng(seed)
     composite = read_map(model, x, source, layer, call, rng)
     units, wanted = read_equation(composite, unit, value, as_site(layer))

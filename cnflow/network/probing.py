@@ -103,6 +103,8 @@ def _looked_at(
     model: nn.Module, x: Any, sites: Mapping[Site, bool], call: Call | None
 ) -> dict[Site, dict[Site, Tensor]]:
     """Places of sites, with a few rows of them."""
+    if not rows_in(x):
+        raise NetworkError("x has no rows; expected at least one")
     few = take(x, slice(0, ROWS))
     with torch.no_grad():
         found = survey(model, few, sites, call)

@@ -172,6 +172,9 @@ def reeb_graph(
         raise NetworkError(
             f"overlap is {overlap}; expected a share in (0, 0.5): beyond, three intervals would share rows"
         )
+    for name, count in (("intervals", intervals), ("neighbours", neighbours), ("smallest", smallest)):
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
+            raise NetworkError(f"{name} is {count!r}; expected a whole number, 1 or more")
     values, rows = _read(f, x, layer, source, unit, call, batch)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])
     values, rows = values[chosen], rows[chosen]

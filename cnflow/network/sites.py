@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -223,7 +223,8 @@ def matches(model: nn.Module, patterns: str | Site | Sequence[str | Site]) -> di
     names = [name for name, _ in model.named_modules() if name]
     known = [*names, *(own for own in (INPUT, OUTPUT) if own not in names)]
     found: dict[Site, bool] = {}
-    for pattern in [patterns] if isinstance(patterns, str | Site) else patterns:
+    listed = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    for pattern in patterns if listed else [patterns]:
         site = as_site(pattern)
         hits = [site.name] if site.name in known else [name for name in names if fnmatchcase(name, site.name)]
         exact = hits == [site.name]

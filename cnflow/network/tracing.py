@@ -92,6 +92,8 @@ class TrainingTrace(Callback):
             )
         if not isinstance(every, Integral) or every < 1:
             raise NetworkError(f"every is {every!r}; expected steps between measurements, a whole number, at least 1")
+        if not 0 < energy < 1:
+            raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99")
         self.x, self.maps, self.layers, self.level_sets = x, list(maps), list(layers), list(level_sets)
         self.every, self.module, self.points, self.energy = every, module, points, energy
         self.non_gaussian, self.call, self.seed = non_gaussian, call, seed

@@ -100,6 +100,7 @@ def test_results_can_be_read():
         (3, r"shape \(\)"),
         ([1.0, float("nan")], "NaN"),
         (np.array([np.nan]), "equals nothing"),
+        ([[1], [1, 2]], "rows of different lengths"),
     ],
 )
 def test_errors_say_what_to_do(outputs, told):

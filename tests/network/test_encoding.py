@@ -71,6 +71,9 @@ def test_what_cannot_be_encoded():
         reencode(model, "?", random_encoding(rows()))
     with pytest.raises(NetworkError, match="expected one of 'rotation', 'affine', 'smooth'"):
         random_encoding(rows(), "bent")
+    for strength in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(NetworkError, match="expected a finite number, 0 or more"):
+            random_encoding(rows(), strength=strength)
     with pytest.raises(NetworkError, match=r"shape \(6,\); expected \(n, d\)"):
         random_encoding(rows()[0])
     with pytest.raises(NetworkError, match="2 lifted directions"):

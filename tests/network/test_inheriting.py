@@ -145,6 +145,8 @@ def test_error_bars_cover_the_truth():
         ({"grid": (5, 5)}, r"grid=\(5, 5\) has 25 places, and 'input' 36 coordinates"),
         ({"grid": np.zeros((3, 2))}, r"positions have shape \(3, 2\), expected \(36,\) or \(36, k\)"),
         ({"rotations": 0}, "rotations is 0"),
+        ({"units": 2.5}, r"units is 2\.5; expected whole numbers"),
+        ({"grid": (0, 6)}, r"grid is \(0, 6\); expected \(rows, cols\), 1 or more"),
         ({"units": 10_000, "rotations": 2_000_000}, "more than 2e\\+08: give units="),
     ],
 )

@@ -111,6 +111,8 @@ def test_rows_are_drawn_and_the_same_again():
         (np.ones((1, 4)), {"centre": "samples"}, "one row, which is its own mean"),
         (np.ones((5, 4)), {"centre": "rows"}, "centre is 'rows'; expected one of None, 'samples', 'coordinates'"),
         (np.ones((5, 4)), {"rotations": 0}, "rotations is 0"),
+        (np.ones((5, 4)), {"rows": float("nan")}, "rows is nan; expected whole numbers"),
+        ({}, {}, "acts is empty"),
     ],
 )
 def test_messages(x, options, message):

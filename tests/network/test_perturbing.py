@@ -157,7 +157,9 @@ class Frozen(nn.Module):
     [
         (dict(step=0.0), "step is 0.0; expected a positive number"),
         (dict(step=float("nan")), "step is nan; expected a positive number"),
+        (dict(step=float("inf")), "step is inf; expected a positive number"),
         (dict(bound=-1), "bound is -1"),
+        (dict(iterations=1.5), r"iterations is 1\.5; expected a whole number"),
         (dict(flatness=-1), "flatness is -1; expected 0 or more"),
         (dict(loss=lambda m, b: m(b)), r"the loss gave back shape \(5, 2\); expected one number"),
         (dict(loss=lambda m, b: 3.0), "the loss gave back a float"),

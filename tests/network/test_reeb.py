@@ -115,6 +115,9 @@ def test_the_result_can_be_read():
         (np.arange(100.0), {"overlap": 0.6}, r"overlap is 0.6; expected a share in \(0, 0.5\)"),
         (np.arange(100.0), {"intervals": 50}, "100 rows, 50 intervals, 15 neighbours: expected"),
         (np.arange(100.0), {"neighbours": 100}, "100 rows, 4 intervals, 100 neighbours"),
+        (np.arange(100.0), {"smallest": 0}, "smallest is 0; expected a whole number, 1 or more"),
+        (np.arange(100.0), {"smallest": float("nan")}, "smallest is nan"),
+        (np.arange(100.0), {"intervals": 5.5}, r"intervals is 5\.5"),
     ],
 )
 def test_errors_say_what_to_do(values, options, told):

@@ -92,6 +92,8 @@ def test_number_types_that_are_not_measured_in():
     for wrong in (torch.bfloat16, torch.int64, "float64"):
         with pytest.raises(NetworkError, match=r"expected torch\.float64, torch\.float32, or None"):
             factorize(mlp(), rows(), "input", "output", dtype=wrong)
+    with pytest.raises(NetworkError, match="x has no rows"):
+        decisions(mlp(), rows(0))
     for batch in (0, -3, 2.5, float("nan")):
         with pytest.raises(NetworkError, match="expected a whole number of rows, 1 or more"):
             decisions(mlp(), rows(), batch=batch)

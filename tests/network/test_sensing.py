@@ -76,6 +76,8 @@ class TestSparseRotation:
         x = np.random.default_rng(0).normal(size=(20, 3))
         with pytest.raises(NetworkError, match=r"n_components is 4, and X of shape \(20, 3\) has rank 3"):
             SparseRotation(4).fit(x)
+        with pytest.raises(NetworkError, match="tol is nan; expected a number, 0 or more"):
+            SparseRotation(tol=float("nan")).fit(np.random.default_rng(0).normal(size=(20, 3)))
         with pytest.raises(NetworkError, match="n_init is 0; expected a whole number, 1 or more"):
             SparseRotation(n_init=0).fit(x)
         with pytest.raises(NetworkError, match="all 3 activations are constant over 20 rows"):

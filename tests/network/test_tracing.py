@@ -125,7 +125,11 @@ def test_figures():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({}, "nothing to measure"), ({"layers": ["1"], "every": 0}, "at least 1")],
+    [
+        ({}, "nothing to measure"),
+        ({"layers": ["1"], "every": 0}, "at least 1"),
+        ({"layers": ["1"], "energy": 2}, "share between 0 and 1"),
+    ],
 )
 def test_bad_options(options, message):
     with pytest.raises(NetworkError, match=message):
