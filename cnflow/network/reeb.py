@@ -236,10 +236,10 @@ def _read(
             for v in (f, x)
         )
         rows = rows[:, None] if rows.ndim == 1 else rows
-        if values.shape != rows.shape[:1] or rows.ndim != 2:
-            raise NetworkError(
-                f"values have shape {values.shape} and rows {rows.shape}; expected (n,) and (n, d): one value for each row"
-            )
+    if values.shape != rows.shape[:1] or rows.ndim != 2:
+        raise NetworkError(
+            f"values have shape {values.shape} and rows {rows.shape}; expected (n,) and (n, d): one value for each row"
+        )
     for name, array in (("values", values), ("rows", rows)):
         if not np.isfinite(array).all():
             first = int(np.argwhere(~np.isfinite(array))[0][0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network import Composite, NetworkError, Site
+from cnflow.network import Composite, NetworkError, Site, reeb_graph
 from cnflow.network.running import forward, take
 from cnflow.network.sites import matching_names
 
@@ -107,6 +107,12 @@ def test_positions_tuples_and_dictionaries():
     torch.testing.assert_close(f.jacobians()[:, 2], want, rtol=1e-10, atol=1e-12)
     whole = Composite(model, ids, Site("embed", position="all"), Site("attend", item=0, position=-1))
     assert whole.shape == (6, 18)
+    each = Site("embed", position="each")
+    assert forward(model, ids, [each])[each].shape == (12, 6)
+    with pytest.raises(NetworkError, match="'embed at each' has 12 rows for 4 samples; expected one for each"):
+        Composite(model, ids, each, Site("output", item="pooled"))
+    with pytest.raises(NetworkError, match=r"values have shape \(4,\) and rows \(12, 6\)"):
+        reeb_graph(model, ids, Site("output", item="pooled"), source=each, unit=0)
     # other positions do not go through this one
     assert (
         f.bypass() > 0.05

@@ -79,6 +79,8 @@ def test_every_call_is_a_place(x, tmp_path):
         assert list(acts) == ["act:0", "act:1"]
         np.testing.assert_allclose(acts["act:0"], first, atol=1e-6)
         np.testing.assert_allclose(acts["act:1"], second.detach(), atol=1e-6)
+    with pytest.raises(KeyError, match="no activations of 'act', or several; close to it: 'act:1', 'act:0'"):
+        acts["act"]
     assert list(quiet(model, x, "*")) == ["a", "act:0", "act:1", "b"]
     # once is once, whatever it is called
     assert list(quiet(model, x, ["a:0", "a", "output"])) == ["a", "output"]
