@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call
 from cnflow.network.sites import Site
+from cnflow.network.watching import Call
 
 if TYPE_CHECKING:
     import pandas as pd

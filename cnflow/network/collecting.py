@@ -22,9 +22,10 @@ from cnflow.network.activations import Activations
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
 from cnflow.network.probing import dependence
-from cnflow.network.running import Call, forward, move, ready, rows_in, survey
+from cnflow.network.running import forward, move, ready, rows_in, survey
 from cnflow.network.sites import Site, matches
 from cnflow.network.storing import Folder, Memory
+from cnflow.network.watching import Call
 
 __all__ = ["collect"]
 

@@ -11,9 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 from cnflow.network.derivatives import jacobians, pull, push
 from cnflow.network.errors import NetworkError
+from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
-from cnflow.network.running import Call, forward, home, in_dtype, move, number_type, ready, rows_in, take
+from cnflow.network.running import forward, move, ready, rows_in, take
 from cnflow.network.sites import Site, one_site
+from cnflow.network.watching import Call
 
 __all__ = ["Composite", "refuse_not_finite"]
 

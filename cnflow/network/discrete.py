@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cnflow.network.errors import NetworkError
+from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
-from cnflow.network.running import Call, batch_rows, forward, home, in_dtype, move, number_type, ready, take
+from cnflow.network.running import batch_rows, forward, move, ready, take
 from cnflow.network.sites import Site, one_site
+from cnflow.network.watching import Call
 
 if TYPE_CHECKING:
     import pandas as pd

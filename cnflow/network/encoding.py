@@ -15,8 +15,8 @@ from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import FixedGrid
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import copied
 from cnflow.network.sites import Site, one_site, split_call
+from cnflow.network.watching import copied
 from cnflow.network.wrapping import unwrapped
 
 __all__ = ["KINDS", "Encoding", "random_encoding", "reencode"]

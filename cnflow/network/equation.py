@@ -12,8 +12,9 @@ from torch import nn
 from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
 from cnflow.network.region import MOST_ROWS
-from cnflow.network.running import Call, forward, rows_in, take
+from cnflow.network.running import forward, rows_in, take
 from cnflow.network.sites import Site, one_site
+from cnflow.network.watching import Call
 
 __all__ = ["read_equation", "read_map"]
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from cnflow.network.composite import Composite
 from cnflow.network.encoding import random_encoding
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, rows_in, take
+from cnflow.network.running import rows_in, take
 from cnflow.network.sites import Site
 from cnflow.network.spectra import Spectra, recoded_spectra, spectra
 from cnflow.network.summaries import Summary, Swap, of_source, of_target, swap
+from cnflow.network.watching import Call
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
 from cnflow.network.kurtosis import random_frames
 from cnflow.network.locality import participation_of, positions_of, shares_of, spread_of
-from cnflow.network.running import Call
 from cnflow.network.sites import Site
+from cnflow.network.watching import Call
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,12 +19,14 @@ from cnflow.network.errors import NetworkError
 from cnflow.network.factoring import factorization
 from cnflow.network.inheriting import inheritance
 from cnflow.network.kurtosis import basis_kurtosis
+from cnflow.network.precision import home, number_type
 from cnflow.network.preimages import level_sets
 from cnflow.network.probing import each_place
 from cnflow.network.reeb import reeb_graph
-from cnflow.network.running import copied, forward, home, move, number_type, ready
+from cnflow.network.running import forward, move, ready
 from cnflow.network.sensing import sensitivity
 from cnflow.network.sites import Site, one_site
+from cnflow.network.watching import copied
 
 if TYPE_CHECKING:
     import pandas as pd

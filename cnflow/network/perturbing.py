@@ -19,21 +19,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
+from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
-from cnflow.network.running import (
-    Call,
-    batch_rows,
-    copied,
-    forward,
-    home,
-    in_dtype,
-    move,
-    number_type,
-    ready,
-    rows_in,
-    take,
-)
+from cnflow.network.running import batch_rows, forward, move, ready, rows_in, take
 from cnflow.network.sites import OUTPUT, Site, one_site
+from cnflow.network.watching import Call, copied
 
 __all__ = ["Loss", "Move", "activations", "flat_moves", "other_moves", "sgd_moves"]
 

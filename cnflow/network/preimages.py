@@ -18,8 +18,8 @@ from cnflow.network.errors import NetworkError
 from cnflow.network.intrinsic import count_apart, covered, intrinsic_rips
 from cnflow.network.newton import Level
 from cnflow.network.region import Region
-from cnflow.network.running import Call
 from cnflow.network.sites import Site, as_site
+from cnflow.network.watching import Call
 from cnflow.topology.diagrams import RipsDiagrams, maxmin_landmarks
 
 if TYPE_CHECKING:

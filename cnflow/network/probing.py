@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import Call, module_calls, rows_in, survey, take
+from cnflow.network.running import each_tensor, rows_in, survey, take
 from cnflow.network.sites import Site, matches, one_site
+from cnflow.network.watching import Call, watch
 
 __all__ = ["all_places", "dependence", "each_place"]
 
@@ -96,7 +97,7 @@ def dependence(
         again = rows(batch, mask)
         if not all(_same(found[site], again[site]) for site in found):
             return ""
-        return _where(module_calls(model, batch, call), module_calls(model, few, call))
+        return _where(_calls(model, batch, call), _calls(model, few, call))
 
 
 def _looked_at(
@@ -115,6 +116,18 @@ def _looked_at(
             "that a row has no activations of its own: call model.eval(), choose places before, or give call= that takes every "
             "row by itself"
         )
+    return found
+
+
+def _calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple[str, Any, Any]]:
+    """All calls of modules in a forward pass, those within a module before its own: name, what it was fed, what it gave back."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def see(name: str, _: int, given: Any, output: Any) -> Any:
+        found.append((name, *(each_tensor(part, Tensor.clone) for part in (given, output))))
+        return output
+
+    watch(model, batch, [name for name, _ in model.named_modules()], see, call)
     return found
 
 

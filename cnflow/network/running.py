@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from numbers import Integral
-from threading import Lock, RLock, get_ident
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +15,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import INPUT, OUTPUT, Site, split_call
+from cnflow.network.watching import Call, watch
 from cnflow.network.wrapping import unwrapped
 
-__all__ = [
-    "Call", "batch_rows", "copied", "forward", "home", "in_dtype", "module_calls", "move", "number_type", "ready", "rows_in",
-    "survey", "take", "watch",
-]  # fmt: skip
-
-Call = Callable[[nn.Module, Any], Any]
-"""How the network is called with a batch, where calling it with the batch itself will not do."""
-
-See = Callable[[str, int, Any, Any], Any]
-"""Of a module's name, the number of its call, what it was fed and what it gives back, to what it is to give back."""
-
-_locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-_making = Lock()
+__all__ = ["batch_rows", "each_tensor", "forward", "move", "ready", "rows_in", "survey", "take"]
 
 
 class _ReachedError(Exception):
@@ -86,78 +70,24 @@ def rows_in(batch: Any) -> int:
     )
 
 
-def _each(batch: Any, change: Callable[[Tensor], Any]) -> Any:
+def each_tensor(batch: Any, change: Callable[[Tensor], Any]) -> Any:
     """The batch with all its tensors changed."""
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: _each(part, change) for key, part in batch.items()}
-    return tuple(_each(part, change) for part in batch) if isinstance(batch, tuple | list) else batch
+        return {key: each_tensor(part, change) for key, part in batch.items()}
+    return tuple(each_tensor(part, change) for part in batch) if isinstance(batch, tuple | list) else batch
 
 
 def take(batch: Any, rows: Any) -> Any:
     """Some rows of a batch, or a slice of them."""
     n = rows_in(batch)
-    return _each(batch, lambda part: part[rows] if part.ndim and len(part) == n else part)
+    return each_tensor(batch, lambda part: part[rows] if part.ndim and len(part) == n else part)
 
 
 def move(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """The batch on a device; what is floating there in that number type."""
-    return _each(batch, lambda part: part.to(device, dtype if part.is_floating_point() else None))
-
-
-def home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and number type of a network: of its first parameter or buffer of real numbers, else what is the default."""
-    for held in (*model.parameters(), *model.buffers()):
-        if held.is_floating_point():
-            return held.device, held.dtype
-    return torch.device("cpu"), torch.get_default_dtype()
-
-
-def number_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype | None:
-    """What a network is measured in: what was asked for, else its own; single precision if that is a half one, with a warning.
-
-    Args:
-        model: the network.
-        dtype: asked for; None for the network's own.
-
-    Returns:
-        None if the network has no numbers of its own, and none were asked for.
-
-    Raises:
-        NetworkError: for a number type that is neither single nor double precision.
-    """
-    if dtype not in (None, torch.float32, torch.float64):
-        raise NetworkError(f"dtype is {dtype!r}; expected torch.float64, torch.float32, or None for the network's own")
-    held = [part.dtype for part in (*model.parameters(), *model.buffers()) if part.is_floating_point()]
-    half = next((own for own in held if torch.finfo(own).bits < 32), None)
-    chosen = dtype or (torch.float32 if half else held[0] if held else None)
-    if half:
-        warnings.warn(
-            f"the network's numbers are {half}; it is measured in {chosen}, on a copy: what is found is that of the same weights "
-            f"without the rounding of {half}",
-            stacklevel=3,
-        )
-    return chosen
-
-
-def in_dtype(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """The network in a number type: itself if all is in it already, or for None, else a copy."""
-    held = (*model.parameters(), *model.buffers())
-    other = dtype is not None and any(part.is_floating_point() and part.dtype != dtype for part in held)
-    return copied(model).to(dtype) if other else model
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy, made while no other thread watches the network."""
-    with _lock(model):
-        return copy.deepcopy(model)
-
-
-def _lock(model: nn.Module) -> RLock:
-    """Of a network: hooks are for all threads, so that one at a time can have them."""
-    with _making:
-        return _locks.setdefault(model, RLock())
+    return each_tensor(batch, lambda part: part.to(device, dtype if part.is_floating_point() else None))
 
 
 def batch_rows(batch: Any, size: int) -> Iterator[slice]:
@@ -170,50 +100,6 @@ def batch_rows(batch: Any, size: int) -> Iterator[slice]:
         raise NetworkError(f"batch is {size!r}; expected a whole number of rows, 1 or more")
     n = rows_in(batch)
     return (slice(start, min(n, start + size)) for start in range(0, n, size))
-
-
-def _call(model: nn.Module, batch: Any) -> Any:
-    """Call with a tensor, with keywords, or with as many of a tuple as the network takes."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    if isinstance(batch, Sequence):
-        kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-        count = sum(
-            kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
-        )
-        return model(*(batch if inspect.Parameter.VAR_POSITIONAL in kinds else batch[:count]))
-    return model(batch)
-
-
-def watch(model: nn.Module, batch: Any, names: Collection[str], see: See, call: Call | None = None) -> Any:
-    """Run the network, and see what modules give back on the way. What other threads do with it is not seen.
-
-    Args:
-        model: the network.
-        batch: see ``forward``.
-        names: of the modules.
-        see: what is done with what they give back.
-        call: see ``forward``.
-
-    Returns:
-        What the network gives back. One thread at a time is here with a network; others wait. A pass of another thread that does
-        not come through here may fail in torch if hooks are added to a module at that very moment.
-    """
-    modules, calls, thread = dict(model.named_modules()), Counter[str](), get_ident()
-
-    def hook(name: str) -> Callable[..., Any]:
-        def seen(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            if get_ident() != thread:
-                return output
-            calls[name] += 1
-            return see(name, calls[name] - 1, (args, kwargs), output)
-
-        return seen
-
-    with _lock(model), ExitStack() as stack:
-        for name in names:
-            stack.callback(modules[name].register_forward_hook(hook(name), with_kwargs=True).remove)
-        return (call or _call)(model, batch)
 
 
 def forward(
@@ -319,18 +205,6 @@ def survey(
                 found[site] = {Site(name, site.position, site.item): rows for rows in found[site].values()}
             elif chosen is None and sites[site]:
                 raise NetworkError(_several(name, counts[name]))
-    return found
-
-
-def module_calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple[str, Any, Any]]:
-    """All calls of modules in a forward pass, those within a module before its own: name, what it was fed, what it gave back."""
-    found: list[tuple[str, Any, Any]] = []
-
-    def see(name: str, _: int, given: Any, output: Any) -> Any:
-        found.append((name, *(_each(part, Tensor.clone) for part in (given, output))))
-        return output
-
-    watch(model, batch, [name for name, _ in model.named_modules()], see, call)
     return found
 
 

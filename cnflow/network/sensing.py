@@ -17,8 +17,8 @@ from cnflow.network.coordinates import named_transforms, read_coordinates
 from cnflow.network.errors import NetworkError
 from cnflow.network.moved import Moved
 from cnflow.network.perturbing import Loss
-from cnflow.network.running import Call
 from cnflow.network.sites import Site
+from cnflow.network.watching import Call
 
 if TYPE_CHECKING:
     import pandas as pd

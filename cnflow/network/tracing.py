@@ -19,10 +19,12 @@ from cnflow.flow.nongaussian import ngca
 from cnflow.network.errors import NetworkError
 from cnflow.network.factoring import factorization
 from cnflow.network.kurtosis import basis_kurtosis
+from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.preimages import level_sets
 from cnflow.network.probing import all_places
-from cnflow.network.running import Call, forward, home, in_dtype, move, number_type
+from cnflow.network.running import forward, move
 from cnflow.network.sites import Site, as_site
+from cnflow.network.watching import Call
 from cnflow.network.weights import load_weights
 from cnflow.network.wrapping import unwrapped
 

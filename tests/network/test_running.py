@@ -12,7 +12,7 @@ from torch import nn
 from cnflow.network import Composite, NetworkError, TrainingTrace, basis_kurtosis, collect, decisions, reeb_graph
 from cnflow.network import factorization as factorize
 from cnflow.network.perturbing import activations
-from cnflow.network.running import number_type
+from cnflow.network.precision import number_type
 
 
 def mlp(seed=0):
