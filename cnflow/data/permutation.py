@@ -56,8 +56,12 @@ class Permutation:
         if isinstance(key, slice):
             places = range(len(self))[key]
             key = np.arange(places.start, places.stop, places.step)
-        places = self._start + np.asarray(key, dtype=np.int64)
-        return self._carry(places) if self._order is None else self._order[places]
+        places = np.asarray(key, dtype=np.int64)
+        places = np.where(places < 0, places + len(self), places)
+        if places.size and not 0 <= places.min() <= places.max() < len(self):
+            raise IndexError(f"places are in 0 … {len(self) - 1}; got {places.min()} to {places.max()}")
+        places = places + self._start
+        return self._order[places] if self._order is not None else self._carry(places.ravel()).reshape(places.shape)
 
     def _carry(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         x = self._step(places.astype(np.uint64))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_rows
 from cnflow.data.structures import LOG_2PI, Structure, structure
 
 __all__ = ["Planted", "PlantedSample"]
@@ -161,11 +162,9 @@ class Planted:
             Shape (n,).
 
         Raises:
-            ValueError: for the wrong width.
+            ValueError: for the wrong width, or what are not rows of numbers.
         """
-        rows = np.asarray(x, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise ValueError(f"expected rows of shape (n, {self.dim}); got {rows.shape}")
+        rows = as_rows(x, width=self.dim).astype(np.float64, copy=False)
         y = rows @ self.rotation
         s = y[:, : self.core_dim] @ np.linalg.inv(self.structure_map)
         e = y[:, self.core_dim :] / self.noise_scale

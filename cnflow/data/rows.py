@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_rows", "check_rows", "is_frame", "names_of", "thin"]
+__all__ = ["as_rows", "check_rows", "is_frame", "names_of", "refuse_masked", "thin"]
 
 CHUNK = 65_536
 
@@ -39,13 +39,9 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     Raises:
         ValueError: for masked values, anything but real numbers, or another shape.
     """
+    refuse_masked(x, name)
     if is_frame(x):
         x = _cells(x, name)
-    elif np.ma.is_masked(x):
-        raise ValueError(
-            f"{name}: {int(np.ma.getmaskarray(x).sum())} values are masked; expected numbers in every place. Impute them with "
-            "x.filled(value), or drop their rows with numpy.ma.compress_rows(x)."
-        )
     elif hasattr(x, "detach"):
         x = x.detach().cpu()
         x = (x.float() if str(x.dtype) == "torch.bfloat16" else x.resolve_conj()).numpy()
@@ -64,6 +60,19 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     if width is not None and x.shape[1] != width:
         raise ValueError(f"{name}: expected rows of shape {wanted}; got {x.shape}. Select the same columns.")
     return x
+
+
+def refuse_masked(x: Any, name: str = "x") -> None:
+    """Refuse an array with masked values, whose mask NumPy drops in silence.
+
+    Raises:
+        ValueError: that says how many there are, and what to do.
+    """
+    if np.ma.is_masked(x):
+        raise ValueError(
+            f"{name}: {int(np.ma.getmaskarray(x).sum())} values are masked; expected numbers in every place. Impute them with "
+            "x.filled(value), or drop their rows with numpy.ma.compress_rows(x)."
+        )
 
 
 def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -> None:
@@ -99,11 +108,9 @@ def is_frame(x: Any) -> bool:
 
 def names_of(x: Any) -> list[str] | None:
     """Names of the columns of a DataFrame; None for anything else, and for columns that are only counted."""
-    if not is_frame(x):
+    if not is_frame(x) or list(x.columns) == list(range(len(x.columns))):
         return None
-    import pandas as pd
-
-    return None if isinstance(x.columns, pd.RangeIndex) else [str(c) for c in x.columns]
+    return [str(c) for c in x.columns]
 
 
 def thin(x: Any, most: int, seed: int | Sequence[int]) -> Any:

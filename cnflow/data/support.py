@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from cnflow.data.rows import as_rows
+
 __all__ = ["Support", "check_support", "dequantize"]
 
 Floats = NDArray[np.floating]
@@ -69,7 +71,7 @@ class Support:
         if self.atoms:
             column, value, share = max(self.atoms, key=lambda atom: atom[2])
             lines.append(
-                f"{told(sorted({atom[0] for atom in self.atoms}))} at one value for many rows (column {column if names is None else names[column]} is "
+                f"{told(sorted({atom[0] for atom in self.atoms}))} at one value for many rows ({told([column])} "
                 f"{value:g} in {share:.0%}): such an atom has no density. Model these rows apart, or add noise"
             )
         for columns in self.equations:
@@ -87,6 +89,7 @@ def check_support(x: Floats, seed: int = 0) -> Support:
         x: finite rows, shape (n, d).
         seed: of the choice of rows, when there are many.
     """
+    x = as_rows(x)
     resolution = float(np.finfo(x.dtype if x.dtype == np.float32 else np.float64).eps)
     x = np.asarray(x, dtype=np.float64)
     n = len(x)
@@ -171,7 +174,7 @@ def dequantize(x: Floats, columns: Sequence[int] | None = None, seed: int = 0) -
     References:
         Theis, van den Oord, Bethge: A note on the evaluation of generative models (2016).
     """
-    x = np.asarray(x)
+    x = as_rows(x)
     which = check_support(x.astype(np.float64), seed).whole if columns is None else tuple(columns)
     rows = x.astype(np.float64)
     rng = np.random.default_rng(seed)

@@ -18,6 +18,9 @@ LOOK = 1000
 UNNAMED = ("", "Unnamed: 0")
 """What pandas writes above an index, and reads it as."""
 
+NO_NAMES = ("", "nan", "na", "n/a", "null", "none", "inf", "-inf")
+"""Cells that are no numbers, and no names beside numbers."""
+
 
 def read_table(path: Path, header: bool | None = None) -> Any:
     """Read a table of text as pandas would, and say in a warning what may have been meant otherwise.
@@ -100,7 +103,7 @@ def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
     for name, cells in zip(names, below, strict=False):
         number = _is_number(name, decimal)
         if all(_is_number(cell, decimal) and not (number and cell.strip().lstrip("+-").isdecimal()) for cell in cells):
-            return number or bool(name)
+            return number or name.lower() not in NO_NAMES
     return False
 
 

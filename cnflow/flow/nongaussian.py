@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cnflow.data.rows import refuse_masked
 from cnflow.flow.stein import SEARCH_ROWS, choose_kernel, eigen, stein_null, stein_spectrum, wave_moment
 
 __all__ = ["NGCA", "ngca"]
@@ -126,6 +127,7 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
             ValueError: for data that are not finite, constant, or of fewer than 2 rows; for an option out of range, or
                 more components than the data have dimensions.
         """
+        refuse_masked(X, "X")
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self._check(x.shape[1])
         kind, (n, d) = x.dtype, x.shape
@@ -174,6 +176,7 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
             Shape (n, k).
         """
         check_is_fitted(self)
+        refuse_masked(X, "X")
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return (x - self.mean_) @ self.components_.T
 

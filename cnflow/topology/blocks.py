@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow.flow.whitening import sample_whitening
+from cnflow.topology.density import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -274,16 +275,14 @@ def separability(
 
 def _checked(x: ArrayLike, n_permutations: int, alpha: float, band: float, neighbours: int) -> Floats:
     """The rows, or what is wrong with them and with the options."""
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2 or not 2 <= x.shape[1] <= MAX_DIRECTIONS:
+    x = rows_of(x)
+    if not 2 <= x.shape[1] <= MAX_DIRECTIONS:
         raise ValueError(
             f"x has shape {x.shape}, expected (n, k) with 2 to {MAX_DIRECTIONS} directions: one direction is no product; "
             "of many, pass the core of a flow"
         )
     if len(x) < 80:
         raise ValueError(f"x has {len(x)} rows, expected at least 80: fewer have no neighbourhoods to speak of")
-    if not np.isfinite(x).all():
-        raise ValueError(f"x has {(~np.isfinite(x)).any(1).sum()} rows that are not finite, expected none: drop them")
     if n_permutations < 19:
         raise ValueError(f"n_permutations is {n_permutations}, expected at least 19: the least p-value is 1 / (1 + it)")
     if not 1 / (1 + n_permutations) <= alpha < 1:

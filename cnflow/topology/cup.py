@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from cnflow.topology.density import rows_of
 from cnflow.topology.diagrams import maxmin_landmarks
 
 if TYPE_CHECKING:
@@ -168,16 +169,11 @@ def cup_product(
 
 def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
     """Distances between landmarks, each the row farthest from those before; the first is nearest to the mean."""
-    x = np.asarray(x, dtype=np.float64)
+    x = rows_of(x)
     if metric not in ("euclidean", "precomputed"):
         raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'precomputed'")
-    if (
-        x.ndim != 2
-        or not np.isfinite(x).all()
-        or (metric == "precomputed" and (x.shape[0] != x.shape[1] or (x != x.T).any()))
-    ):
-        wanted = "(n, d) of finite rows" if metric == "euclidean" else "(n, n), finite and symmetric"
-        raise ValueError(f"x has shape {x.shape}, expected {wanted}: drop rows that are not finite, or change metric")
+    if metric == "precomputed" and (x.shape[0] != x.shape[1] or (x != x.T).any()):
+        raise ValueError(f"x has shape {x.shape}, expected (n, n), finite and symmetric: or change metric")
     if not 4 <= landmarks <= MAX_LANDMARKS:
         raise ValueError(
             f"landmarks is {landmarks}, expected 4 to {MAX_LANDMARKS}: triangles grow with their cube, and 100 show a torus"

@@ -1,5 +1,8 @@
 """Files, columns, batches and data modules."""
 
+import json
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,3 +212,122 @@ def test_digits(components, dim):
         DigitsDataModule(62)
     with pytest.raises(ValueError, match=r"shape \(n, 8, 8\)"):
         data.from_images(np.zeros((2, 7, 7)))
+
+
+def test_tensors_in_files(rows, tmp_path):
+    tensor = torch.as_tensor(rows)
+    torch.save({"x": tensor, "epoch": 3}, tmp_path / "one.pt")
+    np.testing.assert_array_equal(read_array(tmp_path / "one.pt"), rows)
+    torch.save({"x": tensor, "y": tensor + 1}, tmp_path / "two.pt")
+    np.testing.assert_array_equal(read_array(tmp_path / "two.pt", key="y"), rows + 1)
+    with pytest.raises(ValueError, match=r"holds 2 arrays \(x, y\): name one with key="):
+        read_array(tmp_path / "two.pt")
+    torch.save(tensor.bfloat16().requires_grad_(), tmp_path / "half.pt")
+    np.testing.assert_array_equal(read_array(tmp_path / "half.pt"), tensor.bfloat16().float().numpy())
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="expected a tensor, or a dictionary of tensors; got list"):
+        read_array(tmp_path / "list.pt")
+
+
+def test_labels_come_from_files_of_their_own(rows, tmp_path):
+    path, text = str(write(rows, tmp_path / "data.npy")), np.array([f"kind {i % 3}" for i in range(57)])
+    np.save(tmp_path / "one.npy", np.arange(57))
+    np.save(tmp_path / "text.npy", text)
+    np.savez(tmp_path / "only.npz", text)
+    torch.save(torch.arange(57), tmp_path / "tensor.pt")
+    (tmp_path / "lines.txt").write_text("\n".join(text))
+    pd.Series(text).to_csv(tmp_path / "bare.csv", index=False, header=False)
+    pd.Series(text, name="kind").to_csv(tmp_path / "named.csv", index=False)
+    pd.DataFrame({"kind": text}).to_parquet(tmp_path / "named.parquet")
+    for name in ("one.npy", "tensor.pt"):
+        np.testing.assert_array_equal(ArrayDataModule(path, labels=str(tmp_path / name)).all_labels(), np.arange(57))
+    for name in ("text.npy", "only.npz", "lines.txt", "bare.csv", "named.csv", "named.parquet"):
+        assert ArrayDataModule(path, labels=tmp_path / name).all_labels().tolist() == text.tolist()
+    np.save(tmp_path / "wide.npy", np.zeros((57, 2)))
+    with pytest.raises(ValueError, match=r"expected one label per row, shape \(57,\); got shape \(57, 2\)"):
+        ArrayDataModule(path, labels=str(tmp_path / "wide.npy")).setup()
+    with pytest.raises(ValueError, match=r"no column 'kind'\. It has no names"):
+        ArrayDataModule(path, labels="kind").setup()
+
+
+def test_labels_beside_the_data(rows, tmp_path):
+    text = np.array([f"kind {i % 3}" for i in range(57)])
+    np.savez(tmp_path / "both.npz", x=rows, y=text)
+    np.savez(tmp_path / "more.npz", x=rows, z=rows + 1, y=text)
+    both = ArrayDataModule(str(tmp_path / "both.npz"), labels="y")
+    more = ArrayDataModule(str(tmp_path / "more.npz"), labels="y", key="z")
+    for data, expected in ((both, rows), (more, rows + 1)):
+        np.testing.assert_array_equal(np.asarray(data.all_rows()), expected)
+        assert data.all_labels().tolist() == text.tolist()
+    with pytest.raises(ValueError, match="no array 'w'; did you mean x or y"):
+        ArrayDataModule(str(tmp_path / "both.npz"), labels="w").setup()
+    np.savez(tmp_path / "objects.npz", x=rows, y=text.astype(object))
+    with pytest.raises(ValueError, match=r"holds objects .*Save text as numpy\.array\(labels, dtype=str\)"):
+        ArrayDataModule(str(tmp_path / "objects.npz"), labels="y").setup()
+
+
+def test_a_dataframe_as_an_array(rows):
+    frame = pd.DataFrame(rows, columns=list("abcd")).assign(e=1.0, f=rows[:, 1], kind="x")
+    data = ArrayDataModule(array=frame, columns=["c", "a"], labels="kind")
+    np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[:, [2, 0]])
+    assert data.names == ["c", "a"] and data.kept == [0, 1] and set(data.all_labels()) == {"x"}
+    with pytest.raises(ValueError, match="array, row 0, column 'kind': 'x' is not a number"):
+        ArrayDataModule(array=frame).setup()
+    data = ArrayDataModule(array=frame.drop(columns="kind"))
+    with pytest.warns(UserWarning, match=r"1 constant \(e\) and 1 duplicate \(f = b\)"):
+        data.setup()
+    assert data.names == list("abcdef") and data.kept == [0, 1, 2, 3]
+    # a text of digits is a name where there is one; a number is a number
+    frame = pd.DataFrame(rows, columns=[3, 2, 1, 0])
+    for column, number in (("3", 0), (3, 3), (-1, 3)):
+        np.testing.assert_array_equal(
+            np.asarray(ArrayDataModule(array=frame, columns=[column]).all_rows()), rows[:, [number]]
+        )
+    with pytest.raises(ValueError, match=r"array: no column 'a'\. It has no names"):
+        ArrayDataModule(array=rows, columns=["a"]).setup()
+
+
+def test_a_fingerprint_tells_data_apart(rows, tmp_path):
+    path = write(rows, tmp_path / "data.npy")
+    first = ArrayDataModule(str(path)).fingerprint()
+    assert first == ArrayDataModule(str(path), seed=3).fingerprint()
+    assert first["shape"] == [57, 4] and first["dtype"] == "float64" and first["bytes"] == path.stat().st_size
+    assert first["path"] == str(path.resolve()) and first["mtime"] == path.stat().st_mtime
+    assert json.loads(json.dumps(first)) == first
+    own = ArrayDataModule(array=rows).fingerprint()
+    assert own == {name: first[name] for name in ("shape", "dtype", "sha256")}
+    for other in (rows + 1e-9, rows[::-1], rows[:, ::-1]):
+        assert ArrayDataModule(array=other).fingerprint()["sha256"] != own["sha256"]
+
+
+def test_numbers_keep_their_digits_on_the_way(rows):
+    """Row numbers near 2⁴⁰, values beyond float32, and an offset of 10⁸ come out of the batches as they went in."""
+    wild = np.stack([2.0**40 + np.arange(57), 1e39 * rows[:, 0], 1e8 + rows[:, 1], 1.7e9 + np.arange(57)], 1)
+    data = ArrayDataModule(array=wild, batch_size=8)
+    np.testing.assert_array_equal(torch.cat(list(data.predict_dataloader())).numpy(), wild)
+    trained = torch.cat(list(Batches(data.split("train"), 8, shuffle=True)))
+    np.testing.assert_array_equal(np.sort(trained[:, 0]), np.sort(np.asarray(data.split("train"))[:, 0]))
+
+
+def test_many_rows_take_no_memory(tmp_path):
+    """A file of 2 million rows, nearly all of them holes: their numbers alone would be 16 MB."""
+    n = 2_000_000
+    array = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", dtype="float16", shape=(n, 2))
+    array[:: n // 100] = np.random.default_rng(0).normal(size=(100, 2))
+    del array
+    tracemalloc.start()
+    data = ArrayDataModule(str(tmp_path / "big.npy"))
+    for batches in (data.train_dataloader(), data.val_dataloader(), data.predict_dataloader()):
+        assert all(batch.shape == (batches.batch_size, 2) for batch, _ in zip(batches, range(20), strict=False))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 2**20
+    parts = {name: data.split(name).index for name in ("train", "val", "test")}
+    assert [len(part) for part in parts.values()] == [1_600_000, 200_000, 200_000]
+    seen = np.zeros(n, dtype=int)
+    for part in parts.values():
+        seen[part[:]] += 1
+    assert (seen == 1).all()
+    again, other = (ArrayDataModule(array=np.load(tmp_path / "big.npy", mmap_mode="r"), seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(again.split("val").index[:100], parts["val"][:100])
+    assert (other.split("val").index[:100] != parts["val"][:100]).all()

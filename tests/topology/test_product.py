@@ -160,10 +160,10 @@ def test_affine_maps_and_row_order_do_not_matter_and_seeds_repeat() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros(100)}, r"x has shape \(100,\), expected \(n, k\) with 2 to 10 directions"),
+        ({"x": np.zeros(100)}, r"x: expected rows of shape \(n, d\); got \(100,\)"),
         ({"x": np.zeros((100, 11))}, "pass the core of a flow"),
         ({"x": np.zeros((20, 2))}, "x has 20 rows, expected at least 80"),
-        ({"x": np.full((100, 2), np.nan)}, "100 rows that are not finite.*drop them"),
+        ({"x": np.full((100, 2), np.nan)}, "100 of 100 rows have NaN or infinite values.*Drop"),
         ({"x": np.ones((100, 2))}, "do not vary"),
         ({"n_permutations": 3}, "n_permutations is 3, expected at least 19"),
         ({"alpha": 0.001}, "alpha is 0.001 with 99 permutations, expected 0.01 or more"),
@@ -358,7 +358,7 @@ APART = np.vstack([radius * np.column_stack([np.cos(TURN), np.sin(TURN)]) + [100
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros(9)}, r"x has shape \(9,\), expected \(n, d\) of finite rows"),
+        ({"x": np.zeros(9)}, r"x: expected rows of shape \(n, d\); got \(9,\)"),
         ({"x": np.zeros((9, 3)), "metric": "precomputed"}, r"expected \(n, n\), finite and symmetric"),
         ({"metric": "cosine"}, "metric is 'cosine', expected 'euclidean' or 'precomputed'"),
         ({"landmarks": 1000}, "landmarks is 1000, expected 4 to 200"),
