@@ -108,8 +108,7 @@ def read(source: Any, x: ArrayLike | None, space: str = "core", n: int = 20_000,
     if _is_array(source):
         if x is None:
             raise DensityError("log-densities alone have no places: give the rows x that they belong to")
-        values = source if hasattr(source, "reshape") else np.asarray(source)
-        table = Tabulated(rows_of(x), as_rows(values.reshape(-1, 1), "log-densities")[:, 0])
+        table = Tabulated(rows_of(x), _numbers(source))
         return Source(table, table.x, None, "given")
     rows = None if x is None else rows_of(x)
     density = as_density(source, None if rows is None else rows.shape[1])
@@ -118,6 +117,14 @@ def read(source: Any, x: ArrayLike | None, space: str = "core", n: int = 20_000,
     elif rows.shape[1] != density.dim:
         raise DensityError(f"{density!r} lives in {density.dim} dimensions; x has rows of {rows.shape[1]}")
     return Source(density, rows, None, "given")
+
+
+def _numbers(log_densities: Any) -> Floats:
+    given = log_densities if hasattr(log_densities, "reshape") else np.asarray(log_densities)
+    try:
+        return as_rows(given.reshape(-1, 1), "log-densities")[:, 0]
+    except ValueError as error:
+        raise DensityError(str(error)) from error
 
 
 def _is_array(source: Any) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cnflow.alignment import Alignment, AlignmentError, align, cycle_error, foscttm
+from cnflow.alignment.sides import side
 from cnflow.topology import level_sets
 
 SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))
@@ -219,3 +220,13 @@ def test_what_cannot_be_aligned_says_why():
         align(good, (flow, good), **FAST)
     with pytest.raises(AlignmentError, match="kind must be"):
         align(good, good, kind="linear")
+
+
+def test_a_side_is_read_in_any_unit():
+    a = clusters(200, 3)[0]
+    one, other = side(a, "A", homology=False), side(1e-30 * a, "B", homology=False)
+    assert len(one.structures) == len(other.structures) == 4
+    np.testing.assert_array_equal(other.label(), one.label())
+    np.testing.assert_allclose(other.unit(1e-30 * a), one.unit(a), atol=1e-9)
+    with pytest.raises(AlignmentError, match="all 200 points are equal"):
+        side(np.full((200, 2), 1e-30), "A")

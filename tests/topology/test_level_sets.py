@@ -216,3 +216,12 @@ def test_what_cannot_be_asked_says_so():
         level_sets(np.zeros(50), RNG.normal(size=(50, 2)))
     with pytest.raises(AttributeError, match="has no 'voids'"):
         _ = t.tree[0].voids
+
+
+def test_too_few_rows_are_refused():
+    x = np.random.default_rng(0).normal(size=(20, 40))
+    assert len(level_sets(-0.5 * (x**2).sum(1), x, refits=0, homology=False).rows) == 20
+    with pytest.raises(DensityError, match="at least 20 rows; got 5 rows of 40 columns"):
+        level_sets(np.zeros(5), x[:5])
+    with pytest.raises(DensityError, match="log-densities: 1 values are masked"):
+        level_sets(np.ma.masked_less(np.arange(20.0), 1), x)
