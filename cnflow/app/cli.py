@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -33,6 +34,7 @@ from cnflow.flow.inputs import Inputs
 from cnflow.flow.store import find_checkpoint, read_checkpoint
 from cnflow.training import NarrowingModule
 from cnflow.training.checkpoints import CheckpointEvery, WholeCheckpoints
+from cnflow.training.options import check_trainer
 
 __all__ = ["Run", "RunExistsError", "main"]
 
@@ -155,12 +157,18 @@ class NarrowingCLI(LightningCLI):
         if self.subcommand != "fit":
             return
         own, there = self.config["fit"], held(self.folder)
+        if own["trainer"]["fast_dev_run"]:
+            return
         if self.run.resume:
-            self._refuse(changes(self.folder, self._settings()) if there else [])
+            if rank_zero_only.rank == 0 and there:
+                self._refuse(changes(self.folder, self._settings()))
             last = checkpoint_to_resume(self.folder)
             own["ckpt_path"] = last and str(last)
             if last is None:
                 print(f"{self.folder} holds no checkpoint yet: the run starts from its beginning", file=sys.stderr)
+        elif rank_zero_only.rank:
+            # the first of several processes has looked, and by now writes
+            return
         elif self.run.overwrite:
             clear(self.folder)
         elif there and own.get("ckpt_path") is None:
@@ -186,7 +194,8 @@ class NarrowingCLI(LightningCLI):
         warnings.warn(f"{told}\nThe run goes on with what is new, as asked for.", UserWarning, stacklevel=2)
 
     def before_fit(self) -> None:
-        """Compare the data with those that the run began with."""
+        """Refuse what the training cannot do, and other data than those that the run began with."""
+        check_trainer(self.trainer, self.model)
         last = self.config["fit"].get("ckpt_path")
         if not (self.run.resume and last):
             return
@@ -209,10 +218,16 @@ class NarrowingCLI(LightningCLI):
         callbacks = list(config.get("callbacks") or [])
         if self.subcommand == "fit":
             self.history = History(folder, run.log_every)
-            saving = CheckpointEvery(folder / "checkpoints", run.checkpoint_every)
-            callbacks += [self.history, Progress(), saving, StopsWhole(saving)]
-            kwargs["plugins"] = [*(config.get("plugins") or []), WholeCheckpoints()]
-            kwargs["enable_checkpointing"] = False
+            callbacks += [self.history, Progress()]
+            if config.get("enable_checkpointing") is not False:
+                saving = CheckpointEvery(folder / "checkpoints", run.checkpoint_every)
+                callbacks += [saving, StopsWhole(saving)]
+                kwargs["plugins"] = [*(config.get("plugins") or []), WholeCheckpoints()]
+            # lightning's own is for those who name one
+            kwargs["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
+            if isinstance(config.get("val_check_interval"), float) and config.get("check_val_every_n_epoch") is None:
+                # a share of an epoch needs epochs to count
+                kwargs["check_val_every_n_epoch"] = 1
             if config.get("logger") in (None, True):
                 kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
         else:
@@ -227,6 +242,11 @@ class NarrowingCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         options = self.config_init[subcommand]
+        processes = self.trainer.num_devices * self.trainer.num_nodes
+        if processes > 1 and subcommand in ("predict", "path"):
+            raise ValueError(
+                f"cnflow {subcommand} works in one process; got {processes}: set --trainer.devices=1 (fit can have several)"
+            )
         if subcommand == "predict":
             # predictions go to shards as they come; returning them as well would hold all of them in memory
             options["return_predictions"] = False
@@ -246,9 +266,14 @@ class NarrowingCLI(LightningCLI):
             data.predicted = self.shards.resume({"flow": content, "data": self.model.fingerprint(data)})
 
     def after_fit(self) -> None:
-        """Summary and figures."""
+        """Summary and figures, by the first of several processes."""
+        if self.trainer.fast_dev_run:
+            self.trainer.print("fast_dev_run: a rehearsal, which leaves nothing behind")
+            return
         last = self.folder / "checkpoints" / "last.ckpt"
         self.trainer.save_checkpoint(last)
+        if not self.trainer.is_global_zero:
+            return
         write_report(self.folder, self.model, self.datamodule, self.history, figures=self.run.figures)
         if self.run.topology:
             write_topology(self.folder / "topology", self.model.flow.eval(), self.datamodule, figures=self.run.figures)

@@ -30,13 +30,15 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.column_rows: list[list[float]] = []
         self.seconds = 0.0
-        self._since = time.perf_counter()
+        self._since: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._since = time.perf_counter()
 
     def _tick(self) -> float:
+        if self._since is None:
+            return self.seconds
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
         return self.seconds
@@ -58,11 +60,16 @@ class History(Callback):
         if not trainer.sanity_checking and "val/nll" in trainer.callback_metrics:
             nll = float(trainer.callback_metrics["val/nll"])
             self.rows.append({"step": trainer.global_step, "val/nll": nll, "seconds": self._tick()})
-            self.write()
+            self._keep(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files."""
-        self.write()
+        self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        # a rehearsal leaves nothing, and one of several processes writes for all
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self.write()
 
     def metrics(self) -> pd.DataFrame:
         """One row per step that was looked at: loss terms (nats), validation NLL (nats), seconds since the start."""
@@ -103,7 +110,10 @@ class Progress(Callback):
         """Open the bar at the step the run starts or resumes from."""
         # a log file gets a line now and then, a terminal a line that moves
         pace = {"mininterval": 0.5} if sys.stderr.isatty() else {"mininterval": 10.0, "maxinterval": 10.0}
-        self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True, **pace)
+        self._bar = tqdm(
+            total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True,
+            disable=not trainer.is_global_zero, **pace,
+        )  # fmt: skip
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

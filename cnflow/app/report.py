@@ -102,6 +102,7 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
         "budget": None if model.routes else _budget(flow, splits[held_out]),
         "noise_check": {"split": held_out, **check.to_dict()},
         "steps": model.trainer.global_step,
+        "stopped": stopped_early(model),
         "pruned_at": model.pruned_at,
         "seconds": round(history.seconds + model.seconds, 1),
     }
@@ -110,6 +111,22 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
         true = -planted.log_prob(splits[held_out].double().numpy())
         summary["truth"] = {"nll": float(true.mean()), "core_dim": planted.core_dim, "betti": list(planted.betti)}
     return summary, check
+
+
+def stopped_early(model: NarrowingModule) -> str | None:
+    """What is missing of a training that ended before its last step, by a limit of time or of epochs; None if nothing is."""
+    step, total = model.trainer.global_step, model.trainer.max_steps
+    if model.routes or step >= total:
+        return None
+    lost = (
+        "before pruning, so that every direction still counts as core"
+        if model.pruned_at is None and model.schedule.select < 1
+        else "before its learning rate had come down"
+    )
+    return (
+        f"stopped at step {step} of {total}, {lost}. Go on with --run.resume true and a larger limit, or fit that many steps "
+        f"with --trainer.max_steps={step}"
+    )
 
 
 def write_report(
@@ -138,6 +155,7 @@ def write_report(
         f"{summary['nll'][held_out]['nll']:.3f} ± {summary['nll'][held_out]['nll_se']:.3f} nats"
         + (f" (true {summary['truth']['nll']:.3f})" if "truth" in summary else "")
         + f"; {summary['seconds']:.0f} s\n{check}"
+        + (f"\n{summary['stopped']}" if summary["stopped"] else "")
     )
     if figures:
         draw(folder / "figures", model, data, history, check, held_out)

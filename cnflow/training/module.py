@@ -8,12 +8,15 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, distributed, nn
 
 from cnflow.data.rows import thin
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
@@ -21,10 +24,13 @@ from cnflow.flow.inputs import Inputs
 from cnflow.flow.plan import describe, remake, reshape
 from cnflow.flow.selection import Selection
 from cnflow.flow.store import load_flow
+from cnflow.training.checkpoints import CheckpointEvery
 from cnflow.training.objectives import Likelihood, Objective
+from cnflow.training.options import check_monitors, check_trainer, planned_steps
 from cnflow.training.penalties import ColumnPenalty, JacobianPenalty, KineticPenalty, Penalty
 from cnflow.training.preparation import Preparation
 from cnflow.training.schedule import Schedule
+from cnflow.training.sharing import batch_mean, check_whole, own_rows, sharing
 
 __all__ = ["NarrowingModule", "NonFiniteLossError"]
 
@@ -56,6 +62,9 @@ class NarrowingModule(LightningModule):
     randomness of a step is a function of the seed and the step, so that a run resumed from a checkpoint continues
     exactly as it would have gone on.
 
+    Several processes (``strategy="ddp"``) share every batch and train the flow that one would: each is given the whole batch and
+    takes its own rows of it. What routes or prepares is made by the first of them, which gives it to the others.
+
     A fixed grid can be cheated: a stiff field makes it report likelihoods that are not there. So it is compared with one twice
     as fine every so often, and is made finer, with a warning, when the two disagree.
 
@@ -82,7 +91,8 @@ class NarrowingModule(LightningModule):
         seed: of the start and of every step's randomness.
 
     Raises:
-        ValueError: for an unknown covariance, or something to prepare without a flow to start from.
+        ValueError: for an unknown covariance, or something to prepare without a flow to start from; at the start of fit, for
+            options of the trainer that would do nothing or break.
     """
 
     def __init__(
@@ -132,12 +142,15 @@ class NarrowingModule(LightningModule):
         self.routes = all(value == usual[name].default for name, value in given.items())
         self.seconds = 0.0
         self.pruned_at: int | None = None
+        self._watched = False
         self.flow: NarrowingFlow | None = None
 
     # -- making the flow -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Make the flow for the data module's width; start it from the training rows unless a checkpoint follows."""
+        if stage == "fit":
+            check_trainer(self.trainer, self)
         if self.flow is not None:
             return
         data = self.trainer.datamodule
@@ -151,12 +164,13 @@ class NarrowingModule(LightningModule):
 
     def _make_flow(self, data: Any, fresh: bool) -> None:
         if self.routes and fresh:
-            self._route(data.split("train"))
+            began = time.monotonic()
+            self._adopt(self._once(lambda: self._route(data.split("train"))))
+            self.seconds = time.monotonic() - began
             return
         if self.prepare is not None and fresh:
-            self._adopt(
-                self.prepare(load_flow(self.start, classes=self.classes), data.split("train"), self.seed).train()
-            )
+            start = load_flow(self.start, classes=self.classes)
+            self._adopt(self._once(lambda: self.prepare(start, data.split("train"), self.seed).train()))
             return
         self.build(data.dim)
         if fresh:
@@ -170,13 +184,20 @@ class NarrowingModule(LightningModule):
         """Classes of the field and the solvers, which checkpoints of this module may name; see ``load_flow``."""
         return tuple(type(part) for part in (self.field_template, self.solver, self.evaluation))
 
-    def _route(self, rows: Any) -> None:
+    def _once(self, make: Callable[[], NarrowingFlow]) -> NarrowingFlow:
+        """What the first process makes; the others wait for it, however long it takes."""
+        if self.trainer.world_size == 1:
+            return make()
+        patient = distributed.new_group(backend="gloo", timeout=timedelta(days=30))
+        made = [make() if self.trainer.is_global_zero else None]
+        distributed.broadcast_object_list(made, group=patient)
+        return made[0]
+
+    def _route(self, rows: Any) -> NarrowingFlow:
         from cnflow.routing import ROWS, fit
 
         x = thin(rows, ROWS, [self.seed, len(rows)])
-        began = time.monotonic()
-        self._adopt(fit(x, seed=self.seed, progress=lambda line: print(line, file=sys.stderr, flush=True)))
-        self.seconds = time.monotonic() - began
+        return fit(x, seed=self.seed, progress=lambda line: print(line, file=sys.stderr, flush=True))
 
     def on_fit_start(self) -> None:
         """A flow that routes is fitted already: the trainer has no steps to do."""
@@ -260,13 +281,7 @@ class NarrowingModule(LightningModule):
         Raises:
             ValueError: if the trainer has no ``max_steps``.
         """
-        total = self.trainer.max_steps
-        if total is None or total < 1:
-            raise ValueError(
-                f"select → prune → refit needs a fixed number of steps: set trainer.max_steps; got {total}. "
-                "(max_epochs alone does not say when to prune.)"
-            )
-        return total
+        return planned_steps(self.trainer)
 
     @property
     def phase(self) -> str:
@@ -302,13 +317,15 @@ class NarrowingModule(LightningModule):
         rows = self.flow.checked(batch)
         finer = dataclasses.replace(solver, steps=min(2 * solver.steps, GRID_STEPS))
         gap = float((self.flow.log_prob(rows, solver=solver) - self.flow.log_prob(rows, solver=finer)).mean())
+        gap = self.trainer.strategy.broadcast(gap)
         if abs(gap) <= GRID_GAP:
             return
-        logger.warning(
-            "step %d: the training grid of %d steps is off by %.3g nats; going on with %d steps. "
-            "A larger weight of the Jacobian penalty keeps the field tame.",
-            self.global_step, solver.steps, gap, finer.steps,
-        )  # fmt: skip
+        if self.trainer.is_global_zero:
+            logger.warning(
+                "step %d: the training grid of %d steps is off by %.3g nats; going on with %d steps. "
+                "A larger weight of the Jacobian penalty keeps the field tame.",
+                self.global_step, solver.steps, gap, finer.steps,
+            )  # fmt: skip
         self.flow.solver = finer
 
     def _prune(self, step: int) -> None:
@@ -321,41 +338,82 @@ class NarrowingModule(LightningModule):
         for penalty in self.penalties:
             keep &= penalty.keep(self.flow, way.z)
             active &= penalty.active(self.flow, way)
-        self.flow.prune(keep, active, x)
+        decided = self.trainer.strategy.broadcast(torch.cat([keep[None], active]).cpu()).to(keep.device)
+        self.flow.prune(decided[0], decided[1:], x)
         if self.covariance == "full" and self.flow.core_dim > 1:
             self.flow.base.tilt_core()
+        self._set_aside(self.flow.width_profile)
+        if self.trainer.world_size > 1:
+            # the wrapper averages gradients of the weights that were there when it was made
+            self.trainer.strategy.model = self
+            self.trainer.strategy.configure_ddp()
         # the fields have new, smaller weights, and the moments remember gradients of the penalty that is now off
         optimizer = self.optimizers().optimizer
         optimizer.param_groups = self.configure_optimizers().param_groups
         optimizer.state.clear()
         self.pruned_at = step
 
+    def _set_aside(self, widths: Sequence[int]) -> None:
+        """Stages without a direction, by how many each has active, learn nothing: nobody waits for their gradients."""
+        for stage, width in zip(self.flow.stages, widths, strict=False):
+            stage.field.requires_grad_(width > 0)
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Objective plus penalties of one batch, shape (b, d)."""
+        """Objective plus penalties of one batch, shape (b, d); of several processes each has its own rows of it."""
+        processes = self.trainer.world_size
         # the frame centres rows in float64: until then they stay as precise as they came
         x, probe = self.draw(batch.to(self.flow.base.mean.device))
+        if processes > 1:
+            check_whole(batch)
+            x, probe = (own_rows(part, self.trainer.global_rank, processes) for part in (x, probe))
+        with sharing(processes):
+            loss, told = self._loss(x, probe)
+        self.log_dict(told, prog_bar=False)
+        # the processes' gradients are averaged, and some may have a row less than others
+        return loss * (processes * len(x) / len(batch))
+
+    def _loss(self, x: Tensor, probe: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of rows x, shape (n, D), and what to log of the batch that they belong to."""
         way = self.flow.transport(x, probe=probe, costs=True)
         ramp = self.schedule.ramp(self.global_step, self.total_steps)
         progress = self.schedule.progress(self.global_step, self.total_steps)
         terms = {self.objective.name: self.objective(self.flow, x, way)}
         loss = terms[self.objective.name]
-        told = {f"train/{name}": value for name, value in self.objective.told.items()}
         for penalty in self.penalties:
             terms[penalty.name] = penalty(self.flow, way, progress)
             loss = loss + penalty.weight * (ramp if penalty.selects else 1.0) * terms[penalty.name]
-        if not bool(torch.isfinite(loss)):
-            self._stop(terms)
-        self.log_dict(told | {f"train/{name}": value.detach() for name, value in terms.items()}, prog_bar=False)
-        return loss
+        told = self.objective.told | terms
+        whole, *values = batch_mean(torch.stack([loss, *told.values()]).detach(), len(x))
+        told = dict(zip(told, values, strict=True))
+        if not bool(torch.isfinite(whole)):
+            self._stop({name: told[name] for name in terms})
+        return loss, {f"train/{name}": value for name, value in told.items()}
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        """See, once there is something to watch, that callbacks watch something that is there."""
+        if not self._watched:
+            check_monitors(self.trainer)
+            self._watched = True
 
     def _stop(self, terms: dict[str, Tensor]) -> None:
         bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
         values = ", ".join(f"{name}={float(value.detach()):.4g}" for name, value in terms.items())
         raise NonFiniteLossError(
             f"the loss is not finite at step {self.global_step} ({self.phase}): {', '.join(bad) or 'a weighted sum'} is "
-            f"({values}). The last checkpoint is intact: lower schedule.lr or schedule.clip, raise the weight of the "
-            "Jacobian penalty, or use more solver steps, then resume from it."
+            f"({values}). "
+            + self._way_out(
+                "lower schedule.lr or schedule.clip, raise the weight of the Jacobian penalty, or use more solver steps"
+            )
         )
+
+    def _way_out(self, cure: str) -> str:
+        """What to do after a step that failed: go on from the last checkpoint, if there is one."""
+        kept = [str(c.path) for c in self.trainer.callbacks if isinstance(c, CheckpointEvery)]
+        kept += [c.best_model_path for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        last = next((path for path in (*kept, self.trainer.ckpt_path) if path and Path(path).is_file()), None)
+        if last is None:
+            return f"No checkpoint was written before: {cure}, and start again."
+        return f"The last checkpoint, {last}, is intact: {cure}, then resume from it."
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Clip the norm of the gradient; stop if it is not finite."""
@@ -364,8 +422,8 @@ class NarrowingModule(LightningModule):
         norms = [torch.nn.utils.clip_grad_norm_(part, self.schedule.clip) for part in parts if part]
         if not all(bool(torch.isfinite(norm)) for norm in norms):
             raise NonFiniteLossError(
-                f"the gradient is not finite at step {self.global_step} ({self.phase}) although the loss is. The last "
-                "checkpoint is intact: lower schedule.lr, or raise the weight of the Jacobian penalty, and resume from it."
+                f"the gradient is not finite at step {self.global_step} ({self.phase}) although the loss is. "
+                + self._way_out("lower schedule.lr, or raise the weight of the Jacobian penalty")
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -425,6 +483,7 @@ class NarrowingModule(LightningModule):
         elif self.flow is None:
             self.build(own["flow"]["dim"])
         reshape(self.flow, own["flow"], checkpoint["state_dict"]["flow.base.core"], self.classes)
+        self._set_aside([layout["active"] for layout in own["flow"]["stages"]])
         before = own["flow"]["solver"]["init_args"].get("steps", 0)
         if isinstance(self.flow.solver, FixedGrid) and before > self.flow.solver.steps:
             self.flow.solver = dataclasses.replace(self.flow.solver, steps=before)

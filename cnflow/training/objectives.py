@@ -10,11 +10,17 @@ __all__ = ["Likelihood", "Objective"]
 
 
 class Objective(nn.Module):
-    """A scalar to minimise, in nats per row. Subclass it and give ``forward``."""
+    """A scalar to minimise, in nats per row. Subclass it and give ``forward``.
+
+    Attributes:
+        data_parallel: whether several processes can have a part of a batch each: the value is a mean over rows, or is made of
+            such means by :func:`~cnflow.training.sharing.batch_mean`.
+        told: further scalars of the last batch to log, by name.
+    """
 
     name = "objective"
+    data_parallel = False
     told: dict[str, Tensor]
-    """Further scalars of the last batch to log, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,6 +51,7 @@ class Likelihood(Objective):
     """Mean negative log-likelihood; with a lift, of p(x, a) / q(a), whose mean over a is a bound of that of p(x)."""
 
     name = "nll"
+    data_parallel = True
 
     def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
         """Mean negative log-likelihood of the batch, scalar, in nats per row."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.flow import NarrowingFlow, Transport
+from cnflow.training.sharing import batch_mean
 
 __all__ = [
     "ColumnPenalty",
@@ -33,6 +34,8 @@ class Penalty(nn.Module):
         name: under which the unweighted value is logged.
         selects: whether the penalty is there to select directions, and so is off while refitting: an L1 shrinks
             what it keeps. The transport budget stays on.
+        data_parallel: whether several processes can have a part of a batch each: the value is a mean over rows, or is made of
+            such means by :func:`~cnflow.training.sharing.batch_mean`.
 
     Raises:
         ValueError: for a negative weight.
@@ -40,6 +43,7 @@ class Penalty(nn.Module):
 
     name = "penalty"
     selects = False
+    data_parallel = False
 
     def __init__(self, weight: float = 0.0) -> None:
         super().__init__()
@@ -110,6 +114,7 @@ class ColumnPenalty(Penalty):
 
     name = "columns"
     selects = True
+    data_parallel = True
     worth: Tensor
 
     def __init__(
@@ -158,7 +163,7 @@ class ColumnPenalty(Penalty):
     def _worth(self, flow: NarrowingFlow, way: Transport) -> Tensor:
         """Running mean of what every column is worth, in nats, shape (D,)."""
         if int(self.calls) % self.every == 0:
-            now = flow.base.gains(way.z.detach())
+            now = batch_mean(flow.base.gains(way.z.detach()), len(way.z))
             self.worth = 0.7 * self.worth + 0.3 * now if int(self.calls) else now
         self.calls += 1
         return self.worth
@@ -199,7 +204,8 @@ def activations(flow: NarrowingFlow, way: Transport) -> tuple[Tensor, Tensor]:
         s_d sqrt(Δt ∫E Σ_i (∂v_i/∂z_d)² dt), an upper bound of the mean of s_d |∫∂v/∂z_d dt|.
     """
     spread = torch.exp(flow.base.log_std)
-    return _root(way.path.square().mean(1)) / spread, _root(way.read.mean(1) / len(flow.stages)) * spread
+    moved, read = batch_mean(torch.stack([way.path.square().mean(1), way.read.mean(1)]), len(way.z))
+    return _root(moved) / spread, _root(read / len(flow.stages)) * spread
 
 
 class TransportPenalty(Penalty):
@@ -207,6 +213,7 @@ class TransportPenalty(Penalty):
 
     name = "transport"
     selects = True
+    data_parallel = True
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Σ_s Σ_d u_sd, scalar, in units of the shared scales."""
@@ -237,6 +244,7 @@ class RetirementPenalty(Penalty):
 
     name = "retirement"
     selects = True
+    data_parallel = True
 
     def __init__(self, weight: float = 0.03, floor: float = 0.1) -> None:
         super().__init__(weight)
@@ -275,6 +283,7 @@ class KineticPenalty(Penalty):
     """
 
     name = "kinetic"
+    data_parallel = True
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Mean kinetic energy of the batch, scalar."""
@@ -289,6 +298,7 @@ class JacobianPenalty(Penalty):
     """
 
     name = "jacobian"
+    data_parallel = True
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Mean squared Frobenius norm along the way, scalar."""
@@ -308,6 +318,7 @@ class CorePenalty(Penalty):
     """
 
     name = "core"
+    data_parallel = True
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """Mean squared length of the way in the core, scalar."""

@@ -32,7 +32,8 @@ SMALL = [
 
 
 def call(*arguments, expect=0):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == expect, done.stderr[-3000:]
@@ -91,6 +92,58 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, ste
     for file in ("metrics.csv", "columns.csv"):
         a, b = (pd.read_csv(f / file).drop(columns="seconds", errors="ignore") for f in (finished, folder))
         pd.testing.assert_frame_equal(a, b)
+
+
+def test_two_processes_train_the_flow_of_one_and_report_once(finished, tmp_path):
+    together = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    output = call("fit", *SMALL, *together, "--run.dir", tmp_path / "run")
+    assert output.count("width profile") == output.count("NoiseCheck:") == 1
+    one, two = (json.loads((f / "summary.json").read_text()) for f in (finished, tmp_path / "run"))
+    assert one["width_profile"] == two["width_profile"]
+    assert two["nll"]["test"]["nll"] == pytest.approx(one["nll"]["test"]["nll"], abs=1e-3)
+    one, two = (pd.read_csv(f / "metrics.csv").drop(columns="seconds") for f in (finished, tmp_path / "run"))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_predictions_of_several_processes_are_refused(tmp_path, monkeypatch):
+    together = ["--trainer.accelerator=cpu", "--trainer.devices=2"]
+    monkeypatch.setattr(sys, "argv", ["cnflow", "predict", *SMALL, "--run.dir", str(tmp_path), *together])
+    with pytest.raises(ValueError, match=r"cnflow predict works in one process; got 2: set --trainer\.devices=1"):
+        main()
+
+
+def test_a_run_that_an_epoch_ended_says_what_it_lacks(tmp_path):
+    """Nine batches an epoch, validation after every four, and no checkpoint but the last."""
+    early = ["--trainer.max_epochs=1", "--trainer.val_check_interval=0.5", "--trainer.enable_checkpointing=false"]
+    output = call("fit", *SMALL, *early, "--run.dir", tmp_path / "run")
+    assert "stopped at step 9 of 40, before pruning, so that every direction still counts as core" in output
+    assert json.loads((tmp_path / "run/summary.json").read_text())["stopped"].startswith("stopped at step 9 of 40")
+    metrics = pd.read_csv(tmp_path / "run/metrics.csv").set_index("step")
+    assert metrics["val/nll"].dropna().index.tolist() == [4, 8]
+    assert [file.name for file in (tmp_path / "run/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_rehearsal_leaves_everything_as_it_was(finished, tmp_path, monkeypatch, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    for folder in (finished, tmp_path / "none"):
+        options = ["--trainer.fast_dev_run=true", "--run.overwrite=true", "--run.dir", str(folder)]
+        monkeypatch.setattr(sys, "argv", ["cnflow", "fit", *SMALL, *options])
+        assert main().trainer.global_step == 1
+        assert "rehearsal" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fit_that_is_refused_leaves_no_run(tmp_path, monkeypatch):
+    option = "--trainer.gradient_clip_val=1"
+    monkeypatch.setattr(sys, "argv", ["cnflow", "fit", *SMALL, "--run.dir", str(tmp_path / "run"), option])
+    with pytest.raises(ValueError, match=r"gradient_clip_val=1\.0 would do nothing: .* schedule\.clip, 10 here"):
+        main()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_animated(finished, tmp_path, capsys):
