@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
+
 __all__ = ["KINDS", "AffineMap", "fit_map"]
 
 Floats = NDArray[np.float64]
@@ -36,6 +38,13 @@ class AffineMap:
     offset: Floats
     kind: str = "rigid"
     rank: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("kind", self.kind, KINDS)
+        if np.ndim(self.matrix) != 2 or np.shape(self.offset) != np.shape(self.matrix)[1:]:
+            raise ValueError(
+                f"expected a matrix (k, m) and an offset (m,); got {np.shape(self.matrix)} and {np.shape(self.offset)}"
+            )
 
     def __call__(self, x: ArrayLike) -> Floats:
         """Rows x, shape (n, k), on the other side, shape (n, m)."""
@@ -94,16 +103,21 @@ def fit_map(
     References:
         A generalized solution of the orthogonal Procrustes problem; Schönemann 1966.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    kind, ridge = checks.choice("kind", kind, KINDS), checks.number("ridge", ridge, low=0)
+    tolerance = checks.number("tolerance", tolerance, low=0, below=1)
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise ValueError(
             f"expected as many points on one side as on the other, (n, k) and (n, m); got {x.shape}, {y.shape}"
         )
     share = np.full(len(x), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
-    if share.shape != (len(x),) or (share < 0).any() or not share.sum() > 0:
-        raise ValueError(f"weights must be {len(x)} numbers that are not negative, and not all zero")
+    if share.shape != (len(x),) or not (share >= 0).all() or not 0 < share.sum() < np.inf:
+        raise ValueError(f"weights must be {len(x)} finite numbers that are not negative, and not all zero")
+    for name, points in (("x", x), ("y", y)):
+        if not np.isfinite(points).all():
+            raise ValueError(
+                f"{name} has {int((~np.isfinite(points)).any(1).sum())} rows that are not finite; expected none"
+            )
     share = share / share.sum()
     mean, target = share @ x, share @ y
     centred, wanted = x - mean, y - target

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.alignment.affine import KINDS
 from cnflow.alignment.result import Alignment
 from cnflow.alignment.search import Search
@@ -69,11 +70,20 @@ def align(
         Myronenko, Song: Point set registration: coherent point drift (2010).
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
     """
-    if directions is not None and np.size(directions) == 0:
-        raise AlignmentError("directions must be a number, or several to be tried in turn; got none")
-    if kind not in ("auto", *KINDS):
-        raise AlignmentError(f"kind must be auto, rigid, similarity or affine; got {kind!r}")
-    for number in (None,) if directions is None else np.atleast_1d(directions).tolist():
+    kind, seed = checks.choice("kind", kind, ("auto", *KINDS)), checks.seed(seed)
+    starts, rows = checks.integer("starts", starts, low=1), checks.integer("rows", rows, low=20)
+    mass, prominence = checks.number("mass", mass, low=0, below=1), checks.number("prominence", prominence, low=0)
+    least_overlap = checks.number("least_overlap", least_overlap, low=0, high=1)
+    bend, progress = checks.flag("bend", bend), checks.flag("progress", progress)
+    homology = None if homology is None else checks.flag("homology", homology)
+    names = checks.each("names", names, checks.instance, kind=str, least=2)
+    if len(names) > 2:
+        raise AlignmentError(f"names must be two, of A and of B; got {names}")
+    tried: Sequence[int | None] = (None,)
+    if directions is not None:
+        several = [directions] if np.ndim(directions) == 0 else directions
+        tried = checks.each("directions", several, checks.integer, least=1, low=1)
+    for number in tried:
         one, other = (
             side(s, name, homology=homology, mass=mass, prominence=prominence, directions=number, seed=seed)
             for s, name in zip((a, b), names, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from cnflow import checks
 from cnflow.alignment.affine import AffineMap
 from cnflow.alignment.candidates import landmarks
 from cnflow.alignment.criterion import Criterion, Score
@@ -98,6 +99,8 @@ class BentMap:
             tolerance: of a step, in units of the kernel's width.
             iterations: at most.
         """
+        tolerance = checks.number("tolerance", tolerance, above=0)
+        iterations = checks.integer("iterations", iterations, low=1)
         wanted = np.asarray(y, dtype=np.float64)
         straight, moving = wanted - self.displacement(wanted), np.arange(len(wanted))
         for _ in range(iterations):
@@ -175,6 +178,9 @@ def bend(
         Feydy, Séjourné, Vialard, Amari, Trouvé, Peyré: Interpolating between optimal transport and MMD using Sinkhorn divergences
         (2019).
     """
+    seed, width = checks.seed(seed), checks.number("width", width, above=0)
+    ridge, slack = checks.number("ridge", ridge, low=0), checks.number("slack", slack, above=0)
+    entropies = checks.each("entropies", entropies, checks.number, least=1, above=0)
     rng = np.random.default_rng(seed)
     x, y = (s if len(s) <= MOST_ROWS else s[np.sort(rng.permutation(len(s))[:MOST_ROWS])] for s in (x, y))
     unit = float(((y - y.mean(0)) ** 2).sum(1).mean())
@@ -215,7 +221,9 @@ def bent_if_better(
         widths: of the kernel, that are tried.
         ridges: that are tried.
     """
-    rng = np.random.default_rng(seed)
+    widths = checks.each("widths", widths, checks.number, least=1, above=0)
+    ridges = checks.each("ridges", ridges, checks.number, least=1, low=0)
+    rng = np.random.default_rng(checks.seed(seed))
     x, y = (s[rng.permutation(len(s))[:MOST_ROWS]] for s in (x, y))
     halves = [(x[0::2], y[0::2]), (x[1::2], y[1::2])]
     judges = [Criterion(*half, seed) for half in halves]

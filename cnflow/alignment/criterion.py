@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
+from cnflow import checks
 from cnflow.alignment.affine import AffineMap
 
 __all__ = ["Criterion", "Score", "mixing"]
@@ -95,7 +96,7 @@ class Criterion:
     """
 
     def __init__(self, x: Floats, y: Floats, seed: int = 0) -> None:
-        self.x, self.y = x, y
+        self.x, self.y, seed = x, y, checks.seed(seed)
         self._mean, self._covariance = y.mean(0), np.cov(y.T) + 1e-9 * np.eye(y.shape[1])
         squares = cdist(y, y, "sqeuclidean")
         np.fill_diagonal(squares, np.inf)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
+from cnflow import checks
 from cnflow.topology.density import rows_of
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def retrieval(x: ArrayLike, y: ArrayLike, k: int = 1) -> float:
     Raises:
         ValueError: unless both have one shape and finite values.
     """
-    return _among(*_both_ways(*_paired(x, y)), k)
+    return _among(*_both_ways(*_paired(x, y)), checks.integer("k", k, low=1))
 
 
 def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: ArrayLike, neighbours: int = 5) -> float:
@@ -134,6 +135,9 @@ def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: Ar
         raise ValueError(
             f"expected rows (n, k) with n labels and (m, k) with m; got {a.shape} with {known.shape}, {b.shape} with {truth.shape}"
         )
+    if not (len(a) and len(b)):
+        raise ValueError(f"expected at least one row on each side; got x with {len(a)} and y with {len(b)}")
+    neighbours = checks.integer("neighbours", neighbours, low=1)
     return float(KNeighborsClassifier(min(neighbours, len(a))).fit(a, known).score(b, truth))
 
 
@@ -152,6 +156,7 @@ def evaluate(
         ValueError: unless both sides have one shape and finite values.
     """
     a, b = _paired(x, y)
+    top = checks.each("top", top, checks.integer, least=1, low=1)
     ranks = _both_ways(a, b)
     found = {k: _among(*ranks, k) for k in top}
     chance = {k: min(1.0, k / len(a)) for k in top}

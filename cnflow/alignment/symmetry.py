@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology import Density
 
 __all__ = [
@@ -71,6 +72,10 @@ def continuous_symmetry(density: Density, rows: ArrayLike) -> ContinuousSymmetry
         1
     """
     x = np.asarray(rows, dtype=np.float64)
+    if x.ndim != 2 or len(x) < 2 or x.shape[1] < 2 or not np.isfinite(x).all():
+        raise ValueError(
+            f"rows must be finite, of shape (n, k) with n, k > 1: one direction has no rotation; got {x.shape}"
+        )
     middle, dim = x.mean(0), x.shape[1]
     score = density.score(x)[1]
     away = x - middle
@@ -132,8 +137,13 @@ def symmetry_gap(matrix: ArrayLike) -> tuple[float, bool]:
     Returns:
         (the gap, whether it is exact). With more than 8 structures only exchanges of two are looked at, and the gap is a bound from
         above. Infinite for a single structure.
+
+    Raises:
+        ValueError: for a matrix that is not square, or not finite.
     """
     k = np.asarray(matrix, dtype=np.float64)
+    if k.ndim != 2 or k.shape[0] != k.shape[1] or not np.isfinite(k).all():
+        raise ValueError(f"matrix must be square and finite, shape (s, s); got {k.shape}")
     count = len(k)
     if count < 2:
         return float("inf"), True
@@ -190,10 +200,11 @@ def certificate(a: ArrayLike, b: ArrayLike, partner: Iterable[int], noise: float
         >>> certificate(distances, distances, (0, 1, 2)).holds
         True
     """
+    noise = checks.number("noise", noise, low=0)
     ka, kb, order = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64), np.array(list(partner), dtype=int)
     if ka.shape != kb.shape or sorted(order.tolist()) != list(range(len(ka))):
         raise ValueError(
             f"expected a permutation of {len(ka)} structures on both sides; got {order.tolist()} and {kb.shape}"
         )
     (gap_a, exact), (gap_b, _) = symmetry_gap(ka), symmetry_gap(kb)
-    return Certificate(float(np.linalg.norm(ka - kb[np.ix_(order, order)])), min(gap_a, gap_b), float(noise), exact)
+    return Certificate(float(np.linalg.norm(ka - kb[np.ix_(order, order)])), min(gap_a, gap_b), noise, exact)

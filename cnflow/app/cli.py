@@ -20,6 +20,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from cnflow import checks
 from cnflow.app.align import align
 from cnflow.app.animate import animate
 from cnflow.app.folder import ResumeError, changes, checkpoint_to_resume, clear, held, hold
@@ -70,6 +71,10 @@ class Run:
     figures: bool = True
     topology: bool = True
     predictions: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.integer("run.checkpoint_every", self.checkpoint_every, low=1)
+        checks.integer("run.log_every", self.log_every, low=1)
 
 
 class NarrowingTrainer(Trainer):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+from cnflow import checks
 from cnflow.app.folder import checkpoint_to_resume
 from cnflow.app.history import History, Progress
 from cnflow.app.report import write_report
@@ -217,11 +218,9 @@ def narrowing_path(
         ValueError: for a grid that is empty or negative, a fraction outside (0, 1], or data without validation rows.
         PathMismatchError: if the folder holds a path of another model or other data.
     """
-    values = sorted({float(value) for value in grid})
-    if not values or values[0] < 0:
-        raise ValueError(f"grid must hold at least one factor λ, none negative; got {list(grid)}")
-    if not 0 < warm <= 1:
-        raise ValueError(f"warm is a fraction of max_steps and must lie in (0, 1]; got {warm}")
+    values = sorted(set(checks.each("grid", grid, checks.number, least=1, low=0)))
+    max_steps, warm = checks.integer("max_steps", max_steps, low=1), checks.number("warm", warm, above=0, high=1)
+    figures = checks.flag("figures", figures)
     if len(data.split("val")) == 0:
         raise ValueError(
             "a path is chosen from by its validation rows, and this data module has none: change its split"

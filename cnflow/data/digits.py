@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.data.modules import VectorDataModule
 
 __all__ = ["DigitsDataModule"]
@@ -49,10 +50,9 @@ class DigitsDataModule(VectorDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        if components is not None and not 1 <= components <= 61:
-            raise ValueError(
-                f"components must be between 1 and 61 (the non-constant pixels), or None; got {components}"
-            )
+        if components is not None:
+            components = checks.integer("components, of 61 pixels that vary,", components, low=1, high=61)
+        n_train, n_val = checks.integer("n_train", n_train), checks.integer("n_val", n_val)
         if not 0 <= n_val < n_train < 1797:
             raise ValueError(f"need 0 <= n_val < n_train < 1797 images; got n_val={n_val}, n_train={n_train}")
         self.components, self.n_train, self.n_val = components, n_train, n_val

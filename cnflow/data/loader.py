@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.data.permutation import Permutation
 
 __all__ = ["Batches", "Transform"]
@@ -48,10 +49,10 @@ class Batches:
         drop_last: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
+        batch_size, seed = checks.integer("batch_size", batch_size, low=1), checks.seed(seed)
+        shuffle, drop_last = checks.flag("shuffle", shuffle), checks.flag("drop_last", drop_last)
         self.index = None if index is None else np.asarray(index)
         self.rows = len(x) if index is None else len(self.index)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         if self.rows == 0:
             raise ValueError("there are no rows to make batches of")
         self.x, self.batch_size, self.shuffle, self.seed = x, batch_size, shuffle, seed
@@ -91,7 +92,7 @@ class Batches:
 
     def at(self, batches_done: int) -> None:
         """Move to where an uninterrupted iteration would be after so many batches in all."""
-        self.epoch, self.start = divmod(batches_done, len(self))
+        self.epoch, self.start = divmod(checks.integer("batches_done", batches_done, low=0), len(self))
 
 
 def _exact(dtype: Any) -> torch.dtype:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from cnflow import checks
 from cnflow.data.columns import Columns, find_columns
 from cnflow.data.files import Contents, is_file_name, pick, read_file, read_labels
 from cnflow.data.loader import Batches, Transform
@@ -72,9 +73,7 @@ class VectorDataModule(LightningDataModule):
 
     def __init__(self, batch_size: int = 512, seed: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed = checks.integer("batch_size", batch_size, low=1), checks.seed(seed)
         self._splits: dict[str, Any] = {}
         self._labels: dict[str, np.ndarray] = {}
 
@@ -188,7 +187,8 @@ class ArrayDataModule(VectorDataModule):
         super().__init__(batch_size, seed)
         if (path is None) == (array is None):
             raise ValueError("give either path= or array=, and not both")
-        if len(split) != 3 or min(split) < 0 or abs(sum(split) - 1) > 1e-6 or split[0] <= 0:
+        split = checks.each("split", split, checks.number, low=0, high=1)
+        if len(split) != 3 or abs(sum(split) - 1) > 1e-6 or split[0] <= 0:
             raise ValueError(f"split must be three fractions (train, val, test) that sum to 1; got {tuple(split)}")
         self.path, self.array, self.use, self.key, self.header = path, array, columns, key, header
         self.label_source, self.fractions = labels, tuple(split)
@@ -315,7 +315,7 @@ class PlantedDataModule(VectorDataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         self.planted = Planted(structure, dim, noise, equalize, seed, sigma=sigma)
-        self.n, self.n_test = n, n_test
+        self.n, self.n_test = checks.integer("n", n, low=2), checks.integer("n_test", n_test, low=0)
         self._samples: dict[str, PlantedSample] = {}
 
     def prepare_rows(self) -> None:

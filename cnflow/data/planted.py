@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.data.rows import as_rows
 from cnflow.data.structures import LOG_2PI, Structure, structure
 
@@ -93,8 +94,8 @@ class Planted:
         **arguments: Any,
     ) -> None:
         self.shape: Structure = structure(name, **arguments)
-        if noise not in NOISES:
-            raise ValueError(f"noise must be one of {NOISES}; got {noise!r}")
+        noise, equalize = checks.choice("noise", noise, NOISES), checks.flag("equalize", equalize)
+        dim, seed = checks.integer("dim", dim), checks.seed(seed)
         if dim < self.shape.dim:
             raise ValueError(f"{name} needs at least {self.shape.dim} dimensions; got dim={dim}")
         self.name, self.dim, self.noise, self.equalize, self.seed = name, dim, noise, equalize, seed
@@ -148,6 +149,7 @@ class Planted:
             n: number of rows.
             seed: of the draw, apart from the seed of the set.
         """
+        n, seed = checks.integer("n", n, low=0), checks.seed(seed)
         s, e, parameters, labels = self._draw(n, np.random.default_rng([_STREAM, self.seed, self.dim, 2, seed]))
         y = np.concatenate([s @ self.structure_map, self._couple(s, e) * self.noise_scale], 1)
         return PlantedSample(y @ self.rotation.T, s, e, parameters, labels)

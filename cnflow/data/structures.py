@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import i0e, logsumexp, ndtr
 
+from cnflow import checks
+
 __all__ = ["STRUCTURES", "Structure", "StructureSample", "structure"]
 
 Floats = NDArray[np.float64]
@@ -57,9 +59,7 @@ class Structure(ABC):
     betti: ClassVar[tuple[int, int, int]]
 
     def __init__(self, sigma: float = 0.15) -> None:
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive; got {sigma}")
-        self.sigma = sigma
+        self.sigma = checks.number("sigma", sigma, above=0)
 
     def sample(self, n: int, rng: np.random.Generator) -> StructureSample:
         """Draw n points.
@@ -455,8 +455,8 @@ def structure(name: str, **arguments: Any) -> Structure:
         >>> structure("ring").betti
         (1, 1, 0)
     """
-    if name not in STRUCTURES:
-        near = difflib.get_close_matches(name, STRUCTURES, n=2)
+    if not isinstance(name, str) or name not in STRUCTURES:
+        near = difflib.get_close_matches(str(name), STRUCTURES, n=2)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"unknown structure {name!r}.{hint} Known: {', '.join(sorted(STRUCTURES))}.")
     return STRUCTURES[name](**arguments)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from cnflow import checks
 from cnflow.data.rows import as_rows
 
 __all__ = ["Support", "check_support", "dequantize"]
@@ -90,6 +91,7 @@ def check_support(x: Floats, seed: int = 0) -> Support:
         seed: of the choice of rows, when there are many.
     """
     x = as_rows(x)
+    seed = checks.seed(seed)
     resolution = float(np.finfo(x.dtype if x.dtype == np.float32 else np.float64).eps)
     x = np.asarray(x, dtype=np.float64)
     n = len(x)
@@ -177,7 +179,8 @@ def dequantize(x: Floats, columns: Sequence[int] | None = None, seed: int = 0) -
     x = as_rows(x)
     which = check_support(x.astype(np.float64), seed).whole if columns is None else tuple(columns)
     rows = x.astype(np.float64)
-    rng = np.random.default_rng(seed)
+    which = checks.each("columns", which, checks.integer, low=-x.shape[1], high=x.shape[1] - 1)
+    rng = np.random.default_rng(checks.seed(seed))
     for column in which:
         values = np.unique(rows[:, column])
         if not np.array_equal(values, np.round(values)):

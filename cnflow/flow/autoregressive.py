@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnflow import checks
+
 __all__ = ["AutoregressiveMixture"]
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -43,7 +45,8 @@ class AutoregressiveMixture(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 32, bumps: int = 8) -> None:
         super().__init__()
-        self.dim, self.hidden, self.bumps = dim, hidden, bumps
+        self.dim, self.hidden = checks.integer("dim", dim, low=0), checks.integer("hidden", hidden, low=1)
+        self.bumps = checks.integer("bumps", bumps, low=1)
         draw = lambda i, o: nn.Parameter(torch.randn(dim, i, o) / math.sqrt(max(1, i)))  # noqa: E731
         self.w1, self.b1 = draw(dim, hidden), nn.Parameter(torch.zeros(dim, 1, hidden))
         self.w2, self.b2 = draw(hidden, hidden), nn.Parameter(torch.zeros(dim, 1, hidden))

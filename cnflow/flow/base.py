@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from cnflow import checks
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.ode import Adaptive, Solver
@@ -54,7 +55,8 @@ class NoiseMixture(nn.Module):
 
     def __init__(self, dim: int, components: int = 16) -> None:
         super().__init__()
-        self.dim, self.components = dim, components
+        self.dim = dim = checks.integer("dim", dim, low=0)
+        self.components = components = checks.integer("components", components, low=1)
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(torch.zeros(dim))
         self.log_std = nn.Parameter(torch.zeros(dim))
@@ -103,6 +105,9 @@ class NoiseMixture(nn.Module):
         """
         from sklearn.mixture import GaussianMixture
 
+        seed = checks.seed(seed)
+        regularisation = checks.number("regularisation", regularisation, low=0)
+        max_rows = checks.integer("max_rows", max_rows, low=2 * self.components)
         if len(z) < 2 * self.components:
             raise ValueError(
                 f"a base with {self.components} components needs at least {2 * self.components} training rows; got {len(z)}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+
+from cnflow import checks
 
 if TYPE_CHECKING:
     from cnflow.flow.narrowing import NarrowingFlow
@@ -127,8 +130,8 @@ class FlowCut:
 
     def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Draw active states with gradients in everything but the mixture weights; returns shape (*shape, a)."""
-        flow, active = self.flow, self.active
-        z = flow.base.rsample(int(np.prod(tuple(shape), dtype=int)), generator)[:, active]
+        flow, active, shape = self.flow, self.active, checks.shape(shape)
+        z = flow.base.rsample(math.prod(shape), generator)[:, active]
         return flow.stages.carry(z, 1.0, self.depth, flow.evaluation, present=active).z.reshape(*shape, self.width)
 
     @torch.no_grad()
@@ -145,7 +148,7 @@ class FlowCut:
             StiffFieldError: if the adaptive solver gives up.
         """
         rows = self.flow.checked(x).reshape(-1, self.flow.columns)
-        parts = [self._encode(part, solver) for part in rows.split(chunk)]
+        parts = [self._encode(part, solver) for part in rows.split(checks.integer("chunk", chunk, low=1))]
         return Narrowed(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
     def _encode(self, rows: Tensor, solver: Solver | None) -> Sequence[Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.flow.field import VelocityField
 
 __all__ = ["Divergence"]
@@ -31,7 +32,7 @@ class Divergence:
         chunk: directions per batched backward pass of "autograd".
 
     Raises:
-        ValueError: for an unknown method.
+        ValueError: for an unknown method, a negative limit or a chunk below 1.
 
     References:
         Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud: FFJORD (2019), for the single probe.
@@ -42,9 +43,10 @@ class Divergence:
     chunk: int = 32
 
     def __post_init__(self) -> None:
-        """Check the method's name."""
-        if self.method not in METHODS:
-            raise ValueError(f"divergence method must be one of {METHODS}; got {self.method!r}")
+        """Check the names and numbers."""
+        checks.choice("divergence method", self.method, METHODS)
+        object.__setattr__(self, "limit", checks.integer("limit", self.limit, low=0))
+        object.__setattr__(self, "chunk", checks.integer("chunk", self.chunk, low=1))
 
     def resolve(self, field: VelocityField, width: int) -> str:
         """Name of the method used for ``width`` active directions: "closed", "autograd" or "hutchinson"."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.flow.scores import CHUNK, draw, score_rows, state_rows
 from cnflow.flow.whitening import bootstrap_eigenvalues, gaussian_null, given_whitening, sample_whitening
 
@@ -276,12 +277,14 @@ def spectrum(
         >>> spectrum(density).n_above
         1
     """
+    n_bootstrap, n_null = checks.integer("n_bootstrap", n_bootstrap), checks.integer("n_null", n_null)
+    n, chunk, seed = checks.integer("n", n, low=1), checks.integer("chunk", chunk, low=1), checks.seed(seed)
     if n_bootstrap < 0 or n_bootstrap == 1:
         raise ValueError(f"n_bootstrap is {n_bootstrap}, expected 0 (no error bars) or at least 2: 200 is usual")
     if n_null < 100:
         raise ValueError(f"n_null is {n_null}, expected at least 100: fewer do not show the .99 quantile")
     several = depth is not None and np.ndim(depth) == 1
-    depths = [None if each is None else float(each) for each in (depth if several else [depth])]
+    depths = [None if each is None else checks.number("depth", each) for each in (depth if several else [depth])]
     if not depths:
         raise ValueError("depth is an empty sequence, expected one depth or more in [0, 1]: [0, .5, 1] for example")
     if several and whitening is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
+
 __all__ = ["Frame"]
 
 KEPT = ("mean", "weight", "back", "volume", "reach")
@@ -51,7 +53,8 @@ class Frame(nn.Module):
 
     def __init__(self, dim: int, rank: int | None = None, *, learned: bool = True) -> None:
         super().__init__()
-        self.dim, self.rank = dim, dim if rank is None else rank
+        self.dim = dim = checks.integer("dim", dim, low=0)
+        self.rank = dim if rank is None else checks.integer("rank", rank, low=0, high=dim)
         options = {"dtype": torch.float64}
         self.register_buffer("mean", torch.zeros(dim, **options))
         self.register_buffer("weight", torch.eye(self.rank, dim, **options))

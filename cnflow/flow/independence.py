@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.data.rows import as_rows, check_rows
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def check_noise(
     import torch
 
     rows = torch.as_tensor(np.array(as_rows(x))).to(flow.noise_mean.device)
+    max_rows = checks.integer("max_rows", max_rows, low=MIN_ROWS)
     if len(rows) > max_rows:
         chosen = _generator(seed).choice(len(rows), max_rows, replace=False)
         rows = rows[torch.as_tensor(np.sort(chosen), device=rows.device)]
@@ -253,8 +255,9 @@ def noise_independence(
             f"core has {len(core_rows)} rows and noise {len(noise_rows)}; expected the same number: "
             "encode both from the same x"
         )
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}, expected at least 1: 99 gives p down to .01")
+    n_permutations = checks.integer("n_permutations", n_permutations, low=1)
+    max_rows = checks.integer("max_rows", max_rows, low=MIN_ROWS)
+    max_distance_rows, seed = checks.integer("max_distance_rows", max_distance_rows, low=MIN_ROWS), checks.seed(seed)
     rng = _generator(seed)
     if len(core_rows) > max_rows:
         chosen = np.sort(rng.choice(len(core_rows), max_rows, replace=False))
@@ -330,7 +333,7 @@ def _generator(seed: int) -> np.random.Generator:
     Data are often planted with `default_rng(0)`. Were that the stream used here, the "fresh" noise would be
     the data's own numbers over again, shifted, and the classifiers would learn them.
     """
-    return np.random.default_rng([seed, 0x6E6F697365])
+    return np.random.default_rng([checks.seed(seed), 0x6E6F697365])
 
 
 def _rows(name: str, value: ArrayLike) -> Floats:

@@ -14,6 +14,7 @@ from scipy.linalg import qr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cnflow import checks
 from cnflow.flow.field import VelocityField
 
 __all__ = ["ACTIVATIONS", "MLPField"]
@@ -99,11 +100,9 @@ class MLPField(VelocityField):
 
     def __init__(self, hidden: int = 64, depth: int = 2, activation: str = "silu") -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {activation!r}")
-        if depth < 1 or hidden < 1:
-            raise ValueError(f"depth and hidden must be at least 1; got depth={depth}, hidden={hidden}")
-        self.hidden, self.depth, self.activation = hidden, depth, activation
+        self.hidden = checks.integer("hidden", hidden, low=1)
+        self.depth = checks.integer("depth", depth, low=1)
+        self.activation = checks.choice("activation", activation, ACTIVATIONS)
         self.layers = nn.ModuleList()
 
     def build(self, width: int, units: int | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.data.rows import as_rows, check_rows, thin
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import CoreDensity, core_density, noise_density
@@ -101,22 +102,23 @@ class NarrowingFlow(nn.Module):
         radial: bool = False,
     ) -> None:
         super().__init__()
+        dim, lift = checks.integer("dim", dim, low=1), checks.integer("lift", lift, low=0)
+        stages, components = checks.integer("stages", stages, low=1), checks.integer("components", components, low=1)
+        hidden, radial = checks.integer("hidden", hidden, low=1), checks.flag("radial", radial)
+        for name, value, kind in (
+            ("field", field, VelocityField), ("divergence", divergence, Divergence), ("solver", solver, Solver),
+            ("evaluation", evaluation, Solver),
+        ):  # fmt: skip
+            if value is not None:
+                checks.instance(name, value, kind)
         if profile is not None:
+            profile = checks.each("profile", profile, checks.integer, low=0, least=1)
             stages = len(profile) - 1 + radial
-            if (
-                lift
-                or any(a < b for a, b in zip((dim, *profile), profile, strict=False))
-                or min(profile) < 0
-                or stages < 1
-            ):
+            if lift or any(a < b for a, b in zip((dim, *profile), profile, strict=False)) or stages < 1:
                 raise ValueError(
                     "a profile is a list of widths that never grows, such as (10, 3): at most dim active directions, then what "
                     f"stays after every stage, without a lift; got {tuple(profile)} with dim={dim}, lift={lift}"
                 )
-        if dim < 1 or stages < 1:
-            raise ValueError(f"a flow needs at least one direction and one stage; got dim={dim}, stages={stages}")
-        if lift < 0:
-            raise ValueError(f"lift is a number of added directions, 0 or more; got {lift}")
         self.data_dim, self.lift = dim, lift
         self.columns = dim + lift
         dim = self.dim = self.columns if profile is None else profile[0]
@@ -161,6 +163,7 @@ class NarrowingFlow(nn.Module):
         Raises:
             ValueError: for too few rows, rows that are not finite, or the wrong width.
         """
+        seed = checks.seed(seed)
         x = thin(x, START_ROWS, [seed, len(x)])
         if self.lift:
             own = self.checked(x, self.data_dim).double()
@@ -194,6 +197,7 @@ class NarrowingFlow(nn.Module):
             costs: whether to integrate kinetic energy, Jacobian norm, path lengths and reading along the way.
             end: depth to stop at.
         """
+        end = _depth(end)
         divergence = self.divergence if solver is None else self.divergence.exact
         way = self.stages.carry(
             self.frame(x), 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs
@@ -202,7 +206,7 @@ class NarrowingFlow(nn.Module):
 
     def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
         """Carry states z, shape (n, D), from depth ``start`` back to data space, lifted directions last; shape (n, D)."""
-        return self.frame.inverse(self.stages.carry(z, start, 0.0, solver or self.evaluation).z)
+        return self.frame.inverse(self.stages.carry(z, _depth(start), 0.0, solver or self.evaluation).z)
 
     def state_at(self, x: Array, depth: float, *, solver: Solver | None = None) -> Tensor:
         """State of data rows x, shape (n, d), at a depth in [0, 1]; returns shape (n, D).
@@ -234,8 +238,7 @@ class NarrowingFlow(nn.Module):
             ValueError: for a boundary the flow does not have.
         """
         count = len(self.stages)
-        if not -count - 1 <= stage <= count:
-            raise ValueError(f"this flow has stage boundaries 0 … {count} ({count} stages); got {stage}")
+        stage = checks.integer("stage, a boundary", stage, low=-count - 1, high=count)
         return FlowCut(self, stage % (count + 1))
 
     # -- what a user asks ------------------------------------------------------------------------------------------
@@ -251,6 +254,7 @@ class NarrowingFlow(nn.Module):
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
+        chunk = checks.integer("chunk", chunk, low=1)
         if self.lift and np.shape(x)[-1:] == (self.data_dim,):
             return self.bound(x, lift_samples, solver=solver, chunk=chunk).value
         rows = self.checked(x)
@@ -289,8 +293,7 @@ class NarrowingFlow(nn.Module):
         """
         if not self.lift:
             raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
-        if lift_samples < 1:
-            raise ValueError(f"lift_samples must be at least 1; got {lift_samples}")
+        lift_samples, chunk = checks.integer("lift_samples", lift_samples, low=1), checks.integer("chunk", chunk, low=1)
         rows = self.checked(x, self.data_dim)
         generator = generator or torch.Generator().manual_seed(0)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
@@ -333,7 +336,8 @@ class NarrowingFlow(nn.Module):
 
     def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d)."""
-        count = int(np.prod(tuple(shape), dtype=int))
+        shape = checks.shape(shape)
+        count = math.prod(shape)
         return self.pull(self.base.rsample(count, generator))[:, : self.data_dim].reshape(*shape, self.data_dim)
 
     @torch.no_grad()
@@ -406,8 +410,7 @@ class NarrowingFlow(nn.Module):
         References:
             Bekasov, Murray: Ordering dimensions with nested dropout normalizing flows (2020).
         """
-        if not 0 <= keep <= self.dim:
-            raise ValueError(f"keep is a number of directions, 0 … {self.dim}; got {keep}")
+        keep, chunk = checks.integer("keep", keep, low=0, high=self.dim), checks.integer("chunk", chunk, low=1)
         left = self.order[keep:]
         mean = self.base.moments()[0]
         parts = []
@@ -508,6 +511,4 @@ class NarrowingFlow(nn.Module):
 
 
 def _depth(depth: float) -> float:
-    if not 0 <= depth <= 1:
-        raise ValueError(f"depth must lie in [0, 1], data at 0 and latent at 1; got {depth}")
-    return float(depth)
+    return checks.number("depth, data at 0 and latent at 1,", depth, low=0, high=1)

@@ -7,7 +7,6 @@ linear map. If the noise depends on the structure, that assumption fails, and wh
 from __future__ import annotations
 
 import warnings
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cnflow import checks
 from cnflow.data.rows import refuse_masked
 from cnflow.flow.stein import SEARCH_ROWS, choose_kernel, eigen, stein_null, stein_spectrum, wave_moment
 
@@ -212,18 +212,12 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         return tags
 
     def _check(self, d: int) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}; got {self.method!r}")
-        for name, least in (("n_features", 1), ("n_rounds", 1), ("n_null", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
-        k = self.n_components
-        if k is not None and not (isinstance(k, Integral) and 0 <= k <= d):
-            raise ValueError(
-                f"n_components must be None or a whole number from 0 to n_features={d}; got {k!r}: "
-                "None chooses it by the null"
-            )
+        checks.choice("method", self.method, METHODS)
+        checks.flag("whiten", self.whiten)
+        for name in ("n_features", "n_rounds", "n_null"):
+            checks.integer(name, getattr(self, name), low=1)
+        if self.n_components is not None:
+            checks.integer("n_components, None or the columns to find,", self.n_components, low=0, high=d)
 
     def _check_rank(self, rank: int, n: int, d: int) -> None:
         if rank == 0:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
+
 __all__ = ["Adaptive", "FixedGrid", "Solver", "StiffFieldError"]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -20,6 +22,9 @@ TABLEAUX: dict[str, tuple[list[list[float]], list[float], list[float], int]] = {
     "heun": ([[], [1.0]], [0.5, 0.5], [0.0, 1.0], 2),
     "rk4": ([[], [0.5], [0.0, 0.5], [0.0, 0.0, 1.0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6], [0.0, 0.5, 0.5, 1.0], 4),
 }
+
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+"""Methods of torchdiffeq that choose their steps."""
 
 
 class StiffFieldError(RuntimeError):
@@ -80,10 +85,8 @@ class FixedGrid(Solver):
 
     def __post_init__(self) -> None:
         """Check the names and numbers."""
-        if self.method not in TABLEAUX:
-            raise ValueError(f"fixed-grid method must be one of {sorted(TABLEAUX)}; got {self.method!r}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1; got {self.steps}")
+        checks.choice("fixed-grid method", self.method, TABLEAUX)
+        object.__setattr__(self, "steps", checks.integer("steps", self.steps, low=1))
 
     @property
     def order(self) -> int:
@@ -136,11 +139,14 @@ class Adaptive(Solver):
     The error estimate is taken over the state and every integral together.
 
     Args:
-        method: name of an adaptive torchdiffeq method, such as "dopri5" or "dopri8".
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        method: name of an adaptive torchdiffeq method, "dopri5", "dopri8", "bosh3", "fehlberg2" or "adaptive_heun".
+        rtol: relative tolerance, in [0, 1).
+        atol: absolute tolerance, in (0, 1).
         adjoint: back-propagate by solving backwards in time: constant memory, slower.
         max_steps: most steps before giving up with an error that names the stage.
+
+    Raises:
+        ValueError: for an unknown method, or one on a fixed grid, which heeds no tolerance; or a number out of range.
 
     References:
         Chen: torchdiffeq (2018); Chen, Rubanova, Bettencourt, Duvenaud: Neural ODEs (2018).
@@ -151,6 +157,22 @@ class Adaptive(Solver):
     atol: float = 1e-5
     adjoint: bool = False
     max_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Check the names and numbers."""
+        if isinstance(self.method, str) and self.method in TABLEAUX:
+            raise ValueError(
+                f"method {self.method!r} is on a fixed grid, and heeds no tolerance: use FixedGrid({self.method!r}, steps=...), or "
+                f"one of {', '.join(ADAPTIVE)}"
+            )
+        checks.choice("adaptive method", self.method, ADAPTIVE)
+        for name, value in (
+            ("rtol", checks.number("rtol", self.rtol, low=0, below=1)),
+            ("atol", checks.number("atol", self.atol, above=0, below=1)),
+            ("adjoint", checks.flag("adjoint", self.adjoint)),
+            ("max_steps", checks.integer("max_steps", self.max_steps, low=1)),
+        ):
+            object.__setattr__(self, name, value)
 
     def integrate(
         self,

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from cnflow import checks
+
 if TYPE_CHECKING:
     from cnflow.flow.narrowing import NarrowingFlow
 
@@ -119,8 +121,7 @@ def passage(
     Raises:
         ValueError: for fewer than 2 frames, or groups and angles that do not fit the rows.
     """
-    if frames < 2:
-        raise ValueError(f"expected at least 2 frames, for depths 0 and 1; got {frames}")
+    frames = checks.integer("frames", frames, low=2)
     rows = flow.checked(x)
     n = len(rows)
     groups = np.zeros(n, dtype=np.int64) if groups is None else np.asarray(groups, dtype=np.int64)

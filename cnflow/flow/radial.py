@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.flow.field import VelocityField, autograd_jacobian
 
 __all__ = ["RadialField", "stretched"]
@@ -66,9 +67,7 @@ class RadialField(VelocityField):
 
     def __init__(self, kept: int = 0, stages: int = 1) -> None:
         super().__init__()
-        if kept < 0 or stages < 1:
-            raise ValueError(f"kept must be 0 or more and stages at least 1; got kept={kept}, stages={stages}")
-        self.kept, self.stages = kept, stages
+        self.kept, self.stages = checks.integer("kept", kept, low=0), checks.integer("stages", stages, low=1)
 
     def build(self, width: int) -> None:
         """Make the two parameters for ``width`` active directions.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.flow.field import VelocityField, autograd_jacobian
 
 __all__ = ["LOG_SCALE_LIMIT", "RoutingField", "perceptron"]
@@ -64,11 +65,8 @@ class RoutingField(VelocityField):
 
     def __init__(self, kept: int = 0, hidden: int = 64, stages: int = 1, timed: bool = False) -> None:
         super().__init__()
-        if kept < 0 or hidden < 1 or stages < 1:
-            raise ValueError(
-                f"kept must be 0 or more, hidden and stages at least 1; got kept={kept}, hidden={hidden}, stages={stages}"
-            )
-        self.kept, self.hidden, self.stages, self.timed = kept, hidden, stages, timed
+        self.kept, self.hidden = checks.integer("kept", kept, low=0), checks.integer("hidden", hidden, low=1)
+        self.stages, self.timed = checks.integer("stages", stages, low=1), checks.flag("timed", timed)
 
     def build(self, width: int) -> None:
         """Make the weights for ``width`` active directions.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.flow.divergence import Divergence
 from cnflow.flow.field import VelocityField
 from cnflow.flow.ode import Rates, Solver
@@ -117,6 +118,7 @@ class Stages(nn.ModuleList):
         Returns:
             The transport; ``path`` and ``read`` have a row for every stage, zero where it was not passed.
         """
+        checks.instance("solver", solver, Solver)
         count, back = len(self), end < start
         log_det = kinetic = jacobian = z.new_zeros(len(z))
         low, high = min(start, end), max(start, end)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnflow import checks
 from cnflow.plot._style import BLUE, DARK, GREEN, ORANGE, new_axes, tidy
 from cnflow.plot.merge_tree import MASS, NAMED, leaf_colour, named_leaves, require_level_sets, to_masses
 
@@ -71,8 +72,7 @@ def plot_barcode(t: LevelSets, ax: Axes | None = None, scale: str = "linear") ->
         [1.0, 0.95]
     """
     require_level_sets(t, "plot_barcode")
-    if scale not in ("linear", "logit"):
-        raise ValueError(f"scale is {scale!r}, expected 'linear' or 'logit'")
+    checks.choice("scale", scale, ("linear", "logit"))
     ax = new_axes(ax, 5.5, 4.2)
     low, high = (0.0, 1.0) if scale == "linear" else _within(_ends(t), LOGIT)
     if scale == "logit":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.plot._style import (
     BLUE,
     CYCLE,
@@ -79,8 +80,8 @@ def plot_core(
     """
     points = as_rows("core", core)
     n, k = points.shape
-    if any(not 0 < mass < 1 for mass in masses):
-        raise ValueError(f"masses are {tuple(masses)}, expected each in (0, 1): a level set holds a fraction")
+    masses = checks.each("masses", masses, checks.number, above=0, below=1)
+    max_points = checks.integer("max_points", max_points, low=1)
     tags = None if labels is None else np.asarray(getattr(labels, "cpu", lambda: labels)())
     if tags is not None and tags.shape != (n,):
         raise ValueError(f"labels has shape {tags.shape}, expected ({n},): one for each row of core")

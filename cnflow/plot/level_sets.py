@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
 from cnflow.plot._style import DARK, FAINT, GREY, new_axes, thin, tidy
 from cnflow.plot.merge_tree import NAMED, badge, leaf_colour, named_leaves, require_level_sets
 
@@ -73,7 +74,7 @@ def plot_level_sets(
     """
     require_level_sets(t, "plot_level_sets")
     dim = t.rows.shape[1]
-    masses = _masses(t, masses, dim)
+    masses, grid = _masses(t, masses, dim), checks.integer("grid", grid, low=2)
     pair = _pair(axes, dim)
     levels = np.asarray(t.axis.level(np.array(masses)), dtype=np.float64)
     name = DIRECTIONS.get(t.source.space, "direction")
@@ -94,9 +95,8 @@ def _masses(t: LevelSets, masses: Sequence[float] | None, dim: int) -> list[floa
         low, high = t.axis.askable()
         wanted = [m for m in ((ONE_MASS,) if dim > 2 else t.masses) if low <= m <= high]
         return sorted(wanted) or [0.5]
-    given = sorted(float(m) for m in np.atleast_1d(masses))
-    if not given:
-        raise ValueError("masses is empty, expected at least one in (0, 1), such as 0.9")
+    several = [masses] if np.ndim(masses) == 0 else masses
+    given = sorted(checks.each("masses", several, checks.number, least=1, above=0, below=1))
     if dim > 2 and len(given) > 1:
         raise ValueError(
             f"masses has {len(given)} entries, expected one: rows of {dim} directions are coloured by the structures of a single "
@@ -108,7 +108,7 @@ def _masses(t: LevelSets, masses: Sequence[float] | None, dim: int) -> list[floa
 def _pair(axes: tuple[int, int] | None, dim: int) -> tuple[int, int] | None:
     if axes is None:
         return None
-    pair = tuple(int(i) for i in axes)
+    pair = checks.each("axes", axes, checks.integer)
     if len(pair) != 2 or pair[0] == pair[1] or not all(0 <= i < dim for i in pair):
         raise ValueError(f"axes is {tuple(axes)}, expected two different directions from 0 to {dim - 1}")
     return pair

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.plot._style import BLUE, DARK, FAINT, RED, as_rows, message, new_axes, tidy
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def plot_noise(
     """
     from scipy import stats
 
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}, expected in (0, 1): .95 for a 95% band")
+    coverage = checks.number("coverage", coverage, above=0, below=1)
     noise = np.empty((2, 0)) if np.size(noise_standardised) == 0 else as_rows("noise", noise_standardised)
     ax = new_axes(ax, 5.0, 4.6)
     n, m = noise.shape

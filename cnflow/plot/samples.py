@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cnflow import checks
 from cnflow.plot._style import BLUE, GREY, RED, as_array, as_rows, direction_names, new_figure, thin, tidy
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def plot_samples(
         >>> len(plot_samples(x[0], x[1]).axes)
         4
     """
+    max_points = checks.integer("max_points", max_points, low=1)
     data, drawn = as_rows("x", x), as_rows("samples", samples)
     d = data.shape[1]
     if d == 0 or drawn.shape[1] != d:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.data.rows import as_rows, check_rows, names_of
 from cnflow.data.support import check_support
 from cnflow.flow.autoregressive import AutoregressiveMixture
@@ -79,15 +80,17 @@ def fit(
         >>> flow.core_dim
         0
     """
-    if objective not in ("likelihood", "critics"):
-        raise ValueError(f'objective is "likelihood" or "critics"; got {objective!r}')
-    if core_dim is not None and (objective == "critics" or core_dim < 0):
-        raise ValueError(
-            f"core_dim is 0 or more, and only for the likelihood; got core_dim={core_dim}, objective={objective!r}"
-        )
+    objective, seed = checks.choice("objective", objective, ("likelihood", "critics")), checks.seed(seed)
+    time_budget = math.inf if time_budget is None else checks.number("time_budget", time_budget, above=0, infinite=True)
+    if not callable(progress):
+        checks.flag("progress, or a function that takes a line,", progress)
+    if core_dim is not None:
+        core_dim = checks.integer("core_dim", core_dim, low=0)
+        if objective == "critics":
+            raise ValueError(f"core_dim is only for the likelihood; got core_dim={core_dim}, objective={objective!r}")
     rows = _checked(x)
     tell = print if progress is True else (progress or None)
-    clock = Clock(math.inf if time_budget is None else float(time_budget), tell)
+    clock = Clock(time_budget, tell)
     warnings = check_support(rows, seed).warnings(names_of(x))
     if len(rows) <= rows.shape[1]:
         warnings += (

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.build import Landscape, survey
 from cnflow.topology.calibration import Calibration, calibrate
-from cnflow.topology.confidence import Band, density_band, refits_of
+from cnflow.topology.confidence import SCALES, Band, density_band, refits_of
 from cnflow.topology.density import Density, DensityError, rows_of
+from cnflow.topology.diagrams import primes_of
 from cnflow.topology.evidence import Evidence
 from cnflow.topology.homology import Homology, decorate, homology_of
 from cnflow.topology.loops import Loop, find_loops
@@ -76,6 +78,7 @@ class LevelSet:
         Raises:
             DensityError: if next to nothing is accepted, so that samples and log_prob do not belong together.
         """
+        n, seed = checks.integer("n", n, low=0), checks.seed(seed)
         if not self.density.samples:
             inside = np.flatnonzero(self.membership >= 0)
             return self.rows[np.random.default_rng(seed).choice(inside, n)]
@@ -148,6 +151,7 @@ class LevelSets:
         Raises:
             ValueError: for a mass outside (0, 1), or one that so few rows cannot tell.
         """
+        mass = checks.number("mass", mass, above=0, below=1)
         threshold, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
         parts = self.tree.at(threshold)
         betti = (len(parts), *(self.homology.betti(threshold) if self.homology else ()))
@@ -163,6 +167,8 @@ class LevelSets:
         """
         import pandas as pd
 
+        if masses is not None:
+            masses = checks.each("masses", masses, checks.number, above=0, below=1, least=1)
         rows = []
         for mass in self.askable_masses if masses is None else masses:
             level, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
@@ -355,7 +361,7 @@ def level_sets(
 
     Raises:
         DensityError: if the source or the rows cannot be read, or for fewer than 20 rows.
-        ValueError: for masses outside (0, 1), or log-densities that cannot be ordered.
+        ValueError: for an option out of range, such as masses outside (0, 1), or log-densities that cannot be ordered.
 
     Example:
         >>> from cnflow.topology.mixture import MixtureDensity
@@ -364,9 +370,14 @@ def level_sets(
         >>> [round(leaf.prominence, 5) for leaf in t.tree.leaves][1]
         1.30719
     """
-    wrong = [m for m in masses if not 0 < m < 1]
-    if wrong:
-        raise ValueError(f"masses must be in (0, 1), such as 0.9 for the set that holds 90 %; got {wrong}")
+    masses = checks.each("masses", masses, checks.number, above=0, below=1)
+    refits, n, seed = checks.integer("refits", refits, low=0), checks.integer("n", n, low=2), checks.seed(seed)
+    confidence = checks.number("confidence", confidence, above=0, below=1)
+    mass, homology = checks.number("mass", mass, low=0, below=1), checks.flag("homology", homology)
+    prominence = None if prominence is None else checks.number("prominence", prominence, low=0)
+    scale, fields = checks.choice("scale", scale, SCALES), primes_of(fields)
+    if evidence is not None:
+        checks.choice("evidence", evidence, EVIDENCE)
     given = read(source, x, space, n, seed)
     density, rows = given.density, given.rows
     if len(rows) < LEAST_ROWS:
@@ -376,8 +387,6 @@ def level_sets(
     log_prob = density.log_prob(rows)
     axis = _axis(given, log_prob, seed)
     kind = evidence or ("band" if len(ensemble) else "rows" if refits else "none")
-    if kind not in EVIDENCE:
-        raise ValueError(f"evidence must be one of {', '.join(EVIDENCE)}; got {kind!r}")
     # what rows decide on is proposed generously
     floor = min(mass, max(10 / len(rows), 1e-3)) if kind == "rows" else mass
     land = survey(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.flow.whitening import sample_whitening
 from cnflow.topology.density import rows_of
 
@@ -240,6 +241,10 @@ def separability(
     """
     from scipy.special import erf
 
+    n_permutations = checks.integer("n_permutations", n_permutations)
+    neighbours = checks.integer("neighbours", neighbours)
+    alpha, band = checks.number("alpha", alpha), checks.number("band", band)
+    max_rows, seed = checks.integer("max_rows", max_rows, low=80), checks.seed(seed)
     x = _checked(x, n_permutations, alpha, band, neighbours)
     rng = np.random.default_rng([seed, 0x70726F64])
     x = x[rng.permutation(len(x))[:max_rows]]

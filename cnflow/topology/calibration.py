@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.mass import LADDER, ROWS_NEEDED, SIGMAS, MassAxis
 from cnflow.topology.sketch import read_log_prob
 
@@ -226,8 +227,7 @@ def calibrate(
     """
     from scipy.stats import kstest, kstwo
 
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha}, expected a probability in (0, 1): .05 is usual")
+    alpha = checks.number("alpha", alpha, above=0, below=1)
     axis = axis if isinstance(axis, MassAxis) else MassAxis.fit(axis)
     held, outside = read_log_prob(held_out_log_prob, "held_out_log_prob")
     n = len(held) + outside

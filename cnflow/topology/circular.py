@@ -13,9 +13,10 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.linalg import lsqr
 from scipy.spatial.distance import cdist
 
+from cnflow import checks
 from cnflow.topology.cycles import check_class, on_edges, quiet_scale, shortest_cycle
 from cnflow.topology.density import DensityError, rows_of
-from cnflow.topology.diagrams import RipsDiagrams, rips
+from cnflow.topology.diagrams import RipsDiagrams, primes_of, rips
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,18 +129,19 @@ def circular_coordinates(
         (1, True)
     """
     rows = rows_of(x)
+    (prime,) = primes_of([prime], "prime")
     if prime == 2:
         raise DensityError("prime is 2; expected an odd prime: over Z/2 nothing tells 1 from -1. Use prime=47")
-    if isinstance(classes, int | np.integer) and classes < 0:
-        raise DensityError(f"classes is {classes}; expected 0 or more, or numbers of classes in a list")
+    if np.ndim(classes) == 0 and classes is not None:
+        classes = checks.integer("classes, or numbers of classes in a list,", classes, low=0)
     found = rips(rows, landmarks, fields=(prime,), seed=seed, alpha=alpha)
     diagram, p = found.diagrams[prime][1], found.p_values(1)
     if classes is None:
         chosen = [int(i) for i in np.flatnonzero(p < alpha)]
-    elif isinstance(classes, int | np.integer):
-        chosen = list(range(int(classes)))
+    elif isinstance(classes, int):
+        chosen = list(range(classes))
     else:
-        chosen = [int(c) for c in classes]
+        chosen = list(checks.each("classes", classes, checks.integer, low=0))
         if len(set(chosen)) < len(chosen):
             raise DensityError(f"classes are {chosen}; expected each once")
     for c in chosen[::-1]:

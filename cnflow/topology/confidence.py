@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
 from cnflow.topology.build import Landscape
 from cnflow.topology.density import Density, DensityError
 from cnflow.topology.mixture import MixtureDensity
@@ -119,13 +120,13 @@ def density_band(
         source: how the refits were made.
 
     Raises:
-        DensityError: for fewer than two refits, or an unknown scale.
+        DensityError: for fewer than two refits.
+        ValueError: for an unknown scale, or a confidence outside (0, 1).
 
     References:
         Confidence sets for persistence diagrams; Fasy, Lecci, Rinaldo, Wasserman, Balakrishnan, Singh 2014.
     """
-    if scale not in SCALES:
-        raise DensityError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
+    scale, confidence = checks.choice("scale", scale, SCALES), checks.number("confidence", confidence, above=0, below=1)
     if len(refits) < 2:
         raise DensityError(f"a band needs at least two refits; got {len(refits)}")
     forth, _ = SCALES[scale]

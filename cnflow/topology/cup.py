@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from cnflow import checks
 from cnflow.topology.density import rows_of
 from cnflow.topology.diagrams import maxmin_landmarks
 
@@ -134,8 +135,8 @@ def cup_product(
     from ripser import ripser
 
     distances = _landmark_distances(x, landmarks, metric)
-    if classes < 1:
-        raise ValueError(f"classes is {classes}, expected at least 1: 2 for a torus")
+    classes = checks.integer("classes", classes, low=1)
+    scale = None if scale is None else checks.number("scale", scale, low=0)
     first = ripser(distances, distance_matrix=True, maxdim=1, coeff=2, do_cocycles=True)
     lived = first["dgms"][1]
     order = np.argsort(lived[:, 0] - lived[:, 1], kind="stable")[:classes]
@@ -170,10 +171,10 @@ def cup_product(
 def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
     """Distances between landmarks, each the row farthest from those before; the first is nearest to the mean."""
     x = rows_of(x)
-    if metric not in ("euclidean", "precomputed"):
-        raise ValueError(f"metric is {metric!r}, expected 'euclidean' or 'precomputed'")
+    checks.choice("metric", metric, ("euclidean", "precomputed"))
     if metric == "precomputed" and (x.shape[0] != x.shape[1] or (x != x.T).any()):
         raise ValueError(f"x has shape {x.shape}, expected (n, n), finite and symmetric: or change metric")
+    landmarks = checks.integer("landmarks", landmarks)
     if not 4 <= landmarks <= MAX_LANDMARKS:
         raise ValueError(
             f"landmarks is {landmarks}, expected 4 to {MAX_LANDMARKS}: triangles grow with their cube, and 100 show a torus"

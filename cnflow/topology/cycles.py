@@ -10,6 +10,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.distance import cdist
 
+from cnflow import checks
 from cnflow.topology.density import DensityError
 from cnflow.topology.diagrams import RipsDiagrams
 
@@ -89,7 +90,7 @@ def representative_cycle(found: RipsDiagrams, which: int = 0) -> Cycle:
 
 def check_class(found: RipsDiagrams, which: int) -> None:
     """Raise if the diagrams have no such class of H1, or not its cocycle."""
-    prime = next(iter(found.diagrams))
+    which, prime = checks.integer("which", which, low=0), next(iter(found.diagrams))
     count = len(found.diagrams[prime][1]) if len(found.diagrams[prime]) > 1 else 0
     if not 0 <= which < count:
         raise DensityError(

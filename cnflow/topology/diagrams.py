@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist, squareform
 
+from cnflow import checks
 from cnflow.topology.density import DensityError, rows_of
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ ENOUGH = 20
 
 SHARE = 0.02
 """Share of all rows below which what is apart is called outliers, not a component."""
+
+MOST_SIMPLICES = 5e8
+"""Simplices that a filtration may have: about 20 s."""
 
 
 def _maxmin(x: Floats, count: int, seed: int) -> tuple[Ints, float, Ints]:
@@ -76,7 +81,8 @@ def maxmin_landmarks(x: ArrayLike, count: int, seed: int = 0) -> Ints:
         Row numbers, shape (count,), in the order they were chosen.
 
     Raises:
-        DensityError: for rows that are not finite, or a count below 1.
+        DensityError: for rows that are not finite.
+        ValueError: for a count below 1.
 
     References:
         Clustering to minimize the maximum intercluster distance; Gonzalez 1985.
@@ -86,9 +92,7 @@ def maxmin_landmarks(x: ArrayLike, count: int, seed: int = 0) -> Ints:
         >>> maxmin_landmarks([[0.0], [1.0], [2.1], [9.0]], 3)
         array([2, 3, 0])
     """
-    if count < 1:
-        raise DensityError(f"expected a count of landmarks of at least 1; got {count}")
-    return _maxmin(rows_of(x), count, seed)[0]
+    return _maxmin(rows_of(x), checks.integer("count", count, low=1), checks.seed(seed))[0]
 
 
 def covering_radius(x: ArrayLike, chosen: ArrayLike, chunk: int = 20_000) -> float:
@@ -102,6 +106,23 @@ def covering_radius(x: ArrayLike, chosen: ArrayLike, chunk: int = 20_000) -> flo
     rows = rows_of(x)
     points = rows[np.asarray(chosen)]
     return max(float(cdist(rows[i : i + chunk], points).min(1).max()) for i in range(0, len(rows), chunk))
+
+
+def primes_of(fields: Sequence[int], name: str = "fields") -> tuple[int, ...]:
+    """Fields of coefficients, checked.
+
+    Args:
+        fields: primes below 128, the most that ripser can take.
+        name: of the parameter.
+
+    Raises:
+        ValueError: for none, or one that is not such a prime.
+    """
+    found = checks.each(name, fields, checks.integer, least=1, low=2, high=127)
+    for prime in found:
+        if any(prime % q == 0 for q in range(2, math.isqrt(prime) + 1)):
+            raise ValueError(f"{name} must be primes, such as 2 and 3; got {found}: {prime} is not one")
+    return found
 
 
 def universal_p(ratio: Floats) -> Floats:
@@ -169,8 +190,8 @@ class RipsDiagrams:
             raise DensityError(
                 f"no diagram over Z/{prime}, only over {list(self.diagrams)}: ask rips(fields=...) for it"
             )
-        if not 0 <= dim < len(self.diagrams[prime]):
-            raise DensityError(f"no diagram of H{dim}: ask rips(max_dim={dim}) for it")
+        if checks.integer("dim", dim, low=0) >= len(self.diagrams[prime]):
+            raise DensityError(f"no diagram of dim {dim}: ask rips(max_dim={dim}) for it")
         return self.diagrams[prime][dim]
 
     def ratios(self, dim: int, prime: int | None = None) -> Floats:
@@ -214,7 +235,7 @@ class RipsDiagrams:
             prime: field; default the first.
             alpha: default as it was given to ``rips``.
         """
-        alpha = self.alpha if alpha is None else alpha
+        alpha = self.alpha if alpha is None else checks.number("alpha", alpha, above=0, below=1)
         ends = self._of(0, prime)[:, 1]
         finite = ends[np.isfinite(ends)]
         wide = ends > 2 * np.quantile(finite, 0.95) if len(finite) else ends > 0
@@ -263,7 +284,8 @@ def rips(
         cocycles: whether to keep the cocycles of H1.
 
     Raises:
-        DensityError: for fewer than 4 different rows, a field whose number is not prime, or a longest edge that is not positive.
+        DensityError: for fewer than 4 different rows, or so many landmarks in so many dimensions that it would not end.
+        ValueError: for an option out of range, such as a field whose number is not a prime below 128.
 
     References:
         Ripser: efficient computation of Vietoris-Rips persistence barcodes; Bauer 2021.
@@ -276,27 +298,28 @@ def rips(
     """
     from ripser import ripser
     from scipy.cluster.hierarchy import linkage
+    from scipy.special import comb
 
     began = time.perf_counter()
     rows = rows_of(x)
-    if not len(fields):
-        raise DensityError("fields are empty; expected primes, as in fields=(2, 3)")
-    if max_edge is not None and not max_edge > 0:
-        raise DensityError(
-            f"max_edge is {max_edge}; expected more than 0, in the units of x. Leave it out to join everything"
-        )
-    for prime in fields:
-        if prime < 2 or any(prime % q == 0 for q in range(2, int(prime**0.5) + 1)):
-            raise DensityError(f"fields are {tuple(fields)}; expected primes, as in fields=(2, 3): {prime} is not one")
-    if landmarks < 4:
-        raise DensityError(f"homology needs at least 4 landmarks; got {landmarks}")
+    fields, cocycles = primes_of(fields), checks.flag("cocycles", cocycles)
+    max_edge = None if max_edge is None else checks.number("max_edge", max_edge, above=0)
+    landmarks, max_dim = checks.integer("landmarks", landmarks, low=4), checks.integer("max_dim", max_dim, low=0)
+    seed, alpha = checks.seed(seed), checks.number("alpha", alpha, above=0, below=1)
     chosen, radius, owned = _maxmin(rows, landmarks, seed)
     if len(chosen) < 4:
         raise DensityError(f"homology needs at least 4 different rows; got {len(chosen)} different of {len(rows)}")
     points = rows[chosen]
     distance = cdist(points, points)
     # beyond it one landmark is joined to all others, and nothing is left
-    cap = float(distance.max(1).min()) if max_edge is None else float(max_edge)
+    cap = float(distance.max(1).min()) if max_edge is None else max_edge
+    # a simplex is counted once at each of its vertices; at most all of a vertex's neighbours are joined to one another
+    simplices = comb((distance <= cap).sum(1) - 1, max_dim + 1).sum() / (max_dim + 2)
+    if simplices > MOST_SIMPLICES:
+        raise DensityError(
+            f"H{max_dim} of {len(chosen)} landmarks may have {simplices:.2g} simplices, expected at most {MOST_SIMPLICES:.0e}: "
+            "lower max_dim, landmarks or max_edge"
+        )
     zeroth, shares = zeroth_diagram(linkage(squareform(distance, checks=False), "single"), owned / len(rows), cap)
     diagrams, kept = {}, []
     for prime in fields:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.density import Density, DensityError, rows_of
 from cnflow.topology.refine import BLOCK, Grid, lattice, neighbour_difference, refine_critical
 
@@ -326,11 +327,12 @@ def grid_homology(
             f"a grid in {k} dimensions is too large: level_sets uses landmarks of the rows beyond 3 dimensions (a Rips complex in "
             "each level set); or narrow to a core of at most 3 directions"
         )
-    sides = _sides(points, k, max_memory)
+    margin, least = checks.number("margin", margin, low=0), checks.number("least", least, low=0)
+    mass_floor, refine = checks.number("mass_floor", mass_floor, above=0, high=1), checks.flag("refine", refine)
+    level_floor = None if level_floor is None else checks.number("level_floor", level_floor)
+    sides = _sides(points, k, checks.number("max_memory", max_memory, above=0, infinite=True))
     value = _evaluate(density, rows)
     if level_floor is None:
-        if not 0 < mass_floor <= 1:
-            raise DensityError(f"mass_floor is a share of the rows in (0, 1]; got {mass_floor}")
         level_floor = float(np.quantile(value, 1 - mass_floor, method="lower"))
     inside = rows[value >= level_floor]
     if not len(inside):
@@ -385,8 +387,8 @@ def grid_homology(
 def _sides(points: int | Sequence[int] | None, k: int, max_memory: float) -> tuple[int, ...]:
     """Vertices along each side, checked."""
     asked = SHAPES[k] if points is None else points
-    sides = tuple(int(n) for n in ([asked] * k if isinstance(asked, (int, np.integer)) else asked))
-    if len(sides) != k or min(sides) < 4:
+    sides = checks.each("points", [asked] * k if np.ndim(asked) == 0 else asked, checks.integer, low=4)
+    if len(sides) != k:
         raise DensityError(f"points is one number or {k} numbers, each at least 4; got {points}")
     need = BYTES * float(np.prod([2.0 * n - 1 for n in sides]))
     if need > max_memory:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.projection import TRIES, Crossings, generic, simplify, untwisted
 
 __all__ = [
@@ -189,7 +190,7 @@ def _polynomial(seen: Crossings) -> tuple[int, ...]:
 
 
 def _reduced(curve: ArrayLike, seed: int) -> tuple[Floats, Crossings]:
-    points = simplify(curve)
+    points, seed = simplify(curve), checks.seed(seed)
     seen = untwisted(generic(points, np.random.default_rng(seed), TRIES))
     if len(seen) > MAX_CROSSINGS:
         raise ValueError(

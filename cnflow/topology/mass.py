@@ -14,8 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.files import replacing
-from cnflow.topology.sketch import BLOCK, K, Sketch, Sorted, count_rows, plateaus, read_blocks, read_log_prob
+from cnflow.topology.sketch import (
+    BLOCK,
+    K,
+    Sketch,
+    Sorted,
+    count_rows,
+    plateaus,
+    read_blocks,
+    read_log_prob,
+    sketch_size,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +105,7 @@ class MassAxis:
             TypeError: if they are not real numbers.
             ValueError: if there are none, they have another shape, are NaN or +∞, or are all the same or −∞.
         """
+        k = sketch_size(k)
         if np.ndim(log_prob) == 1 and len(log_prob) > EXACT_ROWS:
             return cls.stream([log_prob], k=k)
         values, outside = read_log_prob(log_prob)
@@ -133,8 +145,8 @@ class MassAxis:
 
         if isinstance(shards, (str, os.PathLike, np.ndarray)) or hasattr(shards, "detach"):
             shards = [shards]
-        if block < 1:
-            raise ValueError(f"block is {block}, expected at least 1 row: {BLOCK} is usual")
+        block = checks.integer("block", block, low=1)
+        total = None if total is None else checks.integer("total", total, low=0)
         sketch, outside = Sketch(k), 0
         total = count_rows(shards) if total is None else total
         quiet = None if progress is None else not progress
@@ -309,8 +321,7 @@ class MassAxis:
         Raises:
             ValueError: if delta is not in (0, 1).
         """
-        if not 0 < delta < 1:
-            raise ValueError(f"delta is {delta}, expected the probability of an error in (0, 1): .05 for example")
+        delta = checks.number("delta", delta, above=0, below=1)
         return float(np.sqrt(np.log(2 / delta) / (2 * self.n))) + self.rank_error
 
     def askable(self, rows_needed: int = ROWS_NEEDED) -> tuple[float, float]:
@@ -328,8 +339,7 @@ class MassAxis:
         Raises:
             ValueError: if rows_needed is less than 1.
         """
-        if rows_needed < 1:
-            raise ValueError(f"rows_needed is {rows_needed}, expected at least 1: {ROWS_NEEDED} is usual")
+        rows_needed = checks.integer("rows_needed", rows_needed, low=1)
         side = max(rows_needed / self.n, np.sqrt(rows_needed) * self.rank_error / SIGMAS)
         return float(side), float(self.store.n / self.n - side)
 
@@ -423,6 +433,8 @@ class MassAxis:
         return np.hypot(np.sqrt(inner * (1 - inner) / self.n), self.rank_error / SIGMAS)
 
     def _asked(self, mass: ArrayLike, rows_needed: int) -> Floats:
+        if np.ndim(mass) == 0:
+            mass = checks.number("mass", mass)
         mass = np.asarray(mass, dtype=np.float64)
         bad = mass[~((mass > 0) & (mass < 1))]
         if bad.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.density import Density, DensityError
 
 __all__ = ["MixtureDensity"]
@@ -47,6 +48,11 @@ class MixtureDensity(Density):
                 f"expected weights ({count},), means ({count}, {self.dim}) and covariances ({count},), ({count}, {self.dim}) or "
                 f"({count}, {self.dim}, {self.dim}); got {self.weights.shape}, {self.means.shape}, {given.shape}"
             )
+        for name, values in (("weights", self.weights), ("means", self.means), ("covariances", given)):
+            if not np.isfinite(values).all():
+                raise DensityError(
+                    f"{name} have {int((~np.isfinite(values)).sum())} entries that are not finite; expected none"
+                )
         if (self.weights <= 0).any() or abs(self.weights.sum() - 1) > 1e-6:
             raise DensityError(f"weights must be positive and sum to 1; their sum is {self.weights.sum():g}")
         self.covariances, self.diagonal = given, given.ndim == 2
@@ -59,6 +65,8 @@ class MixtureDensity(Density):
             half_log_det = 0.5 * np.log(given).sum(1)
             self._linear = self._precision * centred
         else:
+            if not np.allclose(given, given.transpose(0, 2, 1)):
+                raise DensityError("covariances must be symmetric; got one that is not: its root, perhaps")
             try:
                 factor = np.linalg.cholesky(given)
             except np.linalg.LinAlgError as error:
@@ -146,6 +154,7 @@ class MixtureDensity(Density):
 
     def sample(self, n: int, seed: int = 0) -> Floats:
         """See ``Density.sample``."""
+        n, seed = checks.integer("n", n, low=0), checks.integer("seed", seed, low=0)
         rng = np.random.default_rng(seed)
         which = rng.choice(len(self.weights), n, p=self.weights / self.weights.sum())
         noise = rng.standard_normal((n, self.dim))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.ascent import ascend
 from cnflow.topology.density import DensityError
 from cnflow.topology.mass import MassAxis
@@ -57,6 +58,7 @@ class CoarseMixture:
 
     def sample(self, n: int, seed: int = 0) -> tuple[Floats, Ints]:
         """Draw rows, shape (n, k), with the group of each, shape (n,): the group first, then a row of it."""
+        n, seed = checks.integer("n", n, low=0), checks.seed(seed)
         rng = np.random.default_rng(seed)
         group = rng.choice(len(self), n, p=self.weights / self.weights.sum())
         rows = np.empty((n, self.whole.dim))
@@ -109,11 +111,10 @@ class Hierarchy:
             mass: in (0, 1).
 
         Raises:
-            DensityError: for a mass outside (0, 1).
+            ValueError: for a mass outside (0, 1).
         """
-        if not 0 < mass < 1:
-            raise DensityError(f"mass must lie in (0, 1); got {mass}")
-        return self._cut({s.number for s in self.tree if s.merge_mass <= mass}, float(mass))
+        mass = checks.number("mass", mass, above=0, below=1)
+        return self._cut({s.number for s in self.tree if s.merge_mass <= mass}, mass)
 
     def levels(self) -> list[CoarseMixture]:
         """The mixture after every merge, finest first: a group for every leaf, then one fewer each time two join."""

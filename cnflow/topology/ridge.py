@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.topology.density import DensityError, rows_of
 from cnflow.topology.diagrams import covering_radius, maxmin_landmarks
 from cnflow.topology.mixture import MixtureDensity
@@ -320,13 +321,10 @@ def ridge_loops(
         2.0
     """
     rows = rows_of(x)
-    if landmarks < 20:
-        raise ValueError(f"expected at least 20 landmarks; got {landmarks}")
-    if missing not in ("raise", "skip"):
-        raise ValueError(f'expected missing="raise" or "skip"; got {missing!r}')
-    for name, value in (("bandwidth", bandwidth), ("max_gap", max_gap)):
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"expected a positive {name}; got {value}")
+    landmarks, seed = checks.integer("landmarks", landmarks, low=20), checks.seed(seed)
+    missing = checks.choice("missing", missing, ("raise", "skip"))
+    bandwidth = None if bandwidth is None else checks.number("bandwidth", bandwidth, above=0)
+    max_gap = None if max_gap is None else checks.number("max_gap", max_gap, above=0)
     heavy = None if weights is None else np.asarray(weights, dtype=np.float64)
     if heavy is not None and (heavy.shape != (len(rows),) or not (heavy >= 0).all() or not 0 < heavy.sum() < np.inf):
         raise DensityError(f"expected one weight, not negative, for each of {len(rows)} rows; got shape {heavy.shape}")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
+
 __all__ = ["Sketch", "Sorted", "count_rows", "plateaus", "read_blocks", "read_log_prob"]
 
 Floats = NDArray[np.float64]
@@ -64,6 +66,18 @@ class Sorted:
         return cls(np.frombuffer(content, dtype="<f8").astype(np.float64, copy=False))
 
 
+def sketch_size(k: int) -> int:
+    """The size of a sketch, checked: the rank error is about 2.3 / k**.9, the size about 20 k bytes.
+
+    Args:
+        k: 8 to 65535.
+
+    Raises:
+        ValueError: for another one.
+    """
+    return checks.integer("k", k, low=8, high=K)
+
+
 class Sketch:
     """A KLL sketch of values: ranks of any number of them, within `rank_error`, in memory that does not grow.
 
@@ -82,11 +96,7 @@ class Sketch:
     def __init__(self, k: int = K) -> None:
         from datasketches import kll_doubles_sketch
 
-        if not 8 <= k <= K:
-            raise ValueError(
-                f"k is {k}, expected 8 to {K}: the rank error is about 2.3 / k**.9, the size about 20 k bytes"
-            )
-        self._kll = kll_doubles_sketch(int(k))
+        self._kll = kll_doubles_sketch(sketch_size(k))
         self._view: tuple[Floats, NDArray[np.int64]] | None = None
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow import checks
 from cnflow.data.rows import as_rows
 from cnflow.topology.density import Density, DensityError, FunctionDensity, Tabulated, TorchDensity, rows_of
 from cnflow.topology.mixture import MixtureDensity
@@ -74,7 +75,7 @@ def as_density(source: Any, dim: int | None = None) -> Density:
         density = read_as(source)
         if density is not None:
             return density
-    dim = dim or _told_dim(source)
+    dim = _told_dim(source) if dim is None else checks.integer("dim", dim, low=1)
     if dim is None:
         raise DensityError(f"{type(source).__name__} does not tell its dimension: give rows x as well")
     function = getattr(source, "log_prob", None) or getattr(source, "score_samples", None)
@@ -101,8 +102,7 @@ def read(source: Any, x: ArrayLike | None, space: str = "core", n: int = 20_000,
     Raises:
         DensityError: if the source, or the rows, cannot be read.
     """
-    if space not in SPACES:
-        raise DensityError(f"space must be one of {', '.join(SPACES)}; got {space!r}")
+    checks.choice("space", space, SPACES)
     if _is_flow(source):
         return _read_flow(source, x, space, n, seed)
     if _is_array(source):

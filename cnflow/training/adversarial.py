@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from cnflow import checks
 from cnflow.flow import NarrowingFlow, Transport
 from cnflow.training.objectives import Likelihood, Objective
 
@@ -33,7 +34,8 @@ class Critic(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 128, depth: int = 2) -> None:
         super().__init__()
-        sizes = [dim] + [hidden] * depth
+        dim, hidden = checks.integer("dim", dim, low=1), checks.integer("hidden", hidden, low=1)
+        sizes = [dim] + [hidden] * checks.integer("depth", depth, low=1)
         layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, len(HEADS)))
 
@@ -91,13 +93,14 @@ class Adversarial(Objective):
         depth: int = 2,
     ) -> None:
         super().__init__()
-        if min(likelihood, weight, r1) < 0 or not pace > 0 or not likelihood + weight > 0:
+        self.likelihood = checks.number("likelihood", likelihood, low=0)
+        self.weight = checks.number("weight", weight, low=0)
+        self.r1, self.pace = checks.number("r1", r1, low=0), checks.number("pace", pace, above=0)
+        self.hidden, self.depth = checks.integer("hidden", hidden, low=1), checks.integer("depth", depth, low=1)
+        if not likelihood + weight > 0:
             raise ValueError(
-                f"weights must not be negative, nor all zero, and pace must be positive; got likelihood={likelihood}, "
-                f"weight={weight}, r1={r1}, pace={pace}"
+                f"likelihood and weight must not both be zero; got likelihood={likelihood}, weight={weight}"
             )
-        self.likelihood, self.weight, self.r1, self.pace = likelihood, weight, r1, pace
-        self.hidden, self.depth = hidden, depth
         self.critic: Critic | None = None
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 

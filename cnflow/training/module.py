@@ -18,11 +18,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, distributed, nn
 
+from cnflow import checks
 from cnflow.data.rows import thin
 from cnflow.flow import Adaptive, Divergence, FixedGrid, MLPField, Narrowed, NarrowingFlow, Solver, VelocityField
 from cnflow.flow.inputs import Inputs
 from cnflow.flow.plan import describe, remake, reshape
 from cnflow.flow.selection import Selection
+from cnflow.flow.start import ROTATIONS
 from cnflow.flow.store import load_flow
 from cnflow.training.checkpoints import CheckpointEvery
 from cnflow.training.objectives import Likelihood, Objective
@@ -91,8 +93,8 @@ class NarrowingModule(LightningModule):
         seed: of the start and of every step's randomness.
 
     Raises:
-        ValueError: for an unknown covariance, or something to prepare without a flow to start from; at the start of fit, for
-            options of the trainer that would do nothing or break.
+        ValueError: for a number out of range, an unknown covariance or rotation, a part of another class, or something to prepare
+            without a flow to start from; at the start of fit, for options of the trainer that would do nothing or break.
     """
 
     def __init__(
@@ -120,8 +122,23 @@ class NarrowingModule(LightningModule):
             raise ValueError(
                 f"{type(prepare).__name__} prepares a trained flow: give the run it was trained in as start"
             )
-        if covariance not in ("diagonal", "full"):
-            raise ValueError(f"covariance is {covariance!r}, expected 'diagonal' or 'full'")
+        components, stages = checks.integer("components", components, low=1), checks.integer("stages", stages, low=1)
+        lift, seed = checks.integer("lift", lift, low=0), checks.seed(seed)
+        weight_decay, jitter = (
+            checks.number(name, value, low=0) for name, value in (("weight_decay", weight_decay), ("jitter", jitter))
+        )
+        checks.choice("covariance", covariance, ("diagonal", "full"))
+        checks.choice("rotation", rotation, ROTATIONS)
+        checks.instance("divergence", divergence, Divergence)
+        checks.instance("schedule", schedule, Schedule)
+        for name, value, kind in (
+            ("field", field, VelocityField), ("solver", solver, Solver), ("evaluation", evaluation, Solver),
+            ("objective", objective, Objective), ("start", start, (str, Path)), ("prepare", prepare, Preparation),
+        ):  # fmt: skip
+            if value is not None:
+                checks.instance(name, value, kind)
+        if penalties is not None:
+            penalties = list(checks.each("penalties", penalties, checks.instance, kind=Penalty))
         self.field_template = field or MLPField()
         self.components, self.rotation, self.stages = components, rotation, stages
         self.divergence, self.solver = divergence, solver or FixedGrid()

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.flow import NarrowingFlow, Transport
 from cnflow.training.sharing import batch_mean
 
@@ -47,9 +48,7 @@ class Penalty(nn.Module):
 
     def __init__(self, weight: float = 0.0) -> None:
         super().__init__()
-        if weight < 0:
-            raise ValueError(f"the weight of {type(self).__name__} must not be negative; got {weight}")
-        self.weight = weight
+        self.weight = checks.number(f"the weight of {type(self).__name__}", weight, low=0)
 
     def start(self, dim: int) -> None:
         """Make room for what the penalty remembers of a flow of ``dim`` directions; nothing by default."""
@@ -61,7 +60,7 @@ class Penalty(nn.Module):
     def scaled(self, factor: float) -> Penalty:
         """A fresh copy whose weight, and every price, is ``factor`` times this one's: what a path over the penalty varies."""
         copied = copy.deepcopy(self)
-        copied.weight = factor * self.weight
+        copied.weight = checks.number("factor", factor, low=0) * self.weight
         return copied
 
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class ColumnPenalty(Penalty):
             A structure that a flow can make Gaussian at little cost is worth little, and a price finds it only in a narrow range.
 
     Raises:
-        ValueError: for a negative weight, price or floor, a count below 1, or a cap that is not positive.
+        ValueError: for a negative weight, price or floor, a count or ``every`` below 1, or a cap that is not positive.
 
     References:
         Zhang: Analysis of multi-stage convex relaxation for sparse regularization (2010), for the capped L1.
@@ -127,13 +126,10 @@ class ColumnPenalty(Penalty):
         count: int | None = None,
     ) -> None:
         super().__init__(weight)
-        if not cap > 0:
-            raise ValueError(f"cap must be positive (inf for the plain L1); got {cap}")
-        if price < 0 or floor < 0:
-            raise ValueError(f"price (nats) and floor must not be negative; got price={price}, floor={floor}")
-        if count is not None and count < 1:
-            raise ValueError(f"count is the size of the core, 1 or more, or None for the price to decide; got {count}")
-        self.cap, self.price, self.floor, self.every, self.count = cap, price, floor, every, count
+        self.cap = checks.number("cap", cap, above=0, infinite=True)
+        self.price, self.floor = checks.number("price", price, low=0), checks.number("floor", floor, low=0)
+        self.every = checks.integer("every", every, low=1)
+        self.count = None if count is None else checks.integer("count, the size of the core,", count, low=1)
         self.register_buffer("worth", torch.zeros(0))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
@@ -248,9 +244,7 @@ class RetirementPenalty(Penalty):
 
     def __init__(self, weight: float = 0.03, floor: float = 0.1) -> None:
         super().__init__(weight)
-        if floor < 0:
-            raise ValueError(f"floor must not be negative; got {floor}")
-        self.floor = floor
+        self.floor = checks.number("floor", floor, low=0)
 
     @staticmethod
     def _groups(flow: NarrowingFlow, way: Transport) -> Tensor:

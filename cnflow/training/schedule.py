@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cnflow import checks
+
 __all__ = ["Schedule"]
 
 
@@ -46,11 +48,10 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check ranges."""
         for name in ("select", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"schedule.{name} is a fraction and must lie in [0, 1]; got {getattr(self, name)}")
-        for name in ("lr", "refit_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"schedule.{name} must be positive; got {getattr(self, name)}")
+            checks.number(f"schedule.{name}", getattr(self, name), low=0, high=1)
+        for name in ("lr", "refit_lr"):
+            checks.number(f"schedule.{name}", getattr(self, name), above=0)
+        checks.number("schedule.clip", self.clip, above=0, infinite=True)
 
     def prune_step(self, total: int) -> int:
         """Global step before which pruning happens, out of ``total``; equal to ``total`` if it never does."""

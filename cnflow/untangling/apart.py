@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import LevelSets
 from cnflow.untangling.lifted import LiftedWay, UntangleError
@@ -58,6 +59,7 @@ class Places:
             >>> places.moved[:, 0].tolist()
             [-0.5, -0.5, 0.5, 0.5]
         """
+        gap, step = checks.number("gap", gap, low=0), checks.number("step", step, above=0)
         count = int(which.max()) + 1
         low, high = (np.stack([reach(rows[which == c], axis=0) for c in range(count)]) for reach in (np.min, np.max))
         axis = int((high - low).sum(0).argmin())
@@ -139,13 +141,10 @@ class MoveApart(LiftedWay):
         steps: int = 2500,
         rows: int = 20_000,
     ) -> None:
-        self.gap, self.step = gap, step
+        self.gap, self.step = checks.number("gap", gap, above=0), checks.number("step", step, above=0)
         super().__init__(spread, mass, units, components, steps, rows)
-        if not gap > 0 or not spread < step / 6:
-            raise ValueError(
-                f"expected a positive gap, and spread < step / 6, or marks cannot be told; "
-                f"got gap={gap}, step={step}, spread={spread}"
-            )
+        if not spread < step / 6:
+            raise ValueError(f"expected spread < step / 6, or marks cannot be told; got spread={spread}, step={step}")
 
     def places(self, t: LevelSets) -> Places:
         """Where the components of a level set are, and where they are to go.

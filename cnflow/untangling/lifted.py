@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.flow import NarrowingFlow, NoiseMixture
 from cnflow.flow.deepen import deepen
 from cnflow.topology import LevelSets, level_sets
@@ -44,12 +45,10 @@ class LiftedWay(Preparation):
     lift: int
 
     def __init__(self, spread: float, mass: float, units: int, components: int, steps: int, rows: int) -> None:
-        if not 0 < mass < 1:
-            raise ValueError(f"mass must be in (0, 1); got {mass}")
-        if not spread > 0:
-            raise ValueError(f"the lifted noise needs a positive spread; got {spread}")
-        self.spread, self.mass, self.units = spread, mass, units
-        self.components, self.steps, self.rows = components, steps, rows
+        self.spread, self.mass = checks.number("spread", spread, above=0), checks.number("mass", mass, above=0, below=1)
+        self.units = checks.integer("units", units, low=1)
+        self.components = checks.integer("components", components, low=1)
+        self.steps, self.rows = checks.integer("steps", steps, low=1), checks.integer("rows", rows, low=20)
 
     def way(self, t: LevelSets) -> Shears:
         """The shears for a core with these level sets.

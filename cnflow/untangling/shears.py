@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.flow import VelocityField
 
 __all__ = ["Shear", "Shears"]
@@ -34,6 +35,11 @@ class Shear:
     moves: Literal["core", "lift"]
     by: Callable[[Floats], Floats]
 
+    def __post_init__(self) -> None:
+        checks.choice("moves", self.moves, ("core", "lift"))
+        if not callable(self.by):
+            raise ValueError(f"by must be a function of rows; got {self.by!r:.80}")
+
 
 @dataclass(frozen=True, eq=False)
 class Shears:
@@ -50,8 +56,7 @@ class Shears:
     shears: tuple[Shear, ...]
 
     def __post_init__(self) -> None:
-        if not self.shears:
-            raise ValueError("expected at least one shear; got none")
+        checks.each("shears", self.shears, checks.instance, kind=Shear, least=1)
 
     def displacements(self, h: Floats, a: Floats) -> list[Floats]:
         """What every shear adds to its part of (h, a), shapes (n, k) and (n, m)."""
@@ -120,6 +125,12 @@ class Shears:
         References:
             Lipman, Chen, Ben-Hamu, Nickel, Le: Flow matching for generative modeling (2023).
         """
+        lift, seed = checks.integer("lift", lift, low=1), checks.seed(seed)
+        spread, lr = checks.number("spread", spread, above=0), checks.number("lr", lr, above=0)
+        start = checks.number("start", start, low=0, below=1)
+        end = checks.number("end", end, above=start, high=1)
+        steps, draws = checks.integer("steps", steps, low=1), checks.integer("draws", draws, low=1)
+        batch = checks.integer("batch", batch, low=SLICES)
         count = len(self.shears)
         if len(fields) != count:
             raise ValueError(f"expected one field for each of {count} shears; got {len(fields)}")

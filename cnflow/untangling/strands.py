@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from cnflow import checks
 from cnflow.topology.passes import resample
 
 __all__ = ["Strands"]
@@ -58,6 +59,7 @@ class Strands:
             radius: of the circles.
             gap: between their centres.
         """
+        radius, gap = checks.number("radius", radius, above=0), checks.number("gap", gap, low=0)
         points = np.stack([resample(np.vstack([curve, curve[:1]]), NODES + 1)[:-1] for curve in curves])
         even = np.tile(2 * np.pi * np.arange(NODES) / NODES, (len(curves), 1))
         strands = cls(points, even, radius, gap)

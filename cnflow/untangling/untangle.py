@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import LevelSets, Loop
 from cnflow.untangling.lifted import LiftedWay, UntangleError
@@ -60,7 +61,7 @@ class Untangle(LiftedWay):
         steps: int = 2500,
         rows: int = 20_000,
     ) -> None:
-        self.radius = radius
+        self.radius = checks.number("radius", radius, above=0)
         super().__init__(spread, mass, units, components, steps, rows)
         if not spread < radius / 3:
             raise ValueError(f"expected 0 < spread < radius / 3, or circles have no hole; got {spread} and {radius}")
