@@ -64,6 +64,7 @@ def align(
 
     Raises:
         AlignmentError: for sides that cannot be read, or have nothing that could be matched.
+        ValueError: for an option out of range.
 
     References:
         Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011).

@@ -118,10 +118,6 @@ class NarrowingModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if prepare is not None and start is None:
-            raise ValueError(
-                f"{type(prepare).__name__} prepares a trained flow: give the run it was trained in as start"
-            )
         components, stages = checks.integer("components", components, low=1), checks.integer("stages", stages, low=1)
         lift, seed = checks.integer("lift", lift, low=0), checks.seed(seed)
         weight_decay, jitter = (
@@ -137,6 +133,10 @@ class NarrowingModule(LightningModule):
         ):  # fmt: skip
             if value is not None:
                 checks.instance(name, value, kind)
+        if prepare is not None and start is None:
+            raise ValueError(
+                f"{type(prepare).__name__} prepares a trained flow: give the run it was trained in as start"
+            )
         if penalties is not None:
             penalties = list(checks.each("penalties", penalties, checks.instance, kind=Penalty))
         self.field_template = field or MLPField()

@@ -178,7 +178,7 @@ def test_batches_go_on_from_any_position(done):
 
 
 def test_batches_that_make_no_sense():
-    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1; got 0"):
         Batches(torch.zeros(3, 1), 0)
     with pytest.raises(ValueError, match="no rows"):
         Batches(torch.zeros(0, 1), 2)
@@ -208,7 +208,7 @@ def test_digits(components, dim):
 
         images = load_digits().images[:9]
         np.testing.assert_allclose(data.to_images(data.from_images(images)), images, atol=1e-4)
-    with pytest.raises(ValueError, match="between 1 and 61"):
+    with pytest.raises(ValueError, match="at least 1 and at most 61"):
         DigitsDataModule(62)
     with pytest.raises(ValueError, match=r"shape \(n, 8, 8\)"):
         data.from_images(np.zeros((2, 7, 7)))

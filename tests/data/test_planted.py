@@ -53,7 +53,7 @@ def test_chunks_and_seeds_change_nothing(name):
 def test_names_that_are_nearly_right():
     with pytest.raises(ValueError, match=r"unknown structure 'trefoill'.*Did you mean trefoil"):
         structure("trefoill")
-    with pytest.raises(ValueError, match="sigma must be positive; got 0"):
+    with pytest.raises(ValueError, match="sigma must be a finite number, above 0; got 0"):
         structure("ring", sigma=0)
 
 

@@ -222,5 +222,5 @@ def test_errors_say_what_was_got(core: np.ndarray, noise: np.ndarray, expected: 
 
 def test_no_permutations_is_refused() -> None:
     """A p-value needs at least one."""
-    with pytest.raises(ValueError, match="n_permutations is 0, expected at least 1"):
+    with pytest.raises(ValueError, match="n_permutations must be a whole number, at least 1; got 0"):
         noise_independence(*_draw(50, 1, 1), n_permutations=0)

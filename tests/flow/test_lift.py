@@ -101,11 +101,11 @@ def test_a_lifted_flow_is_loaded_as_it_was_saved(tmp_path):
 
 
 def test_bad_lifts_are_refused():
-    with pytest.raises(ValueError, match="lift is a number of added directions, 0 or more; got -1"):
+    with pytest.raises(ValueError, match="lift must be a whole number, at least 0; got -1"):
         NarrowingFlow(2, lift=-1)
     with pytest.raises(ValueError, match="has no lift, so that log_prob\\(x\\) is exact"):
         NarrowingFlow(2).bound(torch.zeros(1, 2))
-    with pytest.raises(ValueError, match="lift_samples must be at least 1"):
+    with pytest.raises(ValueError, match="lift_samples must be a whole number, at least 1"):
         NarrowingFlow(2, lift=1).bound(torch.zeros(1, 2), 0)
     with pytest.raises(ValueError, match=r"\(n, 2\)"):
         NarrowingFlow(2, lift=1).log_prob(np.zeros((3, 4)))

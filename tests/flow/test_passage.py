@@ -63,5 +63,5 @@ def test_what_does_not_fit_says_so(flow):
     x, t = ring()
     with pytest.raises(ValueError, match=r"shape \(600,\); got \(3,\) and \(600,\)"):
         passage(flow, x, [0, 1, 2], t)
-    with pytest.raises(ValueError, match="at least 2 frames"):
+    with pytest.raises(ValueError, match="frames must be a whole number, at least 2"):
         passage(flow, x, frames=1)

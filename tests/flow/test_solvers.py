@@ -190,12 +190,20 @@ def test_a_field_that_is_not_finite_says_for_how_many_rows():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FixedGrid("rk5"), "fixed-grid method must be one of .*'rk4'.*got 'rk5'"),
-        (lambda: FixedGrid(steps=0), "steps must be at least 1; got 0"),
+        (lambda: FixedGrid("rk5"), "fixed-grid method must be one of .*rk4.*got 'rk5'"),
+        (lambda: FixedGrid(steps=0), "steps must be a whole number, at least 1; got 0"),
+        (lambda: FixedGrid(steps=2.5), "steps must be a whole number, at least 1; got 2.5"),
+        (
+            lambda: Adaptive("euler"),
+            r"'euler' is on a fixed grid, and heeds no tolerance: use FixedGrid\('euler', steps=...\)",
+        ),
+        (lambda: Adaptive("dopri6"), "adaptive method must be one of dopri5, .*; got 'dopri6'"),
+        (lambda: Adaptive(rtol=-1), "rtol must be a finite number, at least 0 and below 1; got -1"),
+        (lambda: Adaptive(max_steps=0), "max_steps must be a whole number, at least 1; got 0"),
         (lambda: Divergence("exactly"), "divergence method must be one of"),
         (lambda: MLPField(activation="relu"), "activation must be one of .*tanh.* got 'relu'"),
-        (lambda: MLPField(depth=0), "at least 1; got depth=0"),
-        (lambda: NarrowingFlow(0), "at least one direction and one stage; got dim=0"),
+        (lambda: MLPField(depth=0), "depth must be a whole number, at least 1; got 0"),
+        (lambda: NarrowingFlow(0), "dim must be a whole number, at least 1; got 0"),
     ],
 )
 def test_arguments_that_make_no_sense(make, message):

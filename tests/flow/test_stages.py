@@ -145,7 +145,9 @@ def test_depths_inside_a_stage(rng):
         log_det = flow.transport(x, solver=TIGHT, end=depth).log_det
         torch.testing.assert_close((flow.log_prob_at(z, depth) + log_det).detach(), exact, atol=1e-8, rtol=0)
         torch.testing.assert_close(flow.pull(z, start=depth, solver=TIGHT).detach(), x, atol=1e-8, rtol=0)
-    with pytest.raises(ValueError, match=r"depth must lie in \[0, 1\].* got 1.2"):
+    with pytest.raises(
+        ValueError, match=r"depth, data at 0 and latent at 1, must be .*, at least 0 and at most 1; got 1.2"
+    ):
         flow.state_at(x, 1.2)
     with pytest.raises(ValueError, match=r"boundaries 0 … 2 \(2 stages\); got 3"):
         flow.at(3)
@@ -238,7 +240,7 @@ def test_keeping_directions_of_a_gaussian_is_as_good_as_its_principal_axes():
         error = float(square.std()) / len(test) ** 0.5
         # the flow's own mean and axes are estimates: two per cent of room beside the sampling error
         assert abs(float(square.mean()) - expected) < 4 * error + 0.02 * expected + 1e-6
-    with pytest.raises(ValueError, match="keep is a number of directions, 0 … 3; got 4"):
+    with pytest.raises(ValueError, match="keep must be a whole number, at least 0 and at most 3; got 4"):
         flow.reconstruct(test, 4)
 
 

@@ -137,7 +137,7 @@ def test_core_errors() -> None:
         plot_core(points[:, 0])
     with pytest.raises(ValueError, match=r"labels has shape \(3,\), expected \(5,\)"):
         plot_core(points, labels=[1, 2, 3])
-    with pytest.raises(ValueError, match=r"masses are \(1.5,\), expected each in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"masses\[0\] must be a finite number, above 0 and below 1; got 1.5"):
         plot_core(points, masses=(1.5,))
     with pytest.raises(ValueError, match="names has 1 entries, expected 2"):
         plot_core(points, names=["a"])
@@ -172,7 +172,7 @@ def test_noise_limits_lines_and_accepts_none() -> None:
     ax = plot_noise(np.random.default_rng(3).normal(size=(50, 70)))
     assert len(ax.lines) == 65 and "first 64 of 70" in ax.get_title()
     assert "no noise" in plot_noise(np.empty((50, 0))).texts[0].get_text()
-    with pytest.raises(ValueError, match="coverage is 95"):
+    with pytest.raises(ValueError, match="coverage must be a finite number, above 0 and below 1; got 95"):
         plot_noise(np.zeros((5, 1)), coverage=95)
 
 

@@ -330,7 +330,7 @@ def test_logit_scale(four: LevelSets) -> None:
     assert {"0.1", "0.5", "0.9", "0.99"} <= {label.get_text() for label in ax.get_xticklabels()}
     linear = _ends(plot_barcode(four))
     np.testing.assert_allclose(_ends(ax), np.clip(linear, low, high))
-    with pytest.raises(ValueError, match="scale is 'log', expected 'linear' or 'logit'"):
+    with pytest.raises(ValueError, match="scale must be one of linear, logit; got 'log'"):
         plot_barcode(four, scale="log")
 
 

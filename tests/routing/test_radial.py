@@ -122,7 +122,7 @@ def test_a_fit_to_heavy_tails_has_a_radial_stage() -> None:
 
 @pytest.mark.parametrize(("kept", "stages"), [(-1, 1), (0, 0)])
 def test_bad_numbers_are_refused(kept: int, stages: int) -> None:
-    with pytest.raises(ValueError, match="kept must be 0 or more"):
+    with pytest.raises(ValueError, match="kept must be a whole number, at least 0"):
         RadialField(kept, stages)
 
 

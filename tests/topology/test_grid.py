@@ -325,7 +325,7 @@ def test_mistakes_are_told_with_the_way_out(ring):
         grid_homology(density, x, points=2000, max_memory=1e6)
     with pytest.raises(DensityError, match="one number or 2 numbers"):
         grid_homology(density, x, points=(10, 10, 10))
-    with pytest.raises(DensityError, match="mass_floor"):
+    with pytest.raises(ValueError, match="mass_floor must be a finite number, above 0 and at most 1"):
         grid_homology(density, x, mass_floor=0.0)
     with pytest.raises(DensityError, match="no row has log p at or above"):
         grid_homology(density, x, level_floor=3.0)

@@ -360,9 +360,9 @@ APART = np.vstack([radius * np.column_stack([np.cos(TURN), np.sin(TURN)]) + [100
     [
         ({"x": np.zeros(9)}, r"x: expected rows of shape \(n, d\); got \(9,\)"),
         ({"x": np.zeros((9, 3)), "metric": "precomputed"}, r"expected \(n, n\), finite and symmetric"),
-        ({"metric": "cosine"}, "metric is 'cosine', expected 'euclidean' or 'precomputed'"),
+        ({"metric": "cosine"}, "metric must be one of euclidean, precomputed; got 'cosine'"),
         ({"landmarks": 1000}, "landmarks is 1000, expected 4 to 200"),
-        ({"classes": 0}, "classes is 0, expected at least 1"),
+        ({"classes": 0}, "classes must be a whole number, at least 1; got 0"),
         ({"classes": 99}, r"99 classes were asked for, but H1 has \d+ bars"),
         ({"x": APART}, "have no scale in common, expected one: ask for fewer classes"),
         ({"scale": 9.0}, r"scale is 9.0, expected in \[.*where the 2 classes live"),

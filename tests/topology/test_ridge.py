@@ -241,9 +241,9 @@ def test_weights_choose_the_rows_that_count() -> None:
 def test_messages() -> None:
     x = circle(np.linspace(0, 6, 100), np.random.default_rng(0))
     for arguments, error, message in (
-        ({"landmarks": 5}, ValueError, "expected at least 20 landmarks; got 5"),
-        ({"missing": "ignore"}, ValueError, 'expected missing="raise" or "skip"; got \'ignore\''),
-        ({"bandwidth": -1.0}, ValueError, "expected a positive bandwidth; got -1.0"),
+        ({"landmarks": 5}, ValueError, "landmarks must be a whole number, at least 20; got 5"),
+        ({"missing": "ignore"}, ValueError, "missing must be one of raise, skip; got 'ignore'"),
+        ({"bandwidth": -1.0}, ValueError, "bandwidth must be a finite number, above 0; got -1.0"),
         ({"max_gap": 0.0}, ValueError, "expected a positive max_gap; got 0.0"),
         (
             {"labels": np.zeros(7, int)},

@@ -7,7 +7,6 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
-from cnflow.topology.density import DensityError
 from cnflow.topology.diagrams import covering_radius, maxmin_landmarks, noise_p, rips, universal_p
 
 RNG = np.random.default_rng(0)
@@ -201,17 +200,22 @@ def test_readable():
     [
         (lambda: rips(np.ones((50, 2))), "homology needs at least 4 different rows; got 1 different of 50"),
         (lambda: rips(np.eye(3)), "got 3 different of 3"),
-        (lambda: rips(np.eye(9), 3), "at least 4 landmarks; got 3"),
-        (lambda: rips(np.eye(9), max_edge=-1.0), r"max_edge is -1.0; expected more than 0.*Leave it out"),
-        (lambda: rips(np.eye(9), fields=(2, 6)), r"fields are \(2, 6\); expected primes, as in fields=\(2, 3\): 6 is"),
-        (lambda: rips(np.eye(9), fields=()), "fields are empty; expected primes"),
+        (lambda: rips(np.eye(9), 3), "landmarks must be a whole number, at least 4; got 3"),
+        (lambda: rips(np.eye(9), max_edge=-1.0), "max_edge must be a finite number, above 0; got -1.0"),
+        (lambda: rips(np.eye(9), fields=(2, 6)), r"fields must be primes, such as 2 and 3; got \(2, 6\): 6 is"),
+        (lambda: rips(np.eye(9), fields=()), "fields must be at least 1 value"),
         (lambda: rips(np.full((9, 2), np.nan)), "9 of 9 rows have NaN"),
         (lambda: rips(np.ones((2, 3, 4))), r"expected rows of shape \(n, d\)"),
         (lambda: rips(np.eye(9)).betti(5), r"no diagram over Z/5, only over \[2\]: ask rips\(fields=...\)"),
-        (lambda: rips(np.eye(9)).p_values(2), r"no diagram of H2: ask rips\(max_dim=2\)"),
-        (lambda: maxmin_landmarks(np.eye(3), 0), "count of landmarks of at least 1; got 0"),
+        (lambda: rips(np.eye(9)).p_values(2), r"no diagram of dim 2: ask rips\(max_dim=2\)"),
+        (
+            lambda: rips(np.eye(9), fields=(131,)),
+            r"fields\[0\] must be a whole number, at least 2 and at most 127; got 131",
+        ),
+        (lambda: rips(np.eye(200), 200, max_dim=7), "H7 of 200 landmarks may have .* simplices.*: lower max_dim"),
+        (lambda: maxmin_landmarks(np.eye(3), 0), "count must be a whole number, at least 1; got 0"),
     ],
 )
 def test_errors(call, message):
-    with pytest.raises(DensityError, match=message):
+    with pytest.raises(ValueError, match=message):
         call()

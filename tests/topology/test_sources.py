@@ -97,7 +97,7 @@ def test_what_is_no_density_says_why():
         as_density(lambda x: np.zeros(7), 2)
     with pytest.raises(DensityError, match="call fit first"):
         as_density(KernelDensity())
-    with pytest.raises(DensityError, match="space must be one of core, joint, data"):
+    with pytest.raises(ValueError, match="space must be one of core, joint, data"):
         read(structure("ring"), None, space="latent")
     with pytest.raises(DensityError, match="give the rows x"):
         read(np.zeros(5), None)
