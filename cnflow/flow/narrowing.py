@@ -199,9 +199,9 @@ class NarrowingFlow(nn.Module):
         """
         end = _depth(end)
         divergence = self.divergence if solver is None else self.divergence.exact
-        way = self.stages.carry(
-            self.frame(x), 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs
-        )
+        z = self.frame(x)
+        probe = None if probe is None else probe.to(z)
+        way = self.stages.carry(z, 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs)
         return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
 
     def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:

@@ -308,7 +308,7 @@ class NarrowingModule(LightningModule):
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Jittered, lifted rows and a probe with entries ±1, shapes (b, D): functions of the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(self.flow.base.mean) * 2 - 1
+        probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(x) * 2 - 1
         if self.jitter:
             x = x + self.jitter * self.flow.frame.scale * torch.randn(x.shape, generator=generator).to(x)
         if self.flow.lift:

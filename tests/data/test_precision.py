@@ -72,3 +72,11 @@ def test_whole_numbers_are_not_rounded():
     for rows in (x, torch.as_tensor(x)):
         assert len(torch.unique(flow.encode(rows).core)) == 48
     assert float(flow.frame.scale) == pytest.approx(np.arange(48).std(), rel=1e-6)
+
+
+def test_a_probe_may_be_as_precise_as_the_rows(x):
+    flow = NarrowingFlow(2, field=MLPField(hidden=8), components=1).initialise(x)
+    rows, probe = torch.as_tensor(x), torch.ones(400, 2)
+    one, other = (flow.transport(rows, probe=p, costs=True) for p in (probe, probe.double()))
+    torch.testing.assert_close(one.jacobian, other.jacobian)
+    torch.testing.assert_close(flow.transport(rows.float(), probe=probe, costs=True).kinetic, one.kinetic)
