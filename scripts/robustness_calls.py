@@ -45,6 +45,7 @@ class Entry:
         "moves",
         "no run",
         "no file",
+        "unknown structure",
     )
 
     def base(self) -> dict[str, Any]:
@@ -270,7 +271,7 @@ TOPOLOGY = [
         "topology.RipsDiagrams.betti",
         lambda **o: diagrams().betti(**o),
         lambda r, g: r == (1, 1),
-        alpha=("?share", 0.01),
+        alpha=("?closed share", 0.01),
     ),
     entry("topology.RipsDiagrams.p_values", lambda dim: diagrams().p_values(dim), anything, dim=("whole", 1)),
     entry(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from filelock import FileLock
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -118,6 +119,8 @@ class _Parser(LightningArgumentParser):
 class NarrowingCLI(LightningCLI):
     """Lightning's CLI with a run directory, resumable runs, and a report at the end of fit."""
 
+    _lock: FileLock | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, parser_class=_Parser, **kwargs)
 
@@ -157,13 +160,13 @@ class NarrowingCLI(LightningCLI):
         """Refuse a run directory that is taken, before anything costs time."""
         if self.subcommand == "path" and self.run.overwrite:
             shutil.rmtree(self.folder / "path", ignore_errors=True)
-        if self.subcommand in ("fit", "path") and rank_zero_only.rank == 0:
-            self._lock = hold(self.folder)
+        if self.subcommand not in ("fit", "path") or self.config[self.subcommand]["trainer"]["fast_dev_run"]:
+            return
+        if self.folder.is_dir():
+            self._hold()
         if self.subcommand != "fit":
             return
         own, there = self.config["fit"], held(self.folder)
-        if own["trainer"]["fast_dev_run"]:
-            return
         if self.run.resume:
             if rank_zero_only.rank == 0 and there:
                 self._refuse(changes(self.folder, self._settings()))
@@ -181,6 +184,15 @@ class NarrowingCLI(LightningCLI):
                 f"{self.folder} already holds a run ({', '.join(there)}). Continue it with --run.resume true, replace it "
                 "with --run.overwrite true, or choose another directory with --run.dir."
             )
+
+    def _hold(self) -> None:
+        """Lock the run directory, once, by the first of several processes."""
+        if self._lock is None and rank_zero_only.rank == 0:
+            self._lock = hold(self.folder)
+
+    def before_path(self) -> None:
+        """Make the run directory, now that nothing is refused any more."""
+        self._hold()
 
     def _settings(self) -> str:
         """All settings as YAML, as ``config.yaml`` has them."""
@@ -201,6 +213,9 @@ class NarrowingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse what the training cannot do, and other data than those that the run began with."""
         check_trainer(self.trainer, self.model)
+        if self.trainer.fast_dev_run:
+            return
+        self._hold()
         last = self.config["fit"].get("ckpt_path")
         if not (self.run.resume and last):
             return

@@ -64,7 +64,8 @@ class ShardWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the folder."""
-        if not self._parts and self.folder.is_dir() and any(self.folder.glob("part-*.npz")):
+        # shards without an index are of a prediction that was stopped: they are written again
+        if (self.folder / "index.json").is_file():
             raise FileExistsError(
                 f"{self.folder} already holds predictions. Remove it, or choose another with --run.predictions DIR."
             )

@@ -235,7 +235,7 @@ class RipsDiagrams:
             prime: field; default the first.
             alpha: default as it was given to ``rips``.
         """
-        alpha = self.alpha if alpha is None else checks.number("alpha", alpha, above=0, below=1)
+        alpha = self.alpha if alpha is None else checks.number("alpha", alpha, low=0, high=1)
         ends = self._of(0, prime)[:, 1]
         finite = ends[np.isfinite(ends)]
         wide = ends > 2 * np.quantile(finite, 0.95) if len(finite) else ends > 0

@@ -433,8 +433,6 @@ class MassAxis:
         return np.hypot(np.sqrt(inner * (1 - inner) / self.n), self.rank_error / SIGMAS)
 
     def _asked(self, mass: ArrayLike, rows_needed: int) -> Floats:
-        if np.ndim(mass) == 0:
-            mass = checks.number("mass", mass)
         mass = np.asarray(mass, dtype=np.float64)
         bad = mass[~((mass > 0) & (mass < 1))]
         if bad.size:

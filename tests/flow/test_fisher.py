@@ -587,7 +587,7 @@ class Flat:
         ),
         (lambda: spectrum(NORMAL, ROWS, n_bootstrap=1), ValueError, "n_bootstrap is 1, expected 0"),
         (lambda: spectrum(NORMAL, ROWS, n_null=9), ValueError, "n_null is 9, expected at least 100"),
-        (lambda: spectrum(NORMAL, ROWS, chunk=0), ValueError, "chunk is 0, expected at least 1"),
+        (lambda: spectrum(NORMAL, ROWS, chunk=0), ValueError, "chunk must be a whole number, at least 1; got 0"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
