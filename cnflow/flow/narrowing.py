@@ -238,7 +238,7 @@ class NarrowingFlow(nn.Module):
             ValueError: for a boundary the flow does not have.
         """
         count = len(self.stages)
-        stage = checks.integer("stage, a boundary", stage, low=-count - 1, high=count)
+        stage = checks.integer("stage, a boundary, negative from the end,", stage, low=-count - 1, high=count)
         return FlowCut(self, stage % (count + 1))
 
     # -- what a user asks ------------------------------------------------------------------------------------------

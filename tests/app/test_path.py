@@ -137,9 +137,9 @@ def test_every_run_of_a_path_keeps_the_nll_of_its_rows(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"grid": []}, r"at least one factor λ, none negative; got \[\]"),
-        ({"grid": [-1.0]}, r"none negative; got \[-1.0\]"),
-        ({"warm": 0.0}, r"must lie in \(0, 1\]; got 0"),
+        ({"grid": []}, r"grid must be at least 1 value; got \[\]"),
+        ({"grid": [-1.0]}, r"grid\[0\] must be .*, at least 0; got -1.0"),
+        ({"warm": 0.0}, r"warm must be .*, above 0 and at most 1; got 0"),
     ],
 )
 def test_paths_that_make_no_sense(tmp_path, arguments, message):
