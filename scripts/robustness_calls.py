@@ -359,7 +359,7 @@ ALIGNMENT = [
         mass=("closed share", 0.02),
         prominence=("size", 0.5),
         directions=("?count", 2),
-        least_overlap=("closed share", 0.6),
+        least_overlap=("size", 0.6),
         bend=("flag", False),
         seed=SEED,
         progress=("flag", False),
@@ -373,12 +373,7 @@ ALIGNMENT = [
         nodes=("count", 100),
         unmatched=("size", 1.0),
     ),
-    entry(
-        "alignment.best_matchings of 40 x 40",
-        lambda nodes: alignment.best_matchings(*_random_costs(), nodes=nodes),
-        anything,
-        nodes=("count", 100_000),
-    ),
+    entry("alignment.best_matchings of 40 x 40", lambda: alignment.best_matchings(*_random_costs())),
     entry(
         "alignment.Matchings.posterior",
         lambda **o: alignment.best_matchings(COST).posterior(**o),
@@ -591,7 +586,7 @@ ROUTING = [
         "routing.fit",
         lambda **o: routing.fit(np.asarray(RNG.normal(size=(40, 2))), **o),
         lambda r, g: r.data_dim == 2,
-        time_budget=("positive", 0.01),
+        time_budget=("?positive", 0.01),
         seed=SEED,
         core_dim=("?whole", 0),
         objective=("name", "likelihood"),
@@ -818,9 +813,8 @@ NETWORK = [
     entry("network.level_set_sizes", network.level_set_sizes, anything, outputs=("rows", BLOBS)),
     entry(
         "network.decisions",
-        lambda **o: network.decisions(linear(), **o),
-        lambda r, g: len(r) == len(g["x"]),
-        x=("rows", BLOBS),
+        lambda **o: network.decisions(linear(), torch.tensor(BLOBS), **o),
+        lambda r, g: len(r) == 120,
         batch=("count", 50),
     ),
 ]

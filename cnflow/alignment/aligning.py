@@ -74,7 +74,7 @@ def align(
     kind, seed = checks.choice("kind", kind, ("auto", *KINDS)), checks.seed(seed)
     starts, rows = checks.integer("starts", starts, low=1), checks.integer("rows", rows, low=20)
     mass, prominence = checks.number("mass", mass, low=0, below=1), checks.number("prominence", prominence, low=0)
-    least_overlap = checks.number("least_overlap", least_overlap, low=0, high=1)
+    least_overlap = checks.number("least_overlap", least_overlap, low=0, high=2)
     bend, progress = checks.flag("bend", bend), checks.flag("progress", progress)
     homology = None if homology is None else checks.flag("homology", homology)
     names = checks.each("names", names, checks.instance, kind=str, least=2)
