@@ -9,7 +9,7 @@ train: $(VENV)/installed
 	$(BIN)/python scripts/train.py fit --config configs/digits.yaml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

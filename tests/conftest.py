@@ -1,5 +1,11 @@
 """Options and fixtures shared by all tests."""
 
+import os
+
+# one thread for each of the processes that share the tests; before torch and numpy are imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from cnflow import __version__
 from cnflow.app.history import History
+from cnflow.files import write_text
 from cnflow.flow import NarrowingFlow
-from cnflow.flow.independence import NoiseCheck, check_noise
+from cnflow.flow.independence import MIN_ROWS, NoiseCheck, check_noise
 from cnflow.training import ColumnPenalty, NarrowingModule
 
 __all__ = ["write_report"]
@@ -85,7 +86,9 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
             SolverDisagreement,
             stacklevel=2,
         )
-    check = check_noise(flow, splits[held_out].numpy(), seed=model.seed)
+    # few rows: those of training tell more than none
+    checked = next((name for name in (held_out, "val", "train") if len(splits.get(name, ())) >= MIN_ROWS), "train")
+    check = check_noise(flow, splits[checked].numpy(), seed=model.seed)
     summary: dict[str, Any] = {
         "cnflow": __version__,
         "torch": torch.__version__,
@@ -100,7 +103,8 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
         "unit": "nats",
         "nll": nll,
         "budget": None if model.routes else _budget(flow, splits[held_out]),
-        "noise_check": {"split": held_out, **check.to_dict()},
+        "held_out": held_out,
+        "noise_check": {"split": checked, **check.to_dict()},
         "steps": model.trainer.global_step,
         "stopped": stopped_early(model),
         "pruned_at": model.pruned_at,
@@ -146,8 +150,8 @@ def write_report(
     """
     folder = Path(folder)
     summary, check = summarise(model, data, history)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2))
-    held_out = summary["noise_check"]["split"]
+    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    held_out = summary["held_out"]
     if summary["core"]:
         print(f"\n{model.flow.selection}")
     print(

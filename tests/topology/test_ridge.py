@@ -244,7 +244,7 @@ def test_messages() -> None:
         ({"landmarks": 5}, ValueError, "landmarks must be a whole number, at least 20; got 5"),
         ({"missing": "ignore"}, ValueError, "missing must be one of raise, skip; got 'ignore'"),
         ({"bandwidth": -1.0}, ValueError, "bandwidth must be a finite number, above 0; got -1.0"),
-        ({"max_gap": 0.0}, ValueError, "expected a positive max_gap; got 0.0"),
+        ({"max_gap": 0.0}, ValueError, "max_gap must be a finite number, above 0; got 0.0"),
         (
             {"labels": np.zeros(7, int)},
             DensityError,
