@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+import cnflow
 from cnflow import checks
 from cnflow.app.align import align
 from cnflow.app.animate import animate
@@ -43,6 +44,10 @@ __all__ = ["Run", "RunExistsError", "main"]
 
 READERS = {"topology": topology, "animate": animate, "align": align, "inspect": inspect_network}
 """Commands that look at what is trained."""
+
+
+CONFIGS = (Path(cnflow.__file__).parent / "configs", Path(cnflow.__file__).parent.parent / "configs")
+"""Where configs ship: in a wheel beside the package's rooms, in a checkout beside the package."""
 
 
 class RunExistsError(FileExistsError):
@@ -326,6 +331,17 @@ def _close_matches(message: str) -> str:
     return "\n".join(hints)
 
 
+def _shipped(argument: Any, before: Any) -> Any:
+    """An argument with the path of a config that ships with the package, where it is the name of one: ``--config digits``."""
+    option, _, name = argument.rpartition("=") if isinstance(argument, str) else ("", "", "")
+    if (option or before) not in ("--config", "-c") or not name or Path(name).exists():
+        return argument
+    for folder in CONFIGS:
+        if (folder / f"{name}.yaml").is_file():
+            return f"{option}{'=' if option else ''}{folder / name}.yaml"
+    return argument
+
+
 def main(args: ArgsType = None) -> NarrowingCLI | None:
     """Run the command line.
 
@@ -333,6 +349,8 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
         args: list of arguments as strings; default those of the process.
     """
     given = sys.argv[1:] if args is None else args
+    if isinstance(given, list):
+        given = [_shipped(one, before) for before, one in zip(["", *given[:-1]], given, strict=True)]
     if isinstance(given, list) and given[:1] and given[0] in READERS:
         # what reads a finished run needs its directory and no trainer
         return auto_cli(READERS[given[0]], args=given[1:], prog=f"cnflow {given[0]}")
@@ -346,7 +364,7 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
         save_config_callback=_ConfigToRunDirectory,
         save_config_kwargs={"save_to_log_dir": False},
         auto_configure_optimizers=False,
-        args=args,
+        args=given,
     )
 
 

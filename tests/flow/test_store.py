@@ -59,6 +59,20 @@ def test_a_file_cannot_name_what_is_not_a_field_or_a_solver_of_this_package(file
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("part", ["field", "solver", "evaluation"])
+def test_nor_can_a_checkpoint_of_torch(file, tmp_path, part):
+    mark, (plan, state) = tmp_path / "executed", parts(file)
+    held = {"cnflow": plan, "state_dict": {f"flow.{name}": value for name, value in state.items()}}
+    torch.save(held, tmp_path / "flow.ckpt")
+    x = torch.zeros(1, 3)
+    assert torch.equal(cnflow.load_flow(tmp_path / "flow.ckpt").log_prob(x), cnflow.load_flow(file).log_prob(x))
+    plan["flow"][part] = {"class_path": "os.mkdir", "init_args": {"path": str(mark)}}
+    torch.save(held, tmp_path / "flow.ckpt")
+    with pytest.raises(CheckpointError, match="may name cnflow's own classes only"):
+        cnflow.load_flow(tmp_path / "flow.ckpt")
+    assert not mark.exists()
+
+
 def test_a_module_that_a_file_names_is_not_imported(file, tmp_path, monkeypatch):
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
