@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import finite_rows
 
 __all__ = ["KINDS", "AffineMap", "fit_map"]
 
@@ -105,19 +106,14 @@ def fit_map(
     """
     kind, ridge = checks.choice("kind", kind, KINDS), checks.number("ridge", ridge, low=0)
     tolerance = checks.number("tolerance", tolerance, low=0, below=1)
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+    x, y = finite_rows(x, "x"), finite_rows(y, "y")
+    if len(x) != len(y):
         raise ValueError(
-            f"expected as many points on one side as on the other, (n, k) and (n, m); got {x.shape}, {y.shape}"
+            f"x and y must have as many points as each other, (n, k) and (n, m); got {x.shape} and {y.shape}"
         )
     share = np.full(len(x), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
     if share.shape != (len(x),) or not (share >= 0).all() or not 0 < share.sum() < np.inf:
         raise ValueError(f"weights must be {len(x)} finite numbers that are not negative, and not all zero")
-    for name, points in (("x", x), ("y", y)):
-        if not np.isfinite(points).all():
-            raise ValueError(
-                f"{name} has {int((~np.isfinite(points)).any(1).sum())} rows that are not finite; expected none"
-            )
     share = share / share.sum()
     mean, target = share @ x, share @ y
     centred, wanted = x - mean, y - target

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import as_numbers
 
 __all__ = ["Matching", "Matchings", "best_matchings"]
 
@@ -97,7 +98,7 @@ def best_matchings(
         ((1, 2, 0), True, 4.0)
     """
     keep, nodes = checks.integer("keep", keep, low=1), checks.integer("nodes", nodes, low=1)
-    cost = np.asarray(unary, dtype=np.float64)
+    cost = np.asarray(as_numbers(unary, "unary"), dtype=np.float64)
     if cost.ndim != 2 or not cost.size:
         raise ValueError(f"unary must have a cost for every pair, shape (m, n); got {cost.shape}")
     if np.isnan(cost).any() or np.isneginf(cost).any():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import as_numbers, finite_rows
 from cnflow.topology import Density
 
 __all__ = [
@@ -71,7 +72,7 @@ def continuous_symmetry(density: Density, rows: ArrayLike) -> ContinuousSymmetry
         >>> continuous_symmetry(round_, rng.standard_normal((200, 2))).count
         1
     """
-    x = np.asarray(rows, dtype=np.float64)
+    x = finite_rows(rows, "rows", least=2)
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 2 or not np.isfinite(x).all():
         raise ValueError(
             f"rows must be finite, of shape (n, k) with n, k > 1: one direction has no rotation; got {x.shape}"
@@ -141,7 +142,7 @@ def symmetry_gap(matrix: ArrayLike) -> tuple[float, bool]:
     Raises:
         ValueError: for a matrix that is not square, or not finite.
     """
-    k = np.asarray(matrix, dtype=np.float64)
+    k = np.asarray(as_numbers(matrix, "matrix"), dtype=np.float64)
     if k.ndim != 2 or k.shape[0] != k.shape[1] or not np.isfinite(k).all():
         raise ValueError(f"matrix must be square and finite, shape (s, s); got {k.shape}")
     count = len(k)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnflow.data.rows import CHUNK
+from cnflow.data.rows import CHUNK, as_rows, check_rows
 
 __all__ = ["Columns", "find_columns"]
 
@@ -62,17 +62,25 @@ def find_columns(x: Any, name: str = "data", names: Sequence[str] | None = None)
         name: name of the data, for the warning.
         names: of the columns, for the warning; default their numbers.
 
+    Raises:
+        ValueError: for anything but finite rows of numbers.
+
     Example:
         >>> find_columns(np.array([[0.0, 1.0], [0.5, 3.0]]))
         Columns(2 of 2 kept: 0 constant, 0 duplicate)
     """
+    if not hasattr(x, "shape"):
+        x = as_rows(x, name)
+    if len(x.shape) != 2 or 0 in x.shape:
+        raise ValueError(f"{name}: expected rows of shape (n, d), at least one of them; got {tuple(x.shape)}")
     width = x.shape[1]
-    first = np.asarray(x[0])
+    first = as_rows(x[:1], name)[0]
     varies = np.zeros(width, dtype=bool)
     keys = [hashlib.blake2b() for _ in range(width)]
     for start in range(0, len(x), CHUNK):
         # adding zero makes -0.0 and 0.0 the same bytes
-        part = np.asarray(x[start : start + CHUNK], dtype=np.float64) + 0.0
+        part = np.asarray(as_rows(x[start : start + CHUNK], name), dtype=np.float64) + 0.0
+        check_rows(part, name, names)
         varies |= (part != first).any(axis=0)
         for key, column in zip(keys, np.ascontiguousarray(part.T), strict=True):
             key.update(column.data)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnflow import checks
 from cnflow.data.rows import as_rows, is_frame, names_of
 
 __all__ = ["Contents", "is_file_name", "pick", "read_array", "read_file", "read_labels"]
@@ -43,7 +45,7 @@ def read_array(
         ValueError: for an unknown suffix, an empty file, text in a column that is used, unknown columns, or an array that is not
             2-D.
     """
-    return read_file(path, columns, key, header=header).rows
+    return read_file(checks.instance("path", path, (str, os.PathLike)), columns, key, header=header).rows
 
 
 def read_file(

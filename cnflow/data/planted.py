@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
-from cnflow.data.rows import as_rows
+from cnflow.data.rows import finite_rows
 from cnflow.data.structures import LOG_2PI, Structure, structure
 
 __all__ = ["Planted", "PlantedSample"]
@@ -166,7 +166,7 @@ class Planted:
         Raises:
             ValueError: for the wrong width, or what are not rows of numbers.
         """
-        rows = as_rows(x, width=self.dim).astype(np.float64, copy=False)
+        rows = finite_rows(x, width=self.dim)
         y = rows @ self.rotation
         s = y[:, : self.core_dim] @ np.linalg.inv(self.structure_map)
         e = y[:, self.core_dim :] / self.noise_scale

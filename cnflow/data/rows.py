@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_rows", "check_rows", "is_frame", "names_of", "refuse_masked", "thin"]
+__all__ = ["as_numbers", "as_rows", "check_rows", "finite_rows", "is_frame", "names_of", "refuse_masked", "thin"]
 
 CHUNK = 65_536
 
@@ -21,6 +21,32 @@ KINDS = {
     "V": ("records", "Make columns of the fields, numpy.lib.recfunctions.structured_to_unstructured(x)."),
 }
 """Kinds of array that hold no real numbers, and what to do."""
+
+
+def as_numbers(x: Any, name: str = "x") -> np.ndarray:
+    """Real numbers of any shape, in their own number type; which may be none, or NaN.
+
+    Args:
+        x: an array, memory map, DataFrame, list, or tensor of any device and type.
+        name: for messages.
+
+    Raises:
+        ValueError: for masked values, or anything but real numbers.
+    """
+    if is_frame(x):
+        x = _cells(x, name)
+    elif hasattr(x, "detach"):
+        x = x.detach().cpu()
+        x = (x.float() if str(x.dtype) == "torch.bfloat16" else x.resolve_conj()).numpy()
+    elif not isinstance(x, np.memmap):
+        try:
+            x = np.asarray(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} cannot be read as numbers: {error}") from error
+    if x.dtype.kind not in "fiub":
+        what, fix = KINDS.get(x.dtype.kind, (str(x.dtype), "Convert them."))
+        raise ValueError(f"{name}: expected numbers; got {what} ({x.dtype}). {fix}")
+    return x
 
 
 def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
@@ -40,19 +66,7 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
         ValueError: for masked values, anything but real numbers, or another shape.
     """
     refuse_masked(x, name)
-    if is_frame(x):
-        x = _cells(x, name)
-    elif hasattr(x, "detach"):
-        x = x.detach().cpu()
-        x = (x.float() if str(x.dtype) == "torch.bfloat16" else x.resolve_conj()).numpy()
-    elif not isinstance(x, np.memmap):
-        try:
-            x = np.asarray(x)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{name} cannot be read as rows of numbers, shape (n, d): {error}") from error
-    if x.dtype.kind not in "fiub":
-        what, fix = KINDS.get(x.dtype.kind, (str(x.dtype), "Convert them."))
-        raise ValueError(f"{name}: expected numbers; got {what} ({x.dtype}). {fix}")
+    x = as_numbers(x, name)
     wanted = f"(n, {'d' if width is None else width})"
     if x.ndim != 2:
         fix = "Reshape a single column with x[:, None]." if x.ndim == 1 else "Reshape it to two axes."
@@ -75,6 +89,27 @@ def refuse_masked(x: Any, name: str = "x") -> None:
         )
 
 
+def finite_rows(x: Any, name: str = "x", width: int | None = None, least: int = 1) -> np.ndarray:
+    """Rows of finite numbers in float64, shape (n, d).
+
+    Args:
+        x: see :func:`as_rows`.
+        name: for messages.
+        width: d, if it is known; at least 1.
+        least: rows that there must be.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    rows = as_rows(x, name, width)
+    if len(rows) < least or not rows.shape[1]:
+        raise ValueError(
+            f"{name}: expected at least {least} row{'s' * (least > 1)} and 1 column; got shape {rows.shape}"
+        )
+    check_rows(rows, name)
+    return np.asarray(rows, dtype=np.float64)
+
+
 def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -> None:
     """Refuse rows with NaN or infinite values.
 
@@ -86,6 +121,8 @@ def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -
     Raises:
         ValueError: that says how many rows, which ones first, in which column, and what to do.
     """
+    if isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x):
+        x = as_rows(x, name)
     bad: list[np.ndarray] = []
     for start in range(0, len(x), CHUNK):
         part = np.asarray(x[start : start + CHUNK])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from cnflow import checks
-from cnflow.data.rows import as_rows
+from cnflow.data.rows import finite_rows
 
 __all__ = ["Support", "check_support", "dequantize"]
 
@@ -90,10 +90,9 @@ def check_support(x: Floats, seed: int = 0) -> Support:
         x: finite rows, shape (n, d).
         seed: of the choice of rows, when there are many.
     """
-    x = as_rows(x)
     seed = checks.seed(seed)
-    resolution = float(np.finfo(x.dtype if x.dtype == np.float32 else np.float64).eps)
-    x = np.asarray(x, dtype=np.float64)
+    resolution = float(np.finfo(np.float32 if getattr(x, "dtype", None) == np.float32 else np.float64).eps)
+    x = finite_rows(x)
     n = len(x)
     spread, size = x.std(0), np.abs(x).max(0)
     varies = spread > 4 * resolution * size
@@ -176,7 +175,7 @@ def dequantize(x: Floats, columns: Sequence[int] | None = None, seed: int = 0) -
     References:
         Theis, van den Oord, Bethge: A note on the evaluation of generative models (2016).
     """
-    x = as_rows(x)
+    x = finite_rows(x)
     which = check_support(x.astype(np.float64), seed).whole if columns is None else tuple(columns)
     rows = x.astype(np.float64)
     which = checks.each("columns", which, checks.integer, low=-x.shape[1], high=x.shape[1] - 1)

@@ -164,6 +164,8 @@ class NarrowingFlow(nn.Module):
             ValueError: for too few rows, rows that are not finite, or the wrong width.
         """
         seed = checks.seed(seed)
+        if len(getattr(x, "shape", ())) == 2 and len(x) < 2:
+            raise ValueError(f"x: expected at least 2 rows to start from; got {len(x)}")
         x = thin(x, START_ROWS, [seed, len(x)])
         if self.lift:
             own = self.checked(x, self.data_dim).double()
@@ -505,6 +507,8 @@ class NarrowingFlow(nn.Module):
                 f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "
                 "Select the same columns as in training."
             )
+        if rows.ndim > 1 and not len(rows):
+            raise ValueError(f"{what} has no rows; expected at least one")
         if not bool(torch.isfinite(rows.detach()).all()):
             check_rows(rows.detach().reshape(-1, width).cpu(), what)
         return self.lifted(rows) if lifted else rows

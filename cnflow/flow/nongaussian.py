@@ -16,7 +16,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnflow import checks
-from cnflow.data.rows import refuse_masked
+from cnflow.data.rows import finite_rows, refuse_masked
 from cnflow.flow.stein import SEARCH_ROWS, choose_kernel, eigen, stein_null, stein_spectrum, wave_moment
 
 __all__ = ["NGCA", "ngca"]
@@ -261,7 +261,7 @@ def ngca(x: ArrayLike, n_components: int | None = None, **options: Any) -> NGCA:
         >>> ngca(x, random_state=0).n_components_
         1
     """
-    return NGCA(n_components, **options).fit(x)
+    return NGCA(n_components, **options).fit(finite_rows(x, least=2))
 
 
 def _refine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from cnflow import checks
 from cnflow.files import replacing
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.plan import FORMAT, CheckpointError, describe, rebuild
@@ -39,6 +41,8 @@ def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
     Returns:
         The path.
     """
+    checks.instance("flow", flow, NarrowingFlow)
+    path = checks.instance("path", path, (str, os.PathLike))
     state = {name: value.detach().cpu().contiguous().clone() for name, value in flow.state_dict().items()}
     plan = json.dumps(describe(flow))
     content = safetensors.torch.save(state, {"cnflow": plan, "sha256": _digest(plan, state)})
@@ -102,7 +106,7 @@ def load_flow(
         CheckpointError: if the file is truncated or was changed, was not written by cnflow, has another format, or names a class
             that is neither cnflow's nor in ``classes``.
     """
-    file = find_checkpoint(path)
+    file = find_checkpoint(checks.instance("path", path, (str, os.PathLike)))
     own, state = _read(file)
     if own.get("format") != FORMAT:
         raise CheckpointError(

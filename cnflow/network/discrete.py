@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cnflow import checks
 from cnflow.network.errors import NetworkError
 from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
@@ -218,6 +219,7 @@ def decisions(
     dtype = number_type(model, None)
     model, x = in_dtype(model, dtype), move(x, home(model)[0], dtype)
     (site,) = each_place(model, x, [layer], call)
+    batch = checks.integer("batch", batch, low=1)
     with torch.no_grad():
         parts = [forward(model, take(x, rows), [site], call=call)[site].cpu() for rows in batch_rows(x, batch)]
     scores = torch.cat(parts)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from cnflow import checks
+from cnflow.data.rows import finite_rows
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.narrowing import NarrowingFlow
 from cnflow.flow.ode import FixedGrid
@@ -125,14 +127,11 @@ def random_encoding(
         >>> bool((phi.decode(phi(h)) - h).abs().max() < 1e-7)
         True
     """
-    rows = torch.as_tensor(activations).detach().double()
-    if rows.ndim != 2 or not len(rows) or not torch.isfinite(rows).all():
-        raise NetworkError(f"activations have shape {tuple(rows.shape)}; expected (n, d), rows of finite numbers")
+    rows = torch.as_tensor(finite_rows(activations, "activations"))
     if kind not in KINDS:
         raise NetworkError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}")
-    if not 0 <= strength < math.inf:
-        raise NetworkError(f"strength is {strength!r}; expected a finite number, 0 or more")
-    rng = torch.Generator().manual_seed(seed)
+    strength = checks.number("strength", strength, low=0)
+    rng = torch.Generator().manual_seed(checks.seed(seed))
     dim, centre = rows.shape[1], rows.mean(0)
     if kind == "smooth":
         scale = float((rows - centre).square().mean().sqrt()) or 1.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from cnflow import checks
+from cnflow.data.rows import as_rows
 from cnflow.network.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -141,8 +142,8 @@ def basis_kurtosis(
     """
     if centre not in CENTRES:
         raise NetworkError(f"centre is {centre!r}; expected one of {', '.join(map(repr, CENTRES))}")
-    if not all(isinstance(count, Integral) and count >= 1 for count in (rotations, rows)):
-        raise NetworkError(f"rotations is {rotations} and rows is {rows}; expected whole numbers, at least 1 of each")
+    rotations, rows = checks.integer("rotations", rotations, low=1), checks.integer("rows", rows, low=1)
+    seed = checks.seed(seed)
     layers: dict[str, Any] = {str(k): acts[k] for k in acts} if isinstance(acts, Mapping) else {"activations": acts}
     if not layers:
         raise NetworkError("acts is empty; expected activations of at least one layer")
@@ -174,15 +175,12 @@ def random_frames(d: int, k: int, rng: np.random.Generator) -> Floats:
 
 def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centre: str | None) -> Floats:
     """Rows of unit length, shape (m, d)."""
-    if hasattr(layer, "detach"):
-        layer = layer.detach().cpu()
-        # NumPy has no bfloat16
-        layer = (layer.float() if layer.element_size() < 4 else layer).numpy()
-    layer = np.asanyarray(layer)
-    if layer.ndim != 2 or len(layer) == 0 or layer.shape[1] < 2:
+    if np.ndim(layer) == 2:
+        layer = as_rows(layer, name)
+    if np.ndim(layer) != 2 or len(layer) == 0 or layer.shape[1] < 2:
         raise NetworkError(
-            f"{name!r} has shape {layer.shape}, expected (n, d) with n ≥ 1 and d ≥ 2: put samples and positions into rows, as in "
-            "x.reshape(-1, x.shape[-1])"
+            f"{name!r} has shape {np.shape(layer)}, expected (n, d) with n ≥ 1 and d ≥ 2: put samples and positions into rows, as "
+            "in x.reshape(-1, x.shape[-1])"
         )
     if len(layer) > rows:
         layer = layer[np.sort(rng.choice(len(layer), rows, replace=False))]

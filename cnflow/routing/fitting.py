@@ -88,6 +88,7 @@ def fit(
         core_dim = checks.integer("core_dim", core_dim, low=0)
         if objective == "critics":
             raise ValueError(f"core_dim is only for the likelihood; got core_dim={core_dim}, objective={objective!r}")
+    device = _device(device)
     rows = _checked(x)
     tell = print if progress is True else (progress or None)
     clock = Clock(time_budget, tell)
@@ -141,6 +142,16 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _device(device: Any) -> torch.device:
+    """The device, if something can be put on it."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"device: expected one that is here, such as 'cpu'; got {device!r} ({error!s:.100})"
+        ) from error
 
 
 def _checked(x: Any) -> np.ndarray:

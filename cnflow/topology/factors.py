@@ -8,6 +8,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_numbers
+
 __all__ = ["STANDARD", "Factors", "factor_betti", "kunneth"]
 
 Floats = NDArray[np.float64]
@@ -99,7 +101,7 @@ def factor_betti(betti: ArrayLike) -> list[Factors]:
 
 def _betti(name: str, value: ArrayLike) -> Floats:
     """A Betti vector without zeros at its end."""
-    betti = np.asarray(value, dtype=np.float64)
+    betti = np.asarray(as_numbers(value, name), dtype=np.float64)
     if betti.ndim != 1 or not betti.any() or (betti < 0).any() or (betti != np.round(betti)).any():
         raise ValueError(
             f"{name} is {np.asarray(value).tolist()}, expected whole numbers β₀, β₁, … of a space that is not empty: "

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import as_numbers
 from cnflow.files import replacing
 from cnflow.topology.sketch import (
     BLOCK,
@@ -433,7 +434,7 @@ class MassAxis:
         return np.hypot(np.sqrt(inner * (1 - inner) / self.n), self.rank_error / SIGMAS)
 
     def _asked(self, mass: ArrayLike, rows_needed: int) -> Floats:
-        mass = np.asarray(mass, dtype=np.float64)
+        mass = np.asarray(as_numbers(mass, "mass"), dtype=np.float64)
         bad = mass[~((mass > 0) & (mass < 1))]
         if bad.size:
             percent = f"; for {bad[0]:g} % write {bad[0] / 100:g}" if 1 < bad[0] < 100 else ""

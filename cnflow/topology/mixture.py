@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import as_numbers, finite_rows
 from cnflow.topology.density import Density, DensityError
 
 __all__ = ["MixtureDensity"]
@@ -38,7 +39,7 @@ class MixtureDensity(Density):
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike) -> None:
         self.weights = np.asarray(weights, dtype=np.float64)
-        self.means = np.atleast_2d(np.asarray(means, dtype=np.float64))
+        self.means = finite_rows(np.atleast_2d(as_numbers(means, "means")), "means")
         count, self.dim = self.means.shape
         given = np.asarray(covariances, dtype=np.float64)
         if given.ndim == 1:
@@ -91,7 +92,10 @@ class MixtureDensity(Density):
         return np.concatenate([square, x, np.ones((len(x), 1))], 1) @ self._table
 
     def _blocks(self, x: ArrayLike, per_row: int) -> list[Floats]:
-        rows = np.asarray(x, dtype=np.float64).reshape(-1, self.dim) - self._middle
+        x = np.asarray(as_numbers(x, "x"), dtype=np.float64)
+        if x.ndim > 2:
+            raise DensityError(f"x: expected rows of shape (n, {self.dim}); got {x.shape}")
+        rows = x.reshape(-1, self.dim) - self._middle
         size = max(1, BLOCK // per_row)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 

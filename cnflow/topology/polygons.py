@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cnflow.data.rows import as_numbers, finite_rows
+
 __all__ = ["curve_distance", "linking_number", "plane_crossings"]
 
 Floats = NDArray[np.float64]
@@ -21,7 +23,7 @@ TOUCH = 1e-9
 
 def polygon_of(curve: ArrayLike, name: str = "curve") -> Floats:
     """Read a closed polygon in float64, without repeated vertices."""
-    points = np.asarray(curve, dtype=np.float64)
+    points = np.asarray(as_numbers(curve, name), dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f"{name} has shape {points.shape}, expected (n, 3): pad a plane curve with a column of zeros")
     bad = ~np.isfinite(points).all(1)
@@ -194,10 +196,10 @@ def plane_crossings(*curves: ArrayLike) -> int:
         >>> plane_crossings(square), plane_crossings(bow), plane_crossings(square, np.array(square) + 0.5)
         (0, 1, 2)
     """
-    closed = [np.asarray(curve, dtype=np.float64) for curve in curves]
+    closed = [finite_rows(curve, "curve", 2) for curve in curves]
     for curve in closed:
-        if curve.ndim != 2 or curve.shape[1] != 2 or len(curve) < 3:
-            raise ValueError(f"expected polygons of shape (n, 2) with n > 2; got {curve.shape}")
+        if len(curve) < 3:
+            raise ValueError(f"curve: expected polygons of shape (n, 2) with n > 2; got {curve.shape}")
     count = 0
     for p, a in enumerate(closed):
         for q in range(p, len(closed)):

@@ -102,7 +102,7 @@ def test_too_few_anchors_are_counted_and_a_ridge_shrinks_to_the_similarity(rng):
     y = x @ np.array([[2.0, 0], [0, 0.5]])
     near = fit_map(x, y, "affine", ridge=1e6).matrix
     np.testing.assert_allclose(near, fit_map(x, y, "similarity").matrix, atol=1e-4)
-    with pytest.raises(ValueError, match="as many points on one side"):
+    with pytest.raises(ValueError, match="must have as many points as each other"):
         fit_map(x, y[:10])
     with pytest.raises(ValueError, match="kind must be one of"):
         fit_map(x, y, "linear")

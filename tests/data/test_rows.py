@@ -56,7 +56,7 @@ REFUSED = {
     "column of dates": (pd.DataFrame({"a": X[:, 0], "day": pd.to_datetime([0] * 60)}), "column 'day' holds datetime64"),
     "one axis": (X[:, 0], r"shape \(n, (d|2)\).*got \(60,\).*"),
     "three axes": (X[None], r"\(1, 60, 2\)"),
-    "ragged": ([[1.0], [1.0, 2.0]], "cannot be read as rows"),
+    "ragged": ([[1.0], [1.0, 2.0]], "cannot be read as numbers"),
     "infinite": (np.where(X[7, 1] == X, np.inf, X), r"first rows: \[7\]; row 7 has inf in column 1\)"),
 }
 

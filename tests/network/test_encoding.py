@@ -72,9 +72,9 @@ def test_what_cannot_be_encoded():
     with pytest.raises(NetworkError, match="expected one of 'rotation', 'affine', 'smooth'"):
         random_encoding(rows(), "bent")
     for strength in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(NetworkError, match="expected a finite number, 0 or more"):
+        with pytest.raises(ValueError, match="strength must be a finite number, at least 0"):
             random_encoding(rows(), strength=strength)
-    with pytest.raises(NetworkError, match=r"shape \(6,\); expected \(n, d\)"):
+    with pytest.raises(ValueError, match=r"activations: expected rows of shape \(n, d\); got \(6,\)"):
         random_encoding(rows()[0])
     with pytest.raises(NetworkError, match="2 lifted directions"):
         reencode(model, "0", NarrowingFlow(4, lift=2))

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from cnflow.network.errors import NetworkError
 from cnflow.network.kurtosis import basis_kurtosis, random_frames
 
 
@@ -110,11 +109,11 @@ def test_rows_are_drawn_and_the_same_again():
         (np.ones((5, 4)), {"centre": "samples"}, "zero in all samples"),
         (np.ones((1, 4)), {"centre": "samples"}, "one row, which is its own mean"),
         (np.ones((5, 4)), {"centre": "rows"}, "centre is 'rows'; expected one of None, 'samples', 'coordinates'"),
-        (np.ones((5, 4)), {"rotations": 0}, "rotations is 0"),
-        (np.ones((5, 4)), {"rows": float("nan")}, "rows is nan; expected whole numbers"),
+        (np.ones((5, 4)), {"rotations": 0}, "rotations must be a whole number, at least 1; got 0"),
+        (np.ones((5, 4)), {"rows": float("nan")}, "rows must be a whole number, at least 1; got nan"),
         ({}, {}, "acts is empty"),
     ],
 )
 def test_messages(x, options, message):
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises(ValueError, match=message):
         measure(x, **options)
