@@ -76,9 +76,10 @@ def main() -> None:
         print(f"{rows:,} rows of {COLUMNS} columns, {(place / 'x.npy').stat().st_size / 1e9:.1f} GB", flush=True)
         train = [sys.executable, "scripts/train.py"]
         capped([
-            *train, "fit", "--data", "cnflow.data.ArrayDataModule", f"--data.path={place / 'x.npy'}", f"--run.dir={place / 'run'}",
-            "--data.split=[0.98,0.01,0.01]", "--model.field=cnflow.flow.MLPField", "--model.field.hidden=16",
-            "--model.components=4", "--trainer.max_steps=60", "--trainer.val_check_interval=1000000", "--run.figures=false", "--run.topology=false",
+            *train, "fit", "--data", "cnflow.data.ArrayDataModule", f"--data.path={place / 'x.npy'}",
+            f"--run.dir={place / 'run'}", "--data.split=[0.98,0.01,0.01]", "--model.field=cnflow.flow.MLPField",
+            "--model.field.hidden=16", "--model.components=4", "--trainer.max_steps=60",
+            "--trainer.val_check_interval=1000000", "--run.figures=false", "--run.topology=false",
         ], options.cap)  # fmt: skip
         capped([*train, "predict", "--config", str(place / "run/config.yaml")], options.cap)
         index = json.loads((place / "run/predictions/index.json").read_text())

@@ -351,6 +351,9 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
     given = sys.argv[1:] if args is None else args
     if isinstance(given, list):
         given = [_shipped(one, before) for before, one in zip(["", *given[:-1]], given, strict=True)]
+    if args is None:
+        # lightning reads the process's own arguments itself
+        sys.argv[1:] = given
     if isinstance(given, list) and given[:1] and given[0] in READERS:
         # what reads a finished run needs its directory and no trainer
         return auto_cli(READERS[given[0]], args=given[1:], prog=f"cnflow {given[0]}")
@@ -364,7 +367,7 @@ def main(args: ArgsType = None) -> NarrowingCLI | None:
         save_config_callback=_ConfigToRunDirectory,
         save_config_kwargs={"save_to_log_dir": False},
         auto_configure_optimizers=False,
-        args=given,
+        args=None if args is None else given,
     )
 
 

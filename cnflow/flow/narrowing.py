@@ -32,8 +32,8 @@ __all__ = ["NarrowingFlow"]
 
 Array = np.ndarray | Tensor
 
-START_ROWS = 200_000
-"""Most rows that the start of a flow looks at; a random choice when there are more."""
+START_ROWS, START_NUMBERS = 200_000, 20_000_000
+"""Most rows, and most numbers in them, that the start of a flow looks at; a random choice of rows when there are more."""
 
 
 class NarrowingFlow(nn.Module):
@@ -166,7 +166,7 @@ class NarrowingFlow(nn.Module):
         seed = checks.seed(seed)
         if len(getattr(x, "shape", ())) == 2 and len(x) < 2:
             raise ValueError(f"x: expected at least 2 rows to start from; got {len(x)}")
-        x = thin(x, START_ROWS, [seed, len(x)])
+        x = thin(x, max(1, min(START_ROWS, START_NUMBERS // self.columns)), [seed, len(x)])
         if self.lift:
             own = self.checked(x, self.data_dim).double()
             self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())

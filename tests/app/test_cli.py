@@ -281,3 +281,12 @@ def test_the_console_command_succeeds(monkeypatch):
     (entry,) = (e for e in entry_points(group="console_scripts") if e.name == "cnflow")
     monkeypatch.setattr("cnflow.app.cli.main", lambda: object())
     assert entry.load()() is None
+
+
+def test_a_shipped_config_is_found_by_its_name(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for argument in (["--config", "ring"], ["--config=ring"]):
+        monkeypatch.setattr(sys, "argv", ["cnflow", "fit", *argument, "--print_config"])
+        with pytest.raises(SystemExit):
+            main()
+        assert "structure: ring" in capsys.readouterr().out

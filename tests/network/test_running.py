@@ -95,5 +95,5 @@ def test_number_types_that_are_not_measured_in():
     with pytest.raises(NetworkError, match="x has no rows"):
         decisions(mlp(), rows(0))
     for batch in (0, -3, 2.5, float("nan")):
-        with pytest.raises(NetworkError, match="expected a whole number of rows, 1 or more"):
+        with pytest.raises(ValueError, match="batch must be a whole number, at least 1"):
             decisions(mlp(), rows(), batch=batch)
