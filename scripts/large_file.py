@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from cnflow.topology.mass import MassAxis
 files = sorted(Path(sys.argv[1]).glob("part-*.npz"))
-print(MassAxis.stream((np.load(file)["core_log_prob"] for file in files), progress=False))
+print(MassAxis.stream((np.load(file)["log_prob"] for file in files), progress=False))
 """
 
 

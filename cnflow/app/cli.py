@@ -163,12 +163,12 @@ class NarrowingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse a run directory that is taken, before anything costs time."""
-        if self.subcommand == "path" and self.run.overwrite:
-            shutil.rmtree(self.folder / "path", ignore_errors=True)
         if self.subcommand not in ("fit", "path") or self.config[self.subcommand]["trainer"]["fast_dev_run"]:
             return
         if self.folder.is_dir():
             self._hold()
+        if self.subcommand == "path" and self.run.overwrite:
+            shutil.rmtree(self.folder / "path", ignore_errors=True)
         if self.subcommand != "fit":
             return
         own, there = self.config["fit"], held(self.folder)
