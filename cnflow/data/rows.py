@@ -33,6 +33,7 @@ def as_numbers(x: Any, name: str = "x") -> np.ndarray:
     Raises:
         ValueError: for masked values, or anything but real numbers.
     """
+    refuse_masked(x, name)
     if is_frame(x):
         x = _cells(x, name)
     elif hasattr(x, "detach"):
@@ -65,7 +66,6 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     Raises:
         ValueError: for masked values, anything but real numbers, or another shape.
     """
-    refuse_masked(x, name)
     x = as_numbers(x, name)
     wanted = f"(n, {'d' if width is None else width})"
     if x.ndim != 2:
