@@ -88,8 +88,8 @@ class ShardWriter(Callback):
             self._flush()
         total = sum(part["rows"] for part in self._parts)
         index = {"rows": total, "unit": "nats", "parts": self._parts}
-        (self.folder / PROGRESS).unlink(missing_ok=True)
         write_text(self.folder / "index.json", json.dumps(index, indent=2))
+        (self.folder / PROGRESS).unlink(missing_ok=True)
         trainer.print(f"{total:,} rows in {len(self._parts)} shards: {self.folder}")
 
     def _flush(self) -> None:

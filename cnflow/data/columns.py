@@ -69,18 +69,17 @@ def find_columns(x: Any, name: str = "data", names: Sequence[str] | None = None)
         >>> find_columns(np.array([[0.0, 1.0], [0.5, 3.0]]))
         Columns(2 of 2 kept: 0 constant, 0 duplicate)
     """
-    if not hasattr(x, "shape"):
-        x = as_rows(x, name)
-    if len(x.shape) != 2 or 0 in x.shape:
-        raise ValueError(f"{name}: expected rows of shape (n, d), at least one of them; got {tuple(x.shape)}")
+    x = as_rows(x, name)
+    if 0 in x.shape:
+        raise ValueError(f"{name}: expected rows of shape (n, d), at least one of them; got {x.shape}")
+    check_rows(x, name, names)
     width = x.shape[1]
-    first = as_rows(x[:1], name)[0]
+    first = np.asarray(x[0])
     varies = np.zeros(width, dtype=bool)
     keys = [hashlib.blake2b() for _ in range(width)]
     for start in range(0, len(x), CHUNK):
         # adding zero makes -0.0 and 0.0 the same bytes
-        part = np.asarray(as_rows(x[start : start + CHUNK], name), dtype=np.float64) + 0.0
-        check_rows(part, name, names)
+        part = np.asarray(x[start : start + CHUNK], dtype=np.float64) + 0.0
         varies |= (part != first).any(axis=0)
         for key, column in zip(keys, np.ascontiguousarray(part.T), strict=True):
             key.update(column.data)

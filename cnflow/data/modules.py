@@ -217,7 +217,6 @@ class ArrayDataModule(VectorDataModule):
     def _found(self, rows: np.ndarray, name: str) -> Columns:
         """The columns that a flow reads, or those that have a density."""
         if self.inputs is None:
-            check_rows(rows, name, self._names)
             return find_columns(rows, name, self._names)
         kept = np.asarray(self.inputs.places(self._names, rows.shape[1], name))
         found = Columns(rows.shape[1], kept, {}, {})

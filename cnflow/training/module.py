@@ -159,6 +159,7 @@ class NarrowingModule(LightningModule):
         self.routes = all(value == usual[name].default for name, value in given.items())
         self.seconds = 0.0
         self.pruned_at: int | None = None
+        self._data_told: dict[str, Any] | None = None
         self._watched = False
         self.flow: NarrowingFlow | None = None
 
@@ -478,10 +479,9 @@ class NarrowingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to restore the flow alone, and where in the schedule it was."""
-        checkpoint["cnflow"] = describe(self.flow) | {
-            "pruned_at": self.pruned_at,
-            "data": self.fingerprint(getattr(self.trainer, "datamodule", None)),
-        }
+        if self._data_told is None:
+            self._data_told = self.fingerprint(getattr(self.trainer, "datamodule", None))
+        checkpoint["cnflow"] = describe(self.flow) | {"pruned_at": self.pruned_at, "data": self._data_told}
 
     @staticmethod
     def fingerprint(data: Any) -> dict[str, Any]:
