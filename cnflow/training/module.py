@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -34,11 +34,20 @@ from cnflow.training.preparation import Preparation
 from cnflow.training.schedule import Schedule
 from cnflow.training.sharing import batch_mean, check_whole, own_rows, sharing
 
-__all__ = ["NarrowingModule", "NonFiniteLossError"]
+__all__ = ["METHODS", "PARTS", "NarrowingModule", "NonFiniteLossError", "usual_parts"]
+
+METHODS = ("routing", "penalties")
+"""Ways to fit: without settings, or by all of those that a module has."""
+
+PARTS = ("field", "solver", "evaluation", "objective", "penalties", "start", "prepare")
+"""Arguments whose default stands for an object, or for none: to give one is to ask for penalties."""
 
 
 PRUNING_ROWS = 8192
 """Training rows that decide what a direction is worth when the selection ends."""
+
+REHEARSAL_ROWS = 128
+"""Training rows that a rehearsal of routing looks at."""
 
 GRID_EVERY, GRID_ROWS = 100, 256
 """Steps between comparisons of the training grid with one twice as fine, and rows they look at."""
@@ -49,6 +58,14 @@ GRID_GAP, GRID_STEPS = 0.05, 48
 logger = logging.getLogger(__name__)
 
 
+def usual_parts() -> dict[str, Any]:
+    """The parts that a module by penalties has when none are given, by the names of its arguments; new ones in every call."""
+    return {
+        "field": MLPField(), "solver": FixedGrid(), "evaluation": Adaptive(), "objective": Likelihood(),
+        "penalties": [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)],
+    }  # fmt: skip
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message says which term."""
 
@@ -57,8 +74,8 @@ class NarrowingModule(LightningModule):
     """Trains a :class:`~cnflow.flow.NarrowingFlow` on a data module that has ``dim`` and ``split("train")``.
 
     Without arguments it routes: ``setup`` calls :func:`cnflow.fit` on the training rows, the trainer then has no steps to do, and
-    nothing has to be set. Any argument but the seed that differs from its default asks for the method by penalties instead, which
-    the rest of this description is about.
+    nothing has to be set. Any argument but the seed that differs from its default asks for the method by penalties instead, as
+    ``method="penalties"`` does; the rest of this description is about it.
 
     The flow is made in ``setup``, when the width of the data is known, and started from the training rows. All
     randomness of a step is a function of the seed and the step, so that a run resumed from a checkpoint continues
@@ -91,10 +108,12 @@ class NarrowingModule(LightningModule):
         prepare: makes the flow to train out of the one to start from, which may then be of any shape; schedule.select is then
             usually 0.
         seed: of the start and of every step's randomness.
+        method: "routing", which has no settings, or "penalties"; default penalties if any setting but the seed is given.
 
     Raises:
-        ValueError: for a number out of range, an unknown covariance or rotation, a part of another class, or something to prepare
-            without a flow to start from; at the start of fit, for options of the trainer that would do nothing or break.
+        ValueError: for a number out of range, an unknown covariance, rotation or method, a part of another class, something to
+            prepare without a flow to start from, or settings given to routing; at the start of fit, for options of the trainer
+            that would do nothing or break.
     """
 
     def __init__(
@@ -116,6 +135,7 @@ class NarrowingModule(LightningModule):
         start: str | None = None,
         prepare: Preparation | None = None,
         seed: int = 0,
+        method: Literal["routing", "penalties"] | None = None,
     ) -> None:
         super().__init__()
         components, stages = checks.integer("components", components, low=1), checks.integer("stages", stages, low=1)
@@ -139,14 +159,13 @@ class NarrowingModule(LightningModule):
             )
         if penalties is not None:
             penalties = list(checks.each("penalties", penalties, checks.instance, kind=Penalty))
-        self.field_template = field or MLPField()
+        usual = usual_parts()
+        self.field_template = field or usual["field"]
         self.components, self.rotation, self.stages = components, rotation, stages
-        self.divergence, self.solver = divergence, solver or FixedGrid()
-        self.evaluation = evaluation or Adaptive()
-        self.objective = objective or Likelihood()
-        self.penalties = nn.ModuleList(
-            [ColumnPenalty(), KineticPenalty(0.01), JacobianPenalty(0.01)] if penalties is None else penalties
-        )
+        self.divergence, self.solver = divergence, solver or usual["solver"]
+        self.evaluation = evaluation or usual["evaluation"]
+        self.objective = objective or usual["objective"]
+        self.penalties = nn.ModuleList(usual["penalties"] if penalties is None else penalties)
         self.schedule, self.weight_decay, self.jitter = schedule, weight_decay, jitter
         self.covariance, self.lift, self.start, self.prepare, self.seed = covariance, lift, start, prepare, seed
         given = {
@@ -155,8 +174,14 @@ class NarrowingModule(LightningModule):
             "weight_decay": weight_decay, "jitter": jitter, "stages": stages, "covariance": covariance, "lift": lift,
             "start": start, "prepare": prepare,
         }  # fmt: skip
-        usual = inspect.signature(NarrowingModule.__init__).parameters
-        self.routes = all(value == usual[name].default for name, value in given.items())
+        parameters = inspect.signature(NarrowingModule.__init__).parameters
+        changed = [name for name, value in given.items() if value != parameters[name].default]
+        if method is not None and checks.choice("method", method, METHODS) == "routing" and changed:
+            raise ValueError(
+                f"the method is routing, which has no settings but the seed; got {', '.join(changed)} as well. Leave them out, or "
+                "set the method to penalties"
+            )
+        self.routes = not changed if method is None else method == "routing"
         self.seconds = 0.0
         self.pruned_at: int | None = None
         self._data_told: dict[str, Any] | None = None
@@ -173,7 +198,11 @@ class NarrowingModule(LightningModule):
             return
         data = self.trainer.datamodule
         if data is None:
-            raise ValueError("NarrowingModule needs a data module with dim and split(name); got bare data loaders")
+            raise ValueError(
+                "NarrowingModule makes its flow from all training rows, and needs a data module with dim and split(name); got bare "
+                "data loaders. With your rows x, shape (n, d): "
+                "trainer.fit(model, datamodule=cnflow.data.ArrayDataModule(array=x, batch_size=512))"
+            )
         self._make_flow(data, fresh=stage == "fit" and self.trainer.ckpt_path is None)
         found = getattr(data, "columns", None)
         if found is not None and getattr(data, "inputs", None) is None:
@@ -214,7 +243,7 @@ class NarrowingModule(LightningModule):
     def _route(self, rows: Any) -> NarrowingFlow:
         from cnflow.routing import ROWS, fit
 
-        x = thin(rows, ROWS, [self.seed, len(rows)])
+        x = thin(rows, REHEARSAL_ROWS if self.trainer.fast_dev_run else ROWS, [self.seed, len(rows)])
         return fit(x, seed=self.seed, progress=lambda line: print(line, file=sys.stderr, flush=True))
 
     def on_fit_start(self) -> None:
@@ -288,6 +317,7 @@ class NarrowingModule(LightningModule):
             penalties=[p.scaled(factor) if p.selects else copy.deepcopy(p) for p in self.penalties],
             schedule=self.schedule, weight_decay=self.weight_decay, jitter=self.jitter, stages=self.stages,
             covariance=self.covariance, lift=self.lift, start=start, prepare=self.prepare, seed=self.seed,
+            method="penalties",
         )  # fmt: skip
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -386,7 +416,7 @@ class NarrowingModule(LightningModule):
             x, probe = (own_rows(part, self.trainer.global_rank, processes) for part in (x, probe))
         with sharing(processes):
             loss, told = self._loss(x, probe)
-        self.log_dict(told, prog_bar=False)
+        self.log_dict(told | {"lr": self.optimizers().param_groups[0]["lr"]}, prog_bar=False)
         # the processes' gradients are averaged, and some may have a row less than others
         return loss * (processes * len(x) / len(batch))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer, callbacks
@@ -10,10 +11,27 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 if TYPE_CHECKING:
     from cnflow.training.module import NarrowingModule
 
-__all__ = ["check_monitors", "check_trainer", "planned_steps"]
+__all__ = ["check_monitors", "check_path_options", "check_routing_options", "check_trainer", "planned_steps"]
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 """Precisions with weights fine enough for a log-density, and a range that needs no scaling of the loss."""
+
+STEPS = frozenset(
+    {
+        "max_steps", "min_steps", "max_epochs", "min_epochs", "max_time", "limit_train_batches", "limit_val_batches",
+        "overfit_batches", "val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches", "gradient_clip_val",
+        "gradient_clip_algorithm", "reload_dataloaders_every_n_epochs",
+    }
+)  # fmt: skip
+"""Options of a trainer that are about its steps and batches, of which routing has none."""
+
+OF_A_PATH = frozenset(
+    {
+        "max_steps", "devices", "num_nodes", "logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps",
+        "num_sanity_val_steps", "default_root_dir", "enable_autolog_hparams", "inference_mode",
+    }
+)  # fmt: skip
+"""Options of a trainer that a path follows, or that change nothing in it."""
 
 AVERAGING = tuple(
     getattr(callbacks, name) for name in ("StochasticWeightAveraging", "WeightAveraging") if hasattr(callbacks, name)
@@ -63,16 +81,59 @@ def check_trainer(trainer: Trainer, model: NarrowingModule) -> None:
                 f"{type(callback).__name__} averages weights over steps, and pruning changes their number. Leave it out: both "
                 "phases end at a hundredth of their learning rate instead"
             )
+        if isinstance(callback, callbacks.Timer) and model.routes:
+            raise ValueError(
+                "trainer.max_time has nothing to stop: without model settings the flow routes, which takes no steps. Leave it out, "
+                "or ask for the method by penalties with --model.method=penalties"
+            )
         if isinstance(callback, callbacks.EarlyStopping) and model.routes:
             raise ValueError(
                 "EarlyStopping has nothing to stop: without model settings the flow routes, which decides by held-out rows when "
-                "it is done. Leave it out, or ask for the method by penalties, such as --model.field=cnflow.flow.MLPField"
+                "it is done. Leave it out, or ask for the method by penalties, with --model.method=penalties"
             )
     if not model.routes:
         planned_steps(trainer)
     processes = trainer.num_devices * trainer.num_nodes
     if processes > 1:
         _check_processes(trainer.strategy, model, processes)
+
+
+def check_routing_options(changed: Iterable[str]) -> None:
+    """See that nothing is asked of a trainer that routing would not do.
+
+    Args:
+        changed: names of the trainer's options that are not at their default.
+
+    Raises:
+        ValueError: for options about steps and batches.
+    """
+    nothing = sorted(STEPS & set(changed))
+    if nothing:
+        raise ValueError(
+            f"{_listed(nothing)} would do nothing: without model settings the flow routes, which takes no steps. Leave that out, "
+            "or ask for the method by penalties with --model.method=penalties"
+        )
+
+
+def check_path_options(changed: Iterable[str]) -> None:
+    """See that nothing is asked of a trainer that a path over the penalty would not do.
+
+    Args:
+        changed: names of the trainer's options that are not at their default.
+
+    Raises:
+        ValueError: for options that it does not follow.
+    """
+    nothing = sorted(set(changed) - OF_A_PATH)
+    if nothing:
+        raise ValueError(
+            f"{_listed(nothing)} would do nothing: of the trainer, cnflow path follows max_steps only, on the CPU. Leave that out, "
+            "or train one flow with cnflow fit"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"trainer.{name}" for name in names)
 
 
 def _check_processes(strategy: Strategy, model: NarrowingModule, processes: int) -> None:
