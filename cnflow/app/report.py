@@ -15,9 +15,10 @@ from torch import Tensor
 from cnflow import __version__
 from cnflow.app.history import History
 from cnflow.files import write_text
-from cnflow.flow import NarrowingFlow
+from cnflow.flow import NarrowingFlow, load_flow
 from cnflow.flow.independence import MIN_ROWS, NoiseCheck, check_noise
 from cnflow.training import ColumnPenalty, NarrowingModule
+from cnflow.training.checkpoints import KeepBest
 
 __all__ = ["write_report"]
 
@@ -27,6 +28,10 @@ MOST_ROWS = 20_000
 
 class SolverDisagreement(UserWarning):
     """The training solver and the adaptive solver give different densities."""
+
+
+class OverfitWarning(UserWarning):
+    """The flow at the end is clearly worse on validation rows than it was before."""
 
 
 def _rows(split: Any, most: int = MOST_ROWS) -> tuple[Tensor, np.ndarray]:
@@ -107,6 +112,9 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
         "noise_check": {"split": checked, **check.to_dict()},
         "steps": model.trainer.global_step,
         "stopped": stopped_early(model),
+        "best": _best(model, splits.get("val")),
+        "rose": _rose(model, history, nll.get("val")),
+        "columns_left_out": _left_out(data),
         "pruned_at": model.pruned_at,
         "seconds": round(history.seconds + model.seconds, 1),
     }
@@ -117,13 +125,68 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
     return summary, check
 
 
+def _best(model: NarrowingModule, val: Tensor | None) -> dict[str, Any] | None:
+    """The checkpoint with the best validation, and how far the flow at the end is behind it; None if there is no other.
+
+    Warns:
+        OverfitWarning: if the end is behind by more than two standard errors of the mean difference over validation rows.
+    """
+    kept = next((each for each in model.trainer.callbacks if isinstance(each, KeepBest)), None)
+    # of another run in the same folder, or of before a resume with other settings, nothing is said
+    if (
+        kept is None
+        or kept.step is None
+        or val is None
+        or len(val) < 2
+        or not kept.last > kept.nll
+        or not kept.path.is_file()
+    ):
+        return None
+    other, rows = load_flow(kept.path, classes=model.classes), val.cpu().numpy()
+    behind = (other.log_prob(rows) - model.flow.log_prob(rows)).double()
+    mean, error = float(behind.mean()), float(behind.std() / len(behind) ** 0.5)
+    if mean > 2 * error:
+        warnings.warn(
+            f"the flow at the end is {mean:.3f} ± {error:.3f} nats worse on validation rows than that of step {kept.step}, which "
+            f"is kept in {kept.path}: it has begun to learn its training rows by heart. Use that one, or train with fewer steps, "
+            "more model.jitter or more model.weight_decay.",
+            OverfitWarning,
+            stacklevel=2,
+        )
+    return {"file": kept.path.name, "step": kept.step, "behind": mean, "behind_se": error}
+
+
+def _rose(model: NarrowingModule, history: History, val: dict[str, float] | None) -> str | None:
+    """What to say of a validation NLL that was clearly lower before directions were pruned; None if it was not."""
+    metrics = history.metrics()
+    if val is None or model.pruned_at is None or "val/nll" not in metrics:
+        return None
+    before = metrics[metrics["step"] < model.pruned_at].set_index("step")["val/nll"].dropna()
+    if not len(before) or not val["nll_training_solver"] - before.min() > 2 * val["nll_se"]:
+        return None
+    return (
+        f"validation NLL was lowest at step {before.idxmin()}, {before.min():.3f} nats, before the core was chosen; at the end it "
+        f"is {val['nll_training_solver']:.3f}. What that is not the price of fewer directions is overfitting: try fewer "
+        "trainer.max_steps, fewer model.components, more model.jitter or more model.weight_decay"
+    )
+
+
+def _left_out(data: Any) -> list[str]:
+    """Names of the columns of the data that have no density, or their numbers; empty if there are none."""
+    found = getattr(data, "columns", None)
+    if found is None:
+        return []
+    names = getattr(data, "names", None) or range(found.width)
+    return [str(names[number]) for number in sorted(set(range(found.width)) - set(found.kept.tolist()))]
+
+
 def stopped_early(model: NarrowingModule) -> str | None:
     """What is missing of a training that ended before its last step, by a limit of time or of epochs; None if nothing is."""
     step, total = model.trainer.global_step, model.trainer.max_steps
     if model.routes or step >= total:
         return None
     lost = (
-        "before pruning, so that every direction still counts as core"
+        "before the core was chosen, so that every direction still counts as core"
         if model.pruned_at is None and model.schedule.select < 1
         else "before its learning rate had come down"
     )
@@ -160,6 +223,8 @@ def write_report(
         + (f" (true {summary['truth']['nll']:.3f})" if "truth" in summary else "")
         + f"; {summary['seconds']:.0f} s\n{check}"
         + (f"\n{summary['stopped']}" if summary["stopped"] else "")
+        + (f"\n{summary['rose']}" if summary["rose"] else "")
+        + (f"\ncolumns left out: {', '.join(summary['columns_left_out'])}" if summary["columns_left_out"] else "")
     )
     if figures:
         draw(folder / "figures", model, data, history, check, held_out)

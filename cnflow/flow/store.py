@@ -62,7 +62,7 @@ def _digest(plan: str, state: dict[str, Tensor]) -> str:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a run directory, a directory of checkpoints, or a path to one, stands for.
+    """The checkpoint that a run directory, a directory of checkpoints, or a path to one, stands for: of a run the last.
 
     Args:
         path: of a directory or a file.
@@ -77,7 +77,7 @@ def find_checkpoint(path: str | Path) -> Path:
         near = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
         raise FileNotFoundError(f"no run or checkpoint at {path}; {path.parent} holds {near or 'nothing'}")
     for folder in (path, path / "checkpoints"):
-        for name in ("best.ckpt", "last.ckpt", PREVIOUS):
+        for name in ("last.ckpt", PREVIOUS, "best.ckpt"):
             if (folder / name).is_file():
                 return folder / name
     found = sorted(path.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime)

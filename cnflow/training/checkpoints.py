@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, the one before kept, and none that lies between a step and its validation."""
+"""Checkpoints of a run: whole or not there, the last, the one before and the best, none between a step and its validation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from cnflow.files import replacing
 from cnflow.flow.store import PREVIOUS, read_checkpoint
 
-__all__ = ["CheckpointEvery", "WholeCheckpoints"]
+__all__ = ["CheckpointEvery", "KeepBest", "WholeCheckpoints"]
+
+LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints beside their place and moves them there; the one that was there becomes ``previous.ckpt``."""
+    """Writes checkpoints beside their place and moves them there; a ``last.ckpt`` that was there becomes ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
@@ -30,7 +32,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         path = Path(path)
         with replacing(path) as part:
             torch.save(checkpoint, part)
-            if path.is_file():
+            if path.is_file() and path.name == LAST:
                 os.replace(path, path.with_name(PREVIOUS))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
@@ -61,7 +63,7 @@ class CheckpointEvery(Callback):
     def __init__(self, folder: str | Path, every: int) -> None:
         if every < 1:
             raise ValueError(f"expected 1 or more steps between checkpoints; got {every}")
-        self.path, self.every = Path(folder) / "last.ckpt", every
+        self.path, self.every = Path(folder) / LAST, every
         self._saved = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,3 +91,44 @@ class CheckpointEvery(Callback):
         if trainer.global_step != self._saved:
             self._saved = trainer.global_step
             trainer.save_checkpoint(self.path)
+
+
+class KeepBest(Callback):
+    """Saves ``best.ckpt`` after every validation that is the best since directions were pruned.
+
+    Before that every direction is still core, so that what comes out is not what was asked for. Which validation that was is part
+    of every checkpoint.
+
+    Args:
+        folder: path of the folder of the checkpoints.
+
+    Attributes:
+        step: optimiser step of the best validation; None before the first.
+        nll: validation NLL there, by the training solver, nats.
+        last: validation NLL of the latest one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / BEST
+        self.step: int | None = None
+        self.nll = self.last = float("inf")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if this is the best so far."""
+        if trainer.sanity_checking or trainer.fast_dev_run or "val/nll" not in trainer.callback_metrics:
+            return
+        if pl_module.pruned_at is None and pl_module.schedule.select < 1:
+            return
+        # saving is for all processes or none
+        self.last = float(trainer.strategy.broadcast(float(trainer.callback_metrics["val/nll"])))
+        if self.last < self.nll:
+            self.step, self.nll = trainer.global_step, self.last
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step and value of the best validation, and value of the latest."""
+        return {"step": self.step, "nll": self.nll, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.step, self.nll, self.last = (state_dict[name] for name in ("step", "nll", "last"))
