@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnflow.app.report import take_rows
-from cnflow.app.topology import open_run
-
 if TYPE_CHECKING:
     from cnflow.alignment import Alignment, Side
 
@@ -74,6 +71,9 @@ def align(
 
 def _opened(folder: Path, seed: int, allow: Sequence[str]) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """Flow, rows and, where there are any, labels of a run."""
+    from cnflow.app.report import take_rows
+    from cnflow.app.topology import open_run
+
     flow, data = open_run(folder, allow)
     everything = data.all_rows()
     number = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_ROWS])

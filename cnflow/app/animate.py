@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnflow.app.report import take_rows
-from cnflow.app.topology import open_run
-from cnflow.flow.passage import Passage, passage
-from cnflow.topology import level_sets
-from cnflow.untangling import Strands
+if TYPE_CHECKING:
+    from cnflow.flow.passage import Passage
 
 __all__ = ["animate"]
 
@@ -62,6 +60,12 @@ def run_passage(
         seed: of the choice of rows.
         allow: class paths of the caller's own that the run's files may name.
     """
+    from cnflow.app.report import take_rows
+    from cnflow.app.topology import open_run
+    from cnflow.flow.passage import passage
+    from cnflow.topology import level_sets
+    from cnflow.untangling import Strands
+
     flow, data = open_run(folder, allow)
     everything = data.all_rows()
     number = np.random.default_rng(seed).permutation(len(everything))[:20_000]

@@ -125,6 +125,8 @@ def changes(folder: str | Path, settings: str) -> list[str]:
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise ResumeError(f"the settings of the run cannot be read from {file} ({error!s:.200})") from error
     new = dict(_flat(yaml.safe_load(settings)))
+    # runs of before the method had a name were told apart by their other settings
+    old.setdefault("model.method", new.get("model.method"))
     return [
         f"{name}: {old.get(name, 'not set')!r:.100} in the run, {new.get(name, 'not set')!r:.100} now"
         for name in sorted(old.keys() | new.keys())

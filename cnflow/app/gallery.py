@@ -8,15 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.weights import load_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["inspect_network"]
 
@@ -73,6 +70,8 @@ def inspect_network(
         overwrite: whether to make anew what is there.
         seed: of all draws.
     """
+    from tqdm import tqdm
+
     wrong = set(parts) - set(PARTS)
     if wrong:
         raise NetworkError(f"parts has {sorted(wrong)}; expected some of {', '.join(PARTS)}")
@@ -229,6 +228,10 @@ def _make(folder: Path, part: str, results: Callable[[], Iterator[tuple[str, Any
 
 def _network(path: str, checkpoint: str | None, args: dict[str, Any], key: str | None, prefix: str) -> nn.Module:
     """The network, with its weights, in evaluation mode."""
+    from torch import nn
+
+    from cnflow.network.weights import load_weights
+
     made = _imported(path, "model")
     net = made if isinstance(made, nn.Module) else made(**args)
     if not isinstance(net, nn.Module):
@@ -242,6 +245,9 @@ def _network(path: str, checkpoint: str | None, args: dict[str, Any], key: str |
 
 def _rows(path: str, most: int, seed: int) -> Tensor:
     """Rows of data, a random choice if there are more."""
+    import numpy as np
+    import torch
+
     held = np.load(path) if path.endswith(".npy") else _imported(path, "data")
     held = held() if callable(held) else held
     x = torch.as_tensor(held)
@@ -276,6 +282,8 @@ def _imported(path: str, what: str) -> Any:
 
 def _width(model: nn.Module, x: Tensor, layer: str) -> int:
     """Outputs of a layer."""
+    import torch
+
     from cnflow.network.running import forward
     from cnflow.network.sites import one_site
 

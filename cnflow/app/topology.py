@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import yaml
 
-from cnflow.app.report import take_rows
-from cnflow.data import _MODULES
-from cnflow.flow import CheckpointError, NarrowingFlow, load_flow
-
 if TYPE_CHECKING:
+    from cnflow.flow import NarrowingFlow
     from cnflow.topology import LevelSets
 
 __all__ = ["open_run", "run_data", "topology", "write_topology"]
@@ -75,6 +71,8 @@ def open_run(folder: str | Path, allow: Sequence[str] = ()) -> tuple[NarrowingFl
         CheckpointError: if the checkpoint cannot be read, or a file names a class that is neither cnflow's nor allowed.
         ImportError: if an allowed class cannot be imported.
     """
+    from cnflow.flow import load_flow
+
     data = run_data(folder, allow)
     classes = [imported(path) for path in allow]
     return load_flow(folder, classes=[one for one in classes if isinstance(one, type)]), data
@@ -100,6 +98,9 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         FileNotFoundError: if the directory has no config.
         CheckpointError: if the config has no data, or names a class that is neither cnflow's nor allowed.
     """
+    from cnflow.data import _MODULES
+    from cnflow.flow import CheckpointError
+
     file = Path(folder) / "config.yaml"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: give the directory of a run made by `cnflow fit`")
@@ -158,6 +159,9 @@ def write_topology(
     Returns:
         The level sets; None if the flow has no core.
     """
+    import torch
+
+    from cnflow.app.report import take_rows
     from cnflow.topology import level_sets
 
     if flow.core_dim == 0 and options.get("space", "core") == "core":
@@ -221,6 +225,8 @@ def draw(folder: Path, t: LevelSets, data: Any, x: np.ndarray, typical: list[np.
     t.figure().savefig(folder / "topology.png", dpi=130)
     if not hasattr(data, "to_images"):
         return
+    import torch
+
     from cnflow.plot import plot_images
 
     def images(rows: np.ndarray) -> np.ndarray:

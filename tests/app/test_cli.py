@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import cnflow
 from cnflow.app.cli import main
+from cnflow.app.given import asks_for_penalties
 from cnflow.app.predict import ShardWriter, read_shards
 from cnflow.data import DigitsDataModule, PlantedDataModule
 from cnflow.flow import Narrowed
+from cnflow.training import NarrowingModule, Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -61,6 +64,8 @@ def test_fit_leaves_what_it_says(finished):
         "figures",
     } <= names
     assert list((finished / "tensorboard").glob("events*"))
+    told = yaml.safe_load((finished / "tensorboard/hparams.yaml").read_text())
+    assert told["model"]["jitter"] == 0.05 and told["trainer"]["max_steps"] == 40
     assert {p.stem for p in (finished / "figures").glob("*.png")} == {"core", "noise", "columns", "losses", "samples"}
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["dim"] == 4 and summary["steps"] == 40 and summary["pruned_at"] == 24
@@ -70,6 +75,15 @@ def test_fit_leaves_what_it_says(finished):
     metrics = pd.read_csv(finished / "metrics.csv")
     assert metrics["step"].is_unique and metrics["step"].max() == 40
     assert metrics["val/nll"].notna().sum() == 5
+    schedule = Schedule(select=0.6, lr=0.01, refit_lr=0.005)
+    rates = metrics.dropna(subset="lr").set_index("step")["lr"]
+    assert len(rates) > 10 and rates.to_dict() == pytest.approx(
+        {step: schedule.rate(step - 1, 40) for step in rates.index}
+    )
+    after = metrics[metrics["step"] > 24].set_index("step")["val/nll"].dropna()
+    kept = torch.load(finished / "checkpoints/best.ckpt", weights_only=True)
+    assert kept["global_step"] == after.idxmin() and kept["cnflow"]["pruned_at"] == 24
+    assert summary["stopped"] is None and summary["columns_left_out"] == []
 
 
 @pytest.mark.parametrize("step", [9, 24, 25, 34], ids=["select", "before pruning", "after pruning", "refit"])
@@ -117,7 +131,7 @@ def test_a_run_that_an_epoch_ended_says_what_it_lacks(tmp_path):
     """Nine batches an epoch, validation after every four, and no checkpoint but the last."""
     early = ["--trainer.max_epochs=1", "--trainer.val_check_interval=0.5", "--trainer.enable_checkpointing=false"]
     output = call("fit", *SMALL, *early, "--run.dir", tmp_path / "run")
-    assert "stopped at step 9 of 40, before pruning, so that every direction still counts as core" in output
+    assert "stopped at step 9 of 40, before the core was chosen, so that every direction still counts as core" in output
     assert json.loads((tmp_path / "run/summary.json").read_text())["stopped"].startswith("stopped at step 9 of 40")
     metrics = pd.read_csv(tmp_path / "run/metrics.csv").set_index("step")
     assert metrics["val/nll"].dropna().index.tolist() == [4, 8]
@@ -248,6 +262,7 @@ def test_a_run_can_be_named_in_three_ways(finished):
     ("statement", "absent"),
     [
         ("import cnflow", ["torch", "lightning", "sklearn"]),
+        ("from cnflow.app.cli import main", ["torch", "lightning", "numpy", "jsonargparse"]),
         ("import cnflow.flow", ["lightning", "matplotlib", "sklearn"]),
     ],
 )
@@ -290,3 +305,106 @@ def test_a_shipped_config_is_found_by_its_name(capsys, monkeypatch, tmp_path):
         with pytest.raises(SystemExit):
             main()
         assert "structure: ring" in capsys.readouterr().out
+
+
+def printed(monkeypatch, capsys, *arguments):
+    """The config that the command line would use."""
+    monkeypatch.setattr(sys, "argv", ["cnflow", *map(str, arguments), "--print_config"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_the_seed_of_everything_is_that_of_what_has_none_of_its_own(monkeypatch, capsys, tmp_path):
+    ring = ["fit", "--config", ROOT / "configs/ring.yaml"]
+    config = printed(monkeypatch, capsys, *ring, "--seed_everything=7")
+    assert [config["seed_everything"], config["model"]["seed"], config["data"]["init_args"]["seed"]] == [7, 7, 7]
+    assert config["model"]["method"] == "routing"
+    file = tmp_path / "seeds.yaml"
+    file.write_text("seed_everything: 7\nmodel: {seed: 3}\n")
+    config = printed(monkeypatch, capsys, *ring, "--config", file, "--data.seed", "4")
+    assert [config["seed_everything"], config["model"]["seed"], config["data"]["init_args"]["seed"]] == [7, 3, 4]
+    config = printed(monkeypatch, capsys, *ring)
+    assert [config["seed_everything"], config["model"]["seed"], config["data"]["init_args"]["seed"]] == [0, 0, 0]
+
+
+def test_the_defaults_of_a_model_by_penalties_are_shown_and_changed_one_by_one(monkeypatch, capsys):
+    weights = ["--model.penalties.columns.weight=2", "--model.penalties.JacobianPenalty.weight", "0.5"]
+    model = printed(monkeypatch, capsys, "fit", "--model.solver.steps=9", *weights)["model"]
+    assert model["method"] == "penalties"
+    assert model["solver"] == {"class_path": "cnflow.flow.FixedGrid", "init_args": {"method": "midpoint", "steps": 9}}
+    assert model["field"]["init_args"]["hidden"] == 64 and model["evaluation"]["init_args"]["rtol"] == 1e-5
+    columns, kinetic, jacobian = (each["init_args"] for each in model["penalties"])
+    assert columns["weight"] == 2 and columns["price"] == 0.8
+    assert kinetic["weight"] == 0.01 and jacobian["weight"] == 0.5
+    usual = NarrowingModule(method="penalties")
+    assert [type(each).__name__ for each in usual.penalties] == [
+        each["class_path"].rpartition(".")[2] for each in model["penalties"]
+    ]
+    routed = printed(monkeypatch, capsys, "fit")["model"]
+    assert routed["method"] == "routing" and routed["penalties"] is None
+
+
+def test_a_penalty_of_a_config_is_changed_by_its_name(monkeypatch, capsys):
+    given = ["fit", "--config", ROOT / "configs/digits.yaml", "--model.penalties.columns.price=1.5"]
+    columns, kinetic, jacobian = (
+        each["init_args"] for each in printed(monkeypatch, capsys, *given)["model"]["penalties"]
+    )
+    assert (columns["price"], columns["weight"]) == (1.5, 0.2) and (kinetic["weight"], jacobian["weight"]) == (
+        0.05,
+        0.1,
+    )
+    monkeypatch.setattr(sys, "argv", ["cnflow", "fit", "--model.penalties.weight=2"])
+    with pytest.raises(SystemExit, match=r"such as --model\.penalties\.columns\.weight=2; here they are columns, kin"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"model.seed": 3, "trainer.max_steps": 10}, False),
+        (
+            {"model.field": None, "model.components": 16, "model.divergence.limit": 256, "model.schedule.lr": 5e-3},
+            False,
+        ),
+        ({"model.schedule.lr": 1e-3}, True),
+        ({"model.field": "cnflow.flow.MLPField"}, True),
+        ({"model.method": "penalties"}, True),
+        ({"model.method": "routing", "model.components": 3}, False),
+    ],
+)
+def test_what_asks_for_the_method_by_penalties(settings, asked):
+    assert asks_for_penalties(settings) is asked
+
+
+def test_help_is_about_cnflow_and_names_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    for name in ("fit", "validate", "test", "predict", "path", "topology", "align", "animate", "inspect"):
+        assert f"\n  {name} " in told
+    assert "normalizing flow that narrows" in told
+    with pytest.raises(SystemExit, match="2"):
+        main(["topologie"])
+    assert "there is no command 'topologie'; did you mean topology? There are fit," in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--trainer.max_steps=10"], r"trainer\.max_steps would do nothing: .* the flow routes"),
+        (
+            ["path", "--trainer.max_time=00:00:01:00"],
+            r"trainer\.max_time would do nothing: of the trainer, cnflow path",
+        ),
+        (["path", "--trainer.fast_dev_run=true"], r"trainer\.fast_dev_run would do nothing"),
+    ],
+)
+def test_options_that_a_command_would_not_follow_are_refused(tmp_path, monkeypatch, arguments, message):
+    command, *options = arguments
+    given = [command, "--data=PlantedDataModule", "--data.n=100", "--run.dir", str(tmp_path / "run"), *options]
+    monkeypatch.setattr(sys, "argv", ["cnflow", *given])
+    with pytest.raises(ValueError, match=message):
+        main()
+    assert not (tmp_path / "run").exists()

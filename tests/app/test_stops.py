@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
+from cnflow.app.errors import told_in_one_line
 from cnflow.app.folder import FolderInUseError, ResumeError, changes, checkpoint_to_resume, hold
-from cnflow.app.stops import told_in_one_line
 from cnflow.files import replacing
 from cnflow.flow.plan import CheckpointError
 from cnflow.training.checkpoints import WholeCheckpoints
