@@ -209,12 +209,18 @@ class NarrowingCLI(LightningCLI):
     def before_path(self) -> None:
         """Refuse what a path would not do; make the run directory, now that nothing is refused any more."""
         check_path_options(self._changed_options())
+        nothing = sorted({"checkpoint_every", "log_every", "predictions"} & set(self._changed_options("run")))
+        if nothing:
+            raise ValueError(
+                f"{', '.join(f'run.{name}' for name in nothing)} would do nothing: cnflow path saves every 250 steps, has metrics "
+                "of every 25, and predicts nothing. Leave that out"
+            )
         self._hold()
 
-    def _changed_options(self) -> list[str]:
-        """Names of the trainer's options that are not at the default of this command line."""
-        usual = self._parser(self.subcommand).get_defaults()["trainer"]
-        return [name for name, value in vars(self._get(self.config, "trainer")).items() if value != usual[name]]
+    def _changed_options(self, group: str = "trainer") -> list[str]:
+        """Names of the options of a group that are not at the default of this command line."""
+        usual = self._parser(self.subcommand).get_defaults()[group]
+        return [name for name, value in vars(self._get(self.config, group)).items() if value != usual[name]]
 
     def _settings(self) -> str:
         """All settings as YAML, as ``config.yaml`` has them."""

@@ -399,6 +399,7 @@ def test_help_is_about_cnflow_and_names_every_command(capsys):
             r"trainer\.max_time would do nothing: of the trainer, cnflow path",
         ),
         (["path", "--trainer.fast_dev_run=true"], r"trainer\.fast_dev_run would do nothing"),
+        (["path", "--run.log_every=5"], r"run\.log_every would do nothing: cnflow path saves every 250 steps"),
     ],
 )
 def test_options_that_a_command_would_not_follow_are_refused(tmp_path, monkeypatch, arguments, message):
