@@ -151,7 +151,8 @@ def _pooled(tests: Sequence[_Test]) -> _Test:
 def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density) -> dict[int, _Test]:
     """Every merge of a tree over rows, tested by other rows."""
     splits = _places(tree, land, density)
-    if not splits:
+    # every row can be one of those counted, where values are few
+    if not splits or not len(rows):
         return {s.number: NOTHING for s in tree if not s.is_leaf}
     # draws of the density say better than few rows where many rows are to be expected
     likely = density.sample(DRAWS) if isinstance(density, MixtureDensity) else rows

@@ -115,7 +115,7 @@ class Choice:
 def choose(
     members: Sequence[tuple[Floats, Floats]], at: Floats, likely: Floats, scale: float, ends: Floats, others: Floats
 ) -> Choice | None:
-    """The peak and the window that promise the least p-value; None if no leaf has three rows.
+    """The peak and the window that promise the least p-value; None if no leaf has three rows that differ.
 
     Args:
         members: peaks of one side, shape (k,), each with the rows of its leaf, shape (m, k), which give the windows their shape.
@@ -128,7 +128,7 @@ def choose(
     best: Choice | None = None
     for number, (peak, mine) in enumerate(members):
         along, length = _unit(at - peak), float(np.linalg.norm(peak - at))
-        if len(mine) < 3 or length == 0:
+        if len(mine) < 3 or length == 0 or (mine == mine[0]).all():
             continue
         metric = _shape(mine)
         near = np.concatenate([ends, peak[None]])

@@ -227,3 +227,24 @@ def test_an_ensemble_that_is_given_makes_the_band():
     t = level_sets(density, density.sample(1000), ensemble=near, homology=False)
     assert len(t.band.refits) == 2
     assert t.evidence is None
+
+
+def grid_of_sixteen(seed=0):
+    x = np.random.default_rng(seed).integers(0, 4, (300, 2)).astype(float)
+    points = np.unique(x, axis=0)
+    mixture = MixtureDensity(np.full(len(points), 1 / len(points)), points, np.full((len(points), 2, 2), np.eye(2) * 0.02))
+    return mixture, x, points
+
+
+def test_few_distinct_values_that_are_all_held_out_show_no_valley():
+    # every row is one of those counted, so that none is left to choose windows by
+    mixture, x, points = grid_of_sixteen()
+    found = level_sets(mixture, x, held_out=points)
+    assert len(found.tree.leaves) == 1
+    assert len(found.evidence.tree.leaves) == 16
+
+
+def test_leaves_of_one_repeated_row_have_no_shape_to_count_in():
+    mixture, x, _ = grid_of_sixteen()
+    found = level_sets(mixture, x, held_out=x + 1e-3 * np.random.default_rng(1).normal(size=x.shape))
+    assert len(found.evidence.tree.leaves) == 16
