@@ -14,6 +14,7 @@ from cnflow.flow.base import NoiseMixture
 from cnflow.flow.deepen import deepen
 from cnflow.flow.mlp import MLPField
 from cnflow.flow.stage import Stage, Stages
+from cnflow.routing.density import smooth_flow
 from cnflow.routing.model import FULL_MAP, RoutedDensity
 from cnflow.routing.retiring import _graded, retire
 from cnflow.routing.search import train
@@ -408,3 +409,10 @@ def test_a_larger_core_inherits_the_shifts_of_the_smaller_one():
     u = torch.randn(20, 5)
     expected = source.shift(source.linear(u)[0][:, :2]) @ (noise[1:] @ source.map[2:].T).T
     torch.testing.assert_close(model.shift(model.linear(u)[0][:, :3]), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cnf_in_many_directions_is_judged_by_its_exact_density():
+    h = torch.randn(80, 300, generator=torch.Generator().manual_seed(0))
+    found, _ = smooth_flow(h[:60], h[60:], 0, math.inf, steps=3)
+    way = found.flow.carry(h[60:], 0.0, 1.0, FixedGrid("rk4", steps=16), divergence=Divergence("closed"))
+    torch.testing.assert_close(found.held, (found.base.core_log_prob(way.z) + way.log_det).detach())
