@@ -141,15 +141,21 @@ def instance(name: str, value: T, kind: type | tuple[type, ...]) -> T:
 
 
 def shape(value: Any) -> tuple[int, ...]:
-    """The shape of draws: whole numbers that are not negative, such as (100,).
+    """The shape of draws: whole numbers that are not negative, such as (100,), or a single one.
 
     Args:
         value: that was given.
 
     Raises:
         ValueError: for anything else.
+
+    Example:
+        >>> shape(100)
+        (100,)
     """
-    return each("shape", value, integer, low=0)
+    return each(
+        "shape", value if isinstance(value, Iterable) and getattr(value, "ndim", 1) else [value], integer, low=0
+    )
 
 
 def seed(value: Any, name: str = "seed") -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["as_numbers", "as_rows", "check_rows", "finite_rows", "is_frame", "names_of", "refuse_masked", "thin"]
+__all__ = [
+    "as_numbers", "as_rows", "batches", "check_rows", "finite_rows", "is_batches", "is_frame", "names_of", "refuse_masked", "thin",
+]  # fmt: skip
 
 CHUNK = 65_536
 
@@ -27,14 +30,16 @@ def as_numbers(x: Any, name: str = "x") -> np.ndarray:
     """Real numbers of any shape, in their own number type; which may be none, or NaN.
 
     Args:
-        x: an array, memory map, DataFrame, list, or tensor of any device and type.
+        x: an array, memory map, DataFrame, list, or tensor of any device and type; or batches of rows, see :func:`batches`.
         name: for messages.
 
     Raises:
         ValueError: for masked values, or anything but real numbers.
     """
     refuse_masked(x, name)
-    if is_frame(x):
+    if is_batches(x):
+        x = np.concatenate([_batch(batch, number, name) for number, batch in enumerate(batches(x, name))])
+    elif is_frame(x):
         x = _cells(x, name)
     elif hasattr(x, "detach"):
         x = x.detach().cpu()
@@ -56,7 +61,8 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     A memory map stays on disk. Nothing is dropped in silence: imaginary parts and masks are refused.
 
     Args:
-        x: rows, shape (n, d): an array, memory map, DataFrame, list of lists, or tensor of any device and type.
+        x: rows, shape (n, d): an array, memory map, DataFrame, list of lists, or tensor of any device and type; or batches of
+            rows, which are joined, see :func:`batches`.
         name: for messages.
         width: d, if it is known.
 
@@ -70,10 +76,84 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     wanted = f"(n, {'d' if width is None else width})"
     if x.ndim != 2:
         fix = "Reshape a single column with x[:, None]." if x.ndim == 1 else "Reshape it to two axes."
+        if width is not None and x.shape == (width,) and width > 1:
+            fix = "Give a single row as x[None]."
         raise ValueError(f"{name}: expected rows of shape {wanted}; got {x.shape}. {fix}")
     if width is not None and x.shape[1] != width:
         raise ValueError(f"{name}: expected rows of shape {wanted}; got {x.shape}. Select the same columns.")
     return x
+
+
+def is_batches(x: Any) -> bool:
+    """Whether x gives rows in batches, as a ``DataLoader``, a ``Dataset`` of torch or a generator does."""
+    if isinstance(x, Sequence | Mapping | str | bytes) or any(
+        hasattr(x, name) for name in ("shape", "__array__", "iloc")
+    ):
+        return False
+    return isinstance(x, Iterable) or (hasattr(x, "__getitem__") and hasattr(x, "__len__"))
+
+
+def batches(x: Any, name: str = "x") -> Iterator[Any]:
+    """Rows of every batch, shape (m, d) each, as they come.
+
+    Args:
+        x: a ``DataLoader``, or anything else that is iterated over; a ``Dataset`` of torch, in its order. Where a batch is a tuple
+            or a list, such as (x, y), its first array of rows is taken.
+        name: for messages.
+
+    Raises:
+        ValueError: if there are no batches, or a batch is a mapping.
+
+    Warns:
+        UserWarning: if a loader shuffles or leaves rows out, for then what is computed is not in the order of the data.
+    """
+    if not isinstance(x, Iterable):
+        from torch.utils.data import DataLoader
+
+        x = DataLoader(x, batch_size=CHUNK)
+    told = _disorder(x)
+    if told:
+        warnings.warn(
+            f"{name}: the {type(x).__name__} {told}: results are in the order in which rows came. For the order of the data give "
+            "one with shuffle=False, drop_last=False.",
+            UserWarning,
+            stacklevel=2,
+        )
+    empty = True
+    for number, batch in enumerate(x):
+        if isinstance(batch, Mapping):
+            raise ValueError(
+                f"{name}, batch {number}: expected rows, or (rows, labels); got a mapping with {list(batch)[:8]}. Give one: "
+                f"(batch[{next(iter(batch), 'name')!r}] for batch in {name})."
+            )
+        if isinstance(batch, tuple | list) and len(batch) and (is_frame(batch[0]) or np.ndim(batch[0]) == 2):
+            batch = batch[0]
+        empty = False
+        yield batch
+    if empty:
+        raise ValueError(
+            f"{name}: the {type(x).__name__} gives no batches; expected rows. A generator can be read once only."
+        )
+
+
+def _disorder(loader: Any) -> str:
+    """What a loader does to the order of the data; empty if nothing, as far as it tells."""
+    told = []
+    sampler = getattr(loader, "sampler", None)
+    if getattr(loader, "shuffle", None) is True or type(sampler).__name__ not in (
+        "NoneType", "SequentialSampler", "_InfiniteConstantSampler",
+    ):  # fmt: skip
+        told.append("shuffles")
+    if getattr(loader, "drop_last", None) is True:
+        told.append("leaves out a last batch that is not full")
+    return " and ".join(told)
+
+
+def _batch(batch: Any, number: int, name: str) -> np.ndarray:
+    rows = as_numbers(batch, f"{name}, batch {number}")
+    if rows.ndim < 2:
+        raise ValueError(f"{name}, batch {number}: expected rows of shape (m, d); got shape {rows.shape}")
+    return rows
 
 
 def refuse_masked(x: Any, name: str = "x") -> None:

@@ -12,6 +12,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from cnflow import checks
 from cnflow.flow.autoregressive import AutoregressiveMixture
 from cnflow.flow.divergence import Divergence
+from cnflow.flow.draws import choose
 from cnflow.flow.ode import Adaptive, Solver
 from cnflow.flow.stage import Stages
 
@@ -332,7 +333,7 @@ class NoiseMixture(nn.Module):
     def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n samples, shape (n, D), differentiable in means and scales (not in the weights)."""
         weights = torch.softmax(self.logits, 0)
-        k = torch.multinomial(weights, n, replacement=True, generator=generator)
+        k = choose(weights, n, generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         if self.tilt is not None:
             tilted = torch.linalg.solve_triangular(

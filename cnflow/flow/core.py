@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from cnflow import checks
 from cnflow.flow.base import NoiseMixture
+from cnflow.flow.draws import NoiseDensity, choose, source
 
 if TYPE_CHECKING:
     from cnflow.topology import Hierarchy
@@ -50,6 +54,39 @@ class CoreDensity(MixtureSameFamily):
         normal = parts.base_dist
         return Components(weights, normal.loc, normal.scale, torch.diag_embed(normal.scale**2))
 
+    @torch.no_grad()
+    def sample(
+        self,
+        sample_shape: int | Sequence[int] = (),
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw from the mixture.
+
+        Args:
+            sample_shape: how many draws: a number, or a shape.
+            seed: of the draws; default torch's own generator.
+            generator: instead of a seed, on the device of the flow.
+
+        Returns:
+            Shape (*sample_shape, k).
+
+        Raises:
+            ValueError: for a shape that is none, or both a seed and a generator.
+        """
+        shape, parts = checks.shape(sample_shape), self.component_distribution
+        weights = self.mixture_distribution.probs
+        count, generator = math.prod(shape), source(seed, generator, weights.device)
+        k = choose(weights, count, generator)
+        mean = parts.mean[k]
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        if isinstance(parts, MultivariateNormal):
+            noise = (parts.scale_tril[k] @ noise[..., None])[..., 0]
+        else:
+            noise = parts.base_dist.scale[k] * noise
+        return (mean + noise).reshape(*shape, mean.shape[1])
+
     def hierarchy(self, **options: Any) -> Hierarchy:
         """Components merged along the density; see ``cnflow.topology.hierarchy``.
 
@@ -85,6 +122,6 @@ def core_density(base: NoiseMixture) -> CoreDensity:
     return CoreDensity(Categorical(logits=base.logits), Independent(Normal(mean, std), 1), validate_args=False)
 
 
-def noise_density(base: NoiseMixture) -> Independent:
+def noise_density(base: NoiseMixture) -> NoiseDensity:
     """The law of the noise of a base: N(m, s²) with event shape (D - k,)."""
-    return Independent(Normal(base.noise_mean, base.noise_std), 1, validate_args=False)
+    return NoiseDensity(Normal(base.noise_mean, base.noise_std), 1, validate_args=False)

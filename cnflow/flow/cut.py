@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnflow import checks
+from cnflow.flow.draws import source
 
 if TYPE_CHECKING:
     from cnflow.flow.narrowing import NarrowingFlow
@@ -128,27 +129,49 @@ class FlowCut:
         )
         return flow.base.log_prob(way.z, active) + way.log_det
 
-    def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw active states with gradients in everything but the mixture weights; returns shape (*shape, a)."""
+    def rsample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw active states with gradients in everything but the mixture weights; returns shape (*shape, a).
+
+        Args:
+            shape: how many draws: a number, or a shape.
+            seed: of the draws; default torch's own generator.
+            generator: instead of a seed, on the device of the flow.
+
+        Raises:
+            ValueError: for a shape that is none, or both a seed and a generator.
+        """
         flow, active, shape = self.flow, self.active, checks.shape(shape)
+        generator = source(seed, generator, flow.base.mean.device)
+        if not math.prod(shape):
+            return flow.base.mean.new_empty(*shape, self.width)
         z = flow.base.rsample(math.prod(shape), generator)[:, active]
         return flow.stages.carry(z, 1.0, self.depth, flow.evaluation, present=active).z.reshape(*shape, self.width)
 
     @torch.no_grad()
-    def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw active states; returns shape (*shape, a)."""
-        return self.rsample(shape, generator=generator)
+    def sample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw active states; returns shape (*shape, a). Arguments are those of :meth:`rsample`."""
+        return self.rsample(shape, seed=seed, generator=generator)
 
     @torch.no_grad()
     def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
         """Split data rows x, shape (n, d), into the directions active here and the noise retired by now.
 
+        Args:
+            x: rows: an array, a tensor, a DataFrame; or batches of them, such as a ``DataLoader``, of which one is read at a
+                time; where a batch is (x, y), x is taken. A flow with a lift lifts rows of width d by noise of seed 0: for other
+                noise give ``flow.lifted(x, seed=…)``.
+            solver: default the evaluation solver.
+            chunk: rows per solve.
+
         Raises:
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
-        rows = self.flow.checked(x).reshape(-1, self.flow.columns)
-        parts = [self._encode(part, solver) for part in rows.split(checks.integer("chunk", chunk, low=1))]
+        parts = [self._encode(part, solver) for part in self.flow.parts(x, chunk)]
         return Narrowed(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
     def _encode(self, rows: Tensor, solver: Solver | None) -> Sequence[Tensor]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnflow import checks
-from cnflow.data.rows import as_rows, check_rows, thin
+from cnflow.data.rows import as_rows, batches, check_rows, is_batches, thin
 from cnflow.flow.base import NoiseMixture
 from cnflow.flow.core import CoreDensity, core_density, noise_density
 from cnflow.flow.cut import FlowCut, Narrowed
 from cnflow.flow.divergence import Divergence
+from cnflow.flow.draws import NoiseDensity, source
 from cnflow.flow.field import VelocityField
 from cnflow.flow.frame import Frame
 from cnflow.flow.inputs import Inputs
@@ -252,18 +254,27 @@ class NarrowingFlow(nn.Module):
         The divergence is exact and the solver adaptive unless another is given. A tensor is differentiated through;
         an array is not, and goes through in chunks.
 
+        Args:
+            x: rows: an array, a tensor, a DataFrame; or batches of them, such as a ``DataLoader``, of which one is read at a
+                time; where a batch is (x, y), x is taken.
+            solver: default the evaluation solver.
+            chunk: rows per solve, of anything but a tensor.
+            lift_samples: draws per row of the noise of a lift, of seed 0; for others see :meth:`bound`.
+
         Raises:
             ValueError: for the wrong width or rows that are not finite.
             StiffFieldError: if the adaptive solver gives up.
         """
         chunk = checks.integer("chunk", chunk, low=1)
+        if self.lift and is_batches(x):
+            x = as_rows(x)
         if self.lift and np.shape(x)[-1:] == (self.data_dim,):
             return self.bound(x, lift_samples, solver=solver, chunk=chunk).value
-        rows = self.checked(x)
         if isinstance(x, Tensor):
+            rows = self.checked(x)
             return self._log_prob(rows.reshape(-1, self.columns), solver).reshape(rows.shape[:-1])
         with torch.no_grad():
-            return torch.cat([self._log_prob(part, solver) for part in rows.split(chunk)])
+            return torch.cat([self._log_prob(part, solver) for part in self.parts(x, chunk)])
 
     def bound(
         self,
@@ -272,6 +283,7 @@ class NarrowingFlow(nn.Module):
         *,
         solver: Solver | None = None,
         chunk: int = 4096,
+        seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> LiftBound:
         """Lower bound of log p(x) = log ∫ p(x, a) da in nats, by importance weights p(x, a) / q(a) with a drawn from q.
@@ -284,7 +296,8 @@ class NarrowingFlow(nn.Module):
             lift_samples: draws of a per row.
             solver: default the adaptive one.
             chunk: rows at a time, of an array.
-            generator: of the draws; default one with a fixed seed, so that the same rows have the same bound.
+            seed: of the draws; the same rows have the same bound with the same seed.
+            generator: of the draws, on the CPU; instead of the seed.
 
         Raises:
             ValueError: for fewer than 1 sample, a flow without a lift, or rows of another width.
@@ -297,7 +310,7 @@ class NarrowingFlow(nn.Module):
             raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
         lift_samples, chunk = checks.integer("lift_samples", lift_samples, low=1), checks.integer("chunk", chunk, low=1)
         rows = self.checked(x, self.data_dim)
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = generator or source(seed, None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
             weights = []
             for _ in range(lift_samples):
@@ -307,12 +320,18 @@ class NarrowingFlow(nn.Module):
                 weights.append(each.reshape(rows.shape[:-1]))
             return LiftBound(torch.stack(weights))
 
-    def lifted(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def lifted(self, x: Tensor, generator: torch.Generator | None = None, *, seed: int = 0) -> Tensor:
         """Rows x, shape (…, d), with fresh noise in the lifted directions, shape (…, D).
 
-        Without a generator the noise is a function of the number of rows alone.
+        Args:
+            x: rows; a tensor.
+            generator: of the noise, on the CPU; instead of the seed.
+            seed: of the noise, which without a generator depends on the seed and the number of rows alone.
+
+        Raises:
+            ValueError: for a seed that is none.
         """
-        generator = generator or torch.Generator().manual_seed(0)
+        generator = generator or source(seed, None)
         a = torch.randn(*x.shape[:-1], self.lift, generator=generator, dtype=torch.float64)
         return torch.cat([x, self.lift_std * a.to(x)], -1)
 
@@ -336,16 +355,31 @@ class NarrowingFlow(nn.Module):
         """Carry core, shape (n, k), and noise, shape (n, D - k), back to data space; see :meth:`FlowCut.decode`."""
         return self.at(-1).decode(core, noise, solver=solver, chunk=chunk)
 
-    def rsample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d)."""
-        shape = checks.shape(shape)
+    def rsample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d).
+
+        Args:
+            shape: how many draws: a number, or a shape.
+            seed: of the draws; default torch's own generator.
+            generator: instead of a seed, on the device of the flow.
+
+        Raises:
+            ValueError: for a shape that is none, or both a seed and a generator.
+        """
+        shape, generator = checks.shape(shape), source(seed, generator, self.base.mean.device)
         count = math.prod(shape)
+        if not count:
+            return self.base.mean.new_empty(*shape, self.data_dim)
         return self.pull(self.base.rsample(count, generator))[:, : self.data_dim].reshape(*shape, self.data_dim)
 
     @torch.no_grad()
-    def sample(self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw samples; returns shape (*shape, d)."""
-        return self.rsample(shape, generator=generator)
+    def sample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples; returns shape (*shape, d). Arguments are those of :meth:`rsample`."""
+        return self.rsample(shape, seed=seed, generator=generator)
 
     @property
     def event_shape(self) -> torch.Size:
@@ -365,7 +399,7 @@ class NarrowingFlow(nn.Module):
         return core_density(self.base) if self.base.plain else self.at(-1)
 
     @property
-    def noise(self) -> torch.distributions.Independent:
+    def noise(self) -> NoiseDensity:
         """The noise's density, N(m, s²)."""
         return noise_density(self.base)
 
@@ -483,10 +517,30 @@ class NarrowingFlow(nn.Module):
 
     # -- input -----------------------------------------------------------------------------------------------------
 
+    def parts(self, x: Any, chunk: int = 4096) -> Iterator[Tensor]:
+        """Rows x, or batches of them, as :meth:`checked` reads them, at most ``chunk`` at a time; shape (m, D) each.
+
+        Raises:
+            ValueError: for another width, or rows that are not finite, of a batch with its number.
+        """
+        chunk = checks.integer("chunk", chunk, low=1)
+        if self.lift and is_batches(x):
+            # the noise of a row depends on its place among all rows
+            x = as_rows(x)
+        if not is_batches(x):
+            yield from self.checked(x).reshape(-1, self.columns).split(chunk)
+            return
+        for number, batch in enumerate(batches(x)):
+            try:
+                rows = self.checked(batch)
+            except ValueError as error:
+                raise ValueError(f"batch {number}: {error}") from error
+            yield from rows.reshape(-1, self.columns).split(chunk)
+
     def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
         """x as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
 
-        Rows of the data's own width are lifted, always with the same noise.
+        Rows of the data's own width are lifted, always with the same noise, of seed 0.
 
         Raises:
             ValueError: for another width, or rows that are not finite; ``what`` is its name in the message.

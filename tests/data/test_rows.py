@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import cnflow
 from cnflow.data import ArrayDataModule, as_rows, check_rows, check_support, dequantize
@@ -105,3 +106,15 @@ def test_few_rows_are_a_choice_in_their_order():
     assert len(some) == 50 and (np.diff(some) > 0).all()
     np.testing.assert_array_equal(thin(pd.DataFrame(np.arange(1000)), 50, 3).to_numpy()[:, 0], some)
     assert thin(X, 60, 0).shape == X.shape
+
+
+def test_batches_are_joined():
+    x = np.arange(12.0).reshape(6, 2)
+    for given in (iter([x[:4], x[4:]]), DataLoader(TensorDataset(torch.tensor(x), torch.arange(6)), batch_size=4)):
+        np.testing.assert_array_equal(as_rows(given), x)
+    with pytest.raises(ValueError, match=r"x, batch 1: expected rows of shape \(m, d\); got shape \(2,\)"):
+        as_rows(iter([x, x[0]]))
+    with pytest.raises(
+        ValueError, match=r"expected rows of shape \(n, 2\); got \(2,\). Give a single row as x\[None\]"
+    ):
+        as_rows(x[0], width=2)

@@ -198,3 +198,41 @@ def test_rsample_is_differentiable():
     assert any(name.startswith("stages.0.field") for name in touched)
     assert flow.sample((3, 5)).shape == (3, 5, 2)
     assert flow.event_shape == (2,) and flow.batch_shape == ()
+
+
+def test_draws_take_a_number_or_a_shape_and_a_seed():
+    flow = wild_flow(3, components=2, scale=0.2)
+    flow.base.prune(torch.tensor([True, True, False]))
+    tilted = wild_flow(3, components=2, scale=0.2)
+    tilted.base.prune(torch.tensor([True, True, False]))
+    stir(tilted.base.tilt_core().double(), 0.2)
+    for law, width in ((flow, 3), (flow.at(0), 3), (flow.core, 2), (flow.noise, 1), (tilted, 3), (tilted.core, 2)):
+        assert law.sample(4).shape == (4, width) and law.sample((2, 3)).shape == (2, 3, width)
+        assert law.sample().shape == (width,) and law.sample(0).shape == (0, width)
+        assert torch.equal(law.sample(5, seed=1), law.sample((5,), seed=1))
+        assert not torch.equal(law.sample(5, seed=1), law.sample(5, seed=2))
+        before = torch.get_rng_state()
+        law.sample(5, seed=1)
+        assert torch.equal(torch.get_rng_state(), before)
+        with pytest.raises(ValueError, match="give seed= or generator=, not both"):
+            law.sample(5, seed=1, generator=torch.Generator())
+        with pytest.raises(ValueError, match=r"shape\[0\] must be a whole number, at least 0; got -1"):
+            law.sample(-1)
+
+
+@pytest.mark.parametrize("tilt", [False, True])
+def test_draws_of_core_and_noise_have_the_moments_of_the_mixture(tilt):
+    flow = wild_flow(3, components=3, scale=0.3)
+    flow.base.prune(torch.tensor([True, True, False]))
+    if tilt:
+        stir(flow.base.tilt_core().double(), 0.3)
+    flow.requires_grad_(False)
+    own, n = flow.core.components, 200_000
+    mean = own.weights @ own.means
+    spread = own.means - mean
+    covariance = torch.einsum("k,kij->ij", own.weights, own.covariances + spread[:, :, None] * spread[:, None, :])
+    h, e = flow.core.sample(n, seed=0), flow.noise.sample(n, seed=0)
+    torch.testing.assert_close(h.mean(0), mean, rtol=0, atol=5 * float(covariance.diagonal().max() / n) ** 0.5)
+    torch.testing.assert_close(torch.cov(h.T), covariance, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(e.std(0), flow.noise_std, rtol=0.01, atol=0)
+    torch.testing.assert_close(e.mean(0), flow.noise_mean, rtol=0, atol=5 * float(flow.noise_std.max()) / n**0.5)

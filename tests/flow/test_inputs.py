@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import cnflow
 from cnflow.flow import NarrowingFlow
@@ -56,3 +57,43 @@ def test_fit_remembers_the_names(rows):
     flow = cnflow.fit(rows, time_budget=1)
     want = flow.log_prob(rows.to_numpy())
     torch.testing.assert_close(flow.log_prob(rows[["d", "b", "a", "c"]]), want)
+
+
+def test_batches_are_read_one_at_a_time(flow, rows):
+    x, y = torch.tensor(rows[["a", "c", "d"]].to_numpy()), torch.arange(len(rows))
+    want, density = flow.encode(x), flow.log_prob(x.numpy())
+    frames = lambda: (rows.iloc[i : i + 140] for i in range(0, len(rows), 140))  # noqa: E731
+    for given in (
+        lambda: DataLoader(TensorDataset(x, y), batch_size=150), lambda: DataLoader(x, batch_size=120), lambda: TensorDataset(x),
+        frames, lambda: cnflow.data.Batches(x, 110),
+    ):  # fmt: skip
+        narrowed, own = flow.encode(given(), chunk=130), flow.log_prob(given())
+        torch.testing.assert_close(narrowed.core, want.core)
+        torch.testing.assert_close(narrowed.log_prob, want.log_prob)
+        torch.testing.assert_close(own, density)
+        assert not own.requires_grad
+    seen = []
+    read = (seen.append(i) or x[i : i + 100] for i in (0, 100))
+    parts = flow.parts(read)
+    assert len(next(parts)) == 100 and seen == [0]
+
+
+def test_batches_that_cannot_be_read_are_refused(flow):
+    bad = torch.zeros(20, 3)
+    bad[13, 1] = float("nan")
+    with pytest.raises(ValueError, match="batch 1: x: 1 of 10 rows have NaN"):
+        flow.encode(DataLoader(bad, batch_size=10))
+    with pytest.raises(
+        ValueError, match=r"x, batch 0: expected rows, or \(rows, labels\); got a mapping with \['image'\]"
+    ):
+        flow.log_prob(iter([{"image": torch.zeros(3, 3)}]))
+    with pytest.raises(ValueError, match="generator gives no batches"):
+        flow.log_prob(row for row in ())
+
+
+def test_a_loader_that_changes_the_order_says_so(flow):
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(
+        UserWarning, match="x: the DataLoader shuffles and leaves out a last batch that is not full: results"
+    ):
+        assert len(flow.log_prob(DataLoader(x, batch_size=8, shuffle=True, drop_last=True))) == 16

@@ -115,3 +115,16 @@ def test_one_draw_tells_no_gap():
     bound = LiftBound(torch.zeros(1, 4))
     assert math.isnan(bound.gap)
     assert "effective" in repr(bound)
+
+
+def test_the_noise_of_a_lift_has_a_seed():
+    flow, _ = gaussian_flow(0.5)
+    x = torch.ones(40, 2, dtype=torch.float64)
+    assert torch.equal(flow.lifted(x), flow.lifted(x, seed=0)) and torch.equal(flow.lifted(x), flow.checked(x))
+    assert not torch.equal(flow.lifted(x, seed=1), flow.lifted(x))
+    assert torch.equal(flow.bound(x, 4, seed=0).value, flow.log_prob(x, lift_samples=4))
+    assert torch.equal(flow.bound(x, 4, seed=3).value, flow.bound(x, 4, seed=3).value)
+    assert not torch.equal(flow.bound(x, 4, seed=3).value, flow.bound(x, 4).value)
+    batches = lambda: (x[i : i + 8] for i in range(0, 40, 8))  # noqa: E731
+    torch.testing.assert_close(flow.encode(batches()).noise, flow.encode(x).noise)
+    torch.testing.assert_close(flow.log_prob(batches()), flow.log_prob(x.numpy()))
