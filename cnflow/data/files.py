@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,9 +58,9 @@ def read_file(
 ) -> Contents:
     """Read rows, with the names of their columns and labels where the file has them.
 
-    ``.npy`` is memory-mapped; ``.npz`` and ``.pt`` must hold one array beside the labels unless ``key`` names it; ``.csv`` and
-    ``.tsv``, which may end in ``.gz``, are read as pandas reads them, see :func:`~cnflow.data.tables.read_table`; ``.parquet``
-    needs the extra ``parquet``.
+    ``.npy`` is memory-mapped; ``.npz`` and ``.pt`` (whose labels may be a list) must hold one array beside the labels unless
+    ``key`` names it; ``.csv`` and ``.tsv``, which may end in ``.gz``, are read as pandas reads them, see
+    :func:`~cnflow.data.tables.read_table`; ``.parquet`` needs the extra ``parquet``.
 
     Args:
         path: of the file.
@@ -188,7 +189,11 @@ def _npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a .npy array of numbers: {error}") from error
+        if "Python objects" in str(error):
+            raise ValueError(
+                f"{path} holds objects. Save numbers as numpy.array(x, dtype=float), and text as numpy.array(labels, dtype=str)."
+            ) from error
+        raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
 
 
 def _npz(path: Path, key: str | None, labels: str | None) -> dict[str, np.ndarray]:
@@ -203,12 +208,20 @@ def _npz(path: Path, key: str | None, labels: str | None) -> dict[str, np.ndarra
 def _pt(path: Path, key: str | None, labels: str | None) -> Any:
     import torch
 
-    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read as tensors ({str(error).splitlines()[0]:.100}). Save a tensor, or a dictionary of tensors and "
+            "lists of Python's own numbers and texts, with torch.save."
+        ) from error
     if not isinstance(content, Mapping):
         if not isinstance(content, torch.Tensor):
             raise ValueError(f"{path}: expected a tensor, or a dictionary of tensors; got {type(content).__name__}")
         return content
     tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if isinstance(content.get(labels), list | tuple):
+        tensors[labels] = content[labels]
     return {name: tensors[name] for name in _wanted(tensors, path, key, labels)}
 
 

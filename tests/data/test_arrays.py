@@ -266,6 +266,19 @@ def test_labels_beside_the_data(rows, tmp_path):
         ArrayDataModule(str(tmp_path / "objects.npz"), labels="y").setup()
 
 
+def test_labels_of_text_in_files_of_torch_and_numpy(rows, tmp_path):
+    text = [f"kind {i % 3}" for i in range(len(rows))]
+    torch.save({"x": torch.tensor(rows), "kind": text}, tmp_path / "list.pt")
+    data = ArrayDataModule(str(tmp_path / "list.pt"), labels="kind")
+    assert data.all_labels().tolist() == text and data.all_rows().shape == rows.shape
+    torch.save({"x": torch.tensor(rows), "kind": list(np.array(text))}, tmp_path / "numpy.pt")
+    with pytest.raises(ValueError, match=r"numpy.pt cannot be read as tensors .*Python's own numbers and texts"):
+        ArrayDataModule(str(tmp_path / "numpy.pt"), labels="kind").setup()
+    np.save(tmp_path / "objects.npy", np.array(text, dtype=object))
+    with pytest.raises(ValueError, match=r"objects.npy holds objects. .*numpy.array\(labels, dtype=str\)"):
+        ArrayDataModule(array=rows, labels=str(tmp_path / "objects.npy")).setup()
+
+
 def test_a_dataframe_as_an_array(rows):
     frame = pd.DataFrame(rows, columns=list("abcd")).assign(e=1.0, f=rows[:, 1], kind="x")
     data = ArrayDataModule(array=frame, columns=["c", "a"], labels="kind")
