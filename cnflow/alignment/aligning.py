@@ -42,11 +42,13 @@ def align(
     and from rotations of white rows under which cumulants agree; each is refined by unbalanced transport. They are ranked by the
     cross-entropy of carried rows and the other side's density, both ways. If maps that are no worse than can be told exchange
     structures, the answer is that it is ambiguous; if the best map does not bring rows together, that the sides are unrelated.
-    Noise is never matched: sides are cores. A map that is determined in all directions may be bent at last, by a smooth
-    displacement, if held-out rows are better off with it.
+    Noise is never matched: sides are cores. Structures are those of :func:`cnflow.level_sets` for the same density and rows,
+    which the rows themselves must show, with valleys of at least ``prominence``. A map that is determined in all directions may
+    be bent at last, by a smooth displacement, if held-out rows are better off with it.
 
     Args:
-        a: rows, shape (n, k); or (flow, rows); or level sets.
+        a: rows, shape (n, k); or (flow, rows), where the flow may be the path of a run or a file, and rows are data, shape (m, d);
+            or level sets.
         b: likewise; other rows than a's, of any number and dimension.
         kind: of the map: "rigid", "similarity", "affine", or "auto": the freest that a held-out half of the rows asks for.
         starts: maps started from landmarks, and rotations kept for each weighting of the cumulants.
@@ -63,7 +65,9 @@ def align(
         progress: whether to show a bar.
 
     Raises:
-        AlignmentError: for sides that cannot be read, or have nothing that could be matched.
+        AlignmentError: for sides that cannot be read, such as a path without rows, or have nothing that could be matched.
+        FileNotFoundError: for a path where no flow is.
+        CheckpointError: for a file that cannot be read as a flow.
         ValueError: for an option out of range.
 
     References:

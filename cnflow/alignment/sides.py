@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.mixture import GaussianMixture
 
+from cnflow.flow import load_flow
 from cnflow.topology import Density, LevelSets, MixtureDensity, level_sets
 from cnflow.topology.density import DensityError, rows_of
 from cnflow.topology.sources import read
@@ -181,7 +183,8 @@ def side(
     """Read one side.
 
     Args:
-        source: rows, shape (n, k); or (flow, rows); or level sets that were made before.
+        source: rows, shape (n, k); or (flow, rows), where a path is a flow as ``load_flow`` reads it; or level sets that were made
+            before.
         name: for messages.
         homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
         mass: least share of the rows that a structure must hold.
@@ -190,8 +193,18 @@ def side(
         seed: of everything that is drawn.
 
     Raises:
-        AlignmentError: for rows that cannot be read, have no spread, or a flow without a core.
+        AlignmentError: for rows that cannot be read, have no spread, a flow without a core, or a path alone.
+        FileNotFoundError: for a path where no flow is.
+        CheckpointError: for a file that cannot be read as a flow.
     """
+    if isinstance(source, str | os.PathLike):
+        raise AlignmentError(
+            f"side {name}: expected rows, (flow, rows) or level sets; got the path {os.fspath(source)!r} alone. Give rows of the "
+            f"data with it, ({os.fspath(source)!r}, x); on the command line, cnflow align RUN_A RUN_B takes the rows of the runs. "
+            "A file of rows is read by cnflow.data.read_array."
+        )
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str | os.PathLike):
+        source = load_flow(source[0]), source[1]
     options = {"mass": mass, "prominence": prominence, "seed": seed}
     if isinstance(source, LevelSets):
         given = _from_levels(source, name)

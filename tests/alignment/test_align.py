@@ -230,3 +230,34 @@ def test_a_side_is_read_in_any_unit():
     np.testing.assert_allclose(other.unit(1e-30 * a), one.unit(a), atol=1e-9)
     with pytest.raises(AlignmentError, match="all 200 points are equal"):
         side(np.full((200, 2), 1e-30), "A")
+
+
+def test_a_path_is_a_flow_and_needs_rows(tmp_path):
+    from cnflow.flow import MLPField, NarrowingFlow, save_flow
+
+    b, _ = clusters(300, 3)
+    flow = NarrowingFlow(2, field=MLPField(hidden=8), components=4).initialise(b)
+    file = save_flow(flow, tmp_path / "flow.safetensors")
+    for path in (file, str(file)):
+        np.testing.assert_array_equal(
+            side((path, b), "A", homology=False).rows, side((flow, b), "A", homology=False).rows
+        )
+        with pytest.raises(
+            AlignmentError, match=r"side B: expected rows.*got the path '.*' alone. Give rows.*cnflow align RUN_A"
+        ):
+            align((flow, b), path, **FAST)
+    with pytest.raises(FileNotFoundError):
+        align((tmp_path / "none", b), (flow, b), **FAST)
+
+
+def test_structures_are_those_of_the_level_sets():
+    from cnflow.flow import MLPField, NarrowingFlow
+
+    # a ring, whose mixture has a peak for every component
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 1500)
+    x = np.c_[np.cos(angle), np.sin(angle)] * 2 + 0.1 * np.random.default_rng(1).standard_normal((1500, 2))
+    flow = NarrowingFlow(2, field=MLPField(hidden=8), components=8).initialise(x)
+    for rows in (x[:500], x[500:]):
+        own = level_sets(flow, rows, homology=False)
+        assert len(own.evidence.tree.leaves) > 3
+        assert len(side((flow, rows), "A", homology=False).structures) == len(own.tree.leaves) == 1
