@@ -266,7 +266,9 @@ def draw(
     leading = [d for d in np.argsort(-np.asarray(model.columns())) if bool(flow.base.core[d])]
     position = {d: i for i, d in enumerate(torch.nonzero(flow.base.core).flatten().tolist())}
     order = [position[int(d)] for d in leading]
-    names = [f"direction {d}" for d in leading]
+    # numbers of the columns of flow.encode(x).core, from 1, as in the figures of level sets
+    word = "core direction" if len(order) < 3 else "core"
+    names = [f"{word} {i + 1}" for i in order]
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     core = narrowed.core.numpy()[:, order]
     inverse = np.argsort(order)
@@ -286,9 +288,9 @@ def draw(
     else:
         _draw_training(save, model, history)
     samples = flow.sample((min(len(x), 2000),), generator=torch.Generator().manual_seed(model.seed))
-    save("samples", plot_samples(x.numpy()[:2000], samples.numpy()))
+    save("samples", plot_samples(x.numpy()[:2000], samples.numpy(), _data_names(data)))
     if hasattr(data, "to_images"):
-        save("directions", _core_walk(flow, data, x, leading, order))
+        save("directions", _core_walk(flow, data, x, order))
         save("noise_only", _noise_only(flow, data, x, model.seed))
         save("sample_images", _sample_images(data, x, samples))
     return files
@@ -303,7 +305,11 @@ def _draw_training(save: Any, model: NarrowingModule, history: History) -> None:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     chosen_by = next((p for p in model.penalties if isinstance(p, ColumnPenalty)), None)
     limits = (None, None) if chosen_by is None else (chosen_by.floor, chosen_by.cap)
-    plot_columns(history.columns(), model.pruned_at, *limits, ax=figure.subplots())
+    # what is named are directions of the core, by their numbers in it
+    core = model.flow.base.core.cpu().numpy()
+    place = np.cumsum(core)
+    columns = history.columns().set_axis([str(place[d]) if core[d] else "" for d in range(len(core))], axis=1)
+    plot_columns(columns, model.pruned_at, *limits, kept=core, ax=figure.subplots())
     save("columns", figure)
 
     metrics = history.metrics().set_index("step")
@@ -311,7 +317,13 @@ def _draw_training(save: Any, model: NarrowingModule, history: History) -> None:
     save("losses", plot_losses(metrics[wanted], model.pruned_at, penalty_unit="unweighted"))
 
 
-def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, leading: list[int], order: list[int]) -> Any:
+def _data_names(data: Any) -> list[str] | None:
+    """Names of the columns that the density is about; None if they have none."""
+    names = getattr(data, "names", None)
+    return None if names is None else [names[number] for number in data.kept]
+
+
+def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, order: list[int]) -> Any:
     """One image decoded while each leading core direction moves and everything else stands still."""
     from cnflow.plot import plot_images
 
@@ -326,7 +338,7 @@ def _core_walk(flow: NarrowingFlow, data: Any, x: Tensor, leading: list[int], or
         rows.append(data.to_images(flow.decode(core, narrowed.noise[start].repeat(len(stops), 1))))
     return plot_images(
         np.stack([np.asarray(r) for r in rows]),
-        row_labels=[f"direction {d}" for d in leading[:8]],
+        row_labels=[f"core direction {i + 1}" for i in order[:8]],
         column_labels=[f"{q:.0%}" for q in stops.tolist()],
         title="Decoded while moving along one core direction (columns: its quantile)",
         limits=getattr(data, "grey_limits", None),

@@ -105,12 +105,6 @@ def thin(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def mark_prune(ax: Axes, step: float | None, label: bool = True) -> None:
-    """Draw a vertical line where directions were pruned."""
-    if step is None:
-        return
-    ax.axvline(step, color=DARK, linestyle="--", linewidth=1.0)
-    if label:
-        ax.annotate(
-            "prune", (step, 1.0), xycoords=ax.get_xaxis_transform(), xytext=(4, -3),
-            textcoords="offset points", ha="left", va="top", fontsize=9, color=DARK,
-        )  # fmt: skip
+    """Draw a vertical line where directions were pruned, for the legend with a label."""
+    if step is not None:
+        ax.axvline(step, color=DARK, linestyle="--", linewidth=1.0, label=f"pruned at {step:g}" if label else None)

@@ -53,7 +53,7 @@ def plot_alignment(
         _write(ax, here, f"{named_a.get(back[0], str(back[0])) if back else '–'} → {own}")
     ax.scatter([], [], c=GREY, s=14, marker="o", label=found.b.name)
     ax.scatter([], [], c=GREY, s=18, marker="x", label=f"{found.a.name}, carried over")
-    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.11), ncols=2, borderaxespad=0)
+    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     ax.set(xlabel=f"widest direction of {found.b.name}'s core", ylabel="second widest", aspect="equal")
     ax.set_title(f"{found.verdict}\nrows overlap by {found.overlap:.0%}", fontsize=10, color=DARK)
     return ax

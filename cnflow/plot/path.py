@@ -79,7 +79,8 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
         width.annotate(
             str(value), (chosen, value), xytext=(7, 2), textcoords="offset points", fontsize=8, color=DARK
         )  # fmt: skip
-    width.set_ylim(0, 1.08 * profiles.max())
+    # room for whole markers, at 0 too
+    width.set_ylim(-0.06 * profiles.max(), 1.1 * profiles.max())
     width.set(
         ylabel="active directions",
         title=f"Width {' → '.join(map(str, profiles[chosen]))} at the chosen λ = {path['penalty'].iloc[chosen]:g}",
@@ -96,16 +97,16 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
     likelihood.set_ylabel("NLL (nats)")
 
     budget.plot(at, path["kinetic"], "o-", color=CYCLE[3], **line, label="kinetic, left")
-    budget.set(ylabel="∫E|v|² dt", ylim=(0, None))
+    budget.set(ylabel="∫E|v|² dt", ylim=(0, _above(path["kinetic"])))
     twin = budget.twinx()
     twin.plot(at, path["jacobian"], "s--", color=CYCLE[4], **line, label="Jacobian, right")
-    twin.set(ylabel="∫E‖∂v/∂z‖² dt", ylim=(0, None))
+    twin.set(ylabel="∫E‖∂v/∂z‖² dt", ylim=(0, _above(path["jacobian"])))
 
     noise.axhline(0.5, color=DARK, linewidth=0.8, linestyle=":")
     noise.errorbar(at, path["auc"], path["auc_se"], fmt="o-", capsize=2, color=BLUE, **line)
-    finite = path["auc"].to_numpy(dtype=float)
-    top = np.nanmax(np.append(finite, 0.55))
-    noise.set(ylabel="AUC core ⊗ noise", xlabel="penalty λ (chosen: shaded)", ylim=(0.45, max(0.6, top + 0.05)))
+    auc, error = path["auc"].to_numpy(dtype=float), np.nan_to_num(path["auc_se"].to_numpy(dtype=float))
+    low, top = np.nanmin(np.append(auc - error, 0.47)), np.nanmax(np.append(auc + error, 0.58))
+    noise.set(ylabel="AUC core ⊗ noise", xlabel="penalty λ (chosen: shaded)", ylim=(low - 0.02, top + 0.02))
     noise.set_xticks(at, [f"{value:g}" for value in path["penalty"]])
 
     beside = {"loc": "upper left", "borderaxespad": 0.0, "frameon": False, "fontsize": 8}
@@ -118,3 +119,9 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
         tidy(ax)
     fig.align_ylabels([width, likelihood, budget, noise])
     return fig
+
+
+def _above(values: pd.Series) -> float:
+    """A limit with room for the marker of the largest value."""
+    top = np.nanmax(np.append(values.to_numpy(dtype=float), 0.0))
+    return 1.12 * top if top > 0 else 1.0

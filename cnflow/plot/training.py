@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 MAX_NAMED = 14
 """Most kept directions named in the legend."""
@@ -22,12 +23,13 @@ def plot_columns(
     prune_step: int | None = None,
     threshold: float | None = None,
     cap: float | None = None,
+    kept: ArrayLike | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the column activation of every direction through training: kept in colour, retired in grey.
 
-    A direction counts as kept if its last activation is finite and above `threshold` (above 0 if none is
-    given).
+    Unless `kept` says which, a direction counts as kept if its last activation is finite and above `threshold` (above 0 if
+    none is given).
 
     Args:
         history: index: optimiser step; one column per direction; values: activation, in noise standard
@@ -35,13 +37,14 @@ def plot_columns(
         prune_step: step at which the directions below the threshold were set to zero.
         threshold: activation below which a direction is pruned, in noise standard deviations.
         cap: activation above which the penalty no longer grows, in noise standard deviations.
+        kept: bool, shape (directions,): the core; before it was pruned that is every direction.
         ax: axes to draw on.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: the history is empty.
+        ValueError: the history is empty, or `kept` has another length.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
@@ -53,7 +56,11 @@ def plot_columns(
     _check(history)
     ax = new_axes(ax, 6.5, 4.0)
     last = history.iloc[-1].to_numpy(dtype=float)
-    kept = np.isfinite(last) & (np.nan_to_num(last) > (threshold or 0.0))
+    if kept is None:
+        kept = np.isfinite(last) & (np.nan_to_num(last) > (threshold or 0.0))
+    kept = np.asarray(kept, dtype=bool)
+    if kept.shape != last.shape:
+        raise ValueError(f"kept has shape {kept.shape}, expected {last.shape}: one for each column of history")
     # Retired directions first, so that grey never hides colour.
     for i, position in enumerate(np.flatnonzero(~kept)):
         label = f"retired ({int((~kept).sum())})" if i == 0 else None
@@ -75,19 +82,16 @@ def plot_columns(
         ax.plot(history.index, history.iloc[:, position], color=CYCLE[i % len(CYCLE)], linestyle=dash,
         linewidth=1.5,
                 label=label, zorder=2)  # fmt: skip
-    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-    for value, name in ((threshold, "threshold"), (cap, "cap")):
+    # named in the legend: a word at the line would lie on the curves
+    for value, name, dash in ((threshold, "threshold", ":"), (cap, "cap", "-.")):
         if value is not None:
-            ax.axhline(value, color=DARK, linewidth=0.8, linestyle=":")
-            ax.annotate(f"{name} {value:g}", (1.0, value), xycoords=ax.get_yaxis_transform(), xytext=(-2, 2),
-                        textcoords="offset points", ha="right", va="bottom", fontsize=8, color=DARK,
-                        bbox=paper)  # fmt: skip
+            ax.axhline(value, color=DARK, linewidth=0.8, linestyle=dash, label=f"{name} {value:g}")
     mark_prune(ax, prune_step)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.01)
     title = f"Column activations: {int(kept.sum())} of {len(kept)} directions kept"
     ax.set(xlabel="step", ylabel="activation (noise standard deviations)", title=title)
-    ax.legend(title="direction", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0,
+    ax.legend(title="core direction", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0,
     frameon=False,
               fontsize=9)  # fmt: skip
     return tidy(ax)

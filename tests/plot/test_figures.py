@@ -180,10 +180,18 @@ def test_columns_colour_the_kept() -> None:
     """Kept in colour and named, retired in grey and counted; prune, threshold and cap are marked."""
     ax = plot_columns(HISTORY, prune_step=150, threshold=0.1, cap=1.2)
     assert ax.get_title() == "Column activations: 1 of 3 directions kept"
-    assert _legend(ax) == ["retired (2)", "a"]
+    assert _legend(ax) == ["retired (2)", "a", "threshold 0.1", "cap 1.2", "pruned at 150"]
     assert [to_hex(line.get_color()).upper() for line in ax.lines[:3]] == [GREY, GREY, BLUE]
-    assert {text.get_text() for text in ax.texts} == {"prune", "threshold 0.1", "cap 1.2"}
+    assert not ax.texts
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "activation (noise standard deviations)")
+
+
+def test_columns_of_a_run_that_was_not_pruned_are_all_core() -> None:
+    """What is kept is what the flow says, whatever the last activation."""
+    ax = plot_columns(HISTORY, threshold=0.1, kept=[True, True, True])
+    assert ax.get_title() == "Column activations: 3 of 3 directions kept"
+    with pytest.raises(ValueError, match=r"kept has shape \(2,\), expected \(3,\)"):
+        plot_columns(HISTORY, kept=[True, False])
 
 
 def test_columns_name_only_so_many() -> None:
@@ -196,7 +204,7 @@ def test_losses_on_two_panels() -> None:
     """Likelihoods in nats above, penalties on a log scale below; gaps and terms never positive left out."""
     fig = plot_losses(LOSSES, prune_step=100)
     top, bottom = fig.axes
-    assert _legend(top) == ["train NLL", "val NLL"] and _legend(bottom) == ["l1"]
+    assert _legend(top) == ["train NLL", "val NLL", "pruned at 100"] and _legend(bottom) == ["l1"]
     assert top.get_ylabel() == "NLL (nats per sample)" and bottom.get_ylabel() == "penalty (nats)"
     assert bottom.get_yscale() == "log" and bottom.get_xlabel() == "step"
     assert list(top.lines[1].get_xdata()) == [0, 200] and list(bottom.lines[0].get_xdata()) == [0, 100]

@@ -33,6 +33,17 @@ def test_a_path_without_noise_or_test_rows_is_drawn_all_the_same():
     assert len(figure.axes[1].containers) == 1
 
 
+def test_no_point_is_cut_off():
+    rows = table()
+    rows["auc"], rows["auc_se"] = [0.41, 0.8], [0.03, 0.12]
+    rows["profile"] = [(4, 4, 4), (4, 3, 0)]
+    width, _, budget, noise, twin = plot_path(rows, fig=Figure(figsize=(6.4, 7.6))).axes
+    for ax, least, most in ((noise, 0.38, 0.92), (width, 0, 4), (budget, None, 1.0), (twin, None, 3.0)):
+        low, high = ax.get_ylim()
+        assert high > most + 0.03 * (high - low) if ax is not noise else high > most
+        assert least is None or low < least
+
+
 def test_a_table_that_is_no_path():
     with pytest.raises(
         ValueError, match=r"path has 2 rows and lacks columns \['profile', 'chosen'\]; pass NarrowingPath"
