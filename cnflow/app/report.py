@@ -302,6 +302,9 @@ def _draw_training(save: Any, model: NarrowingModule, history: History) -> None:
 
     from cnflow.plot import plot_columns, plot_losses
 
+    if not len(history.columns()):
+        # stopped before anything was logged
+        return
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     chosen_by = next((p for p in model.penalties if isinstance(p, ColumnPenalty)), None)
     limits = (None, None) if chosen_by is None else (chosen_by.floor, chosen_by.cap)

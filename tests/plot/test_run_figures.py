@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cnflow.plot
-from cnflow.app.report import draw
+from cnflow.app.report import _draw_training, draw
 from cnflow.data import ArrayDataModule
 from cnflow.flow import NarrowingFlow, Selection
 from cnflow.flow.selection import Candidate
@@ -61,3 +61,10 @@ def test_figures_name_columns_and_count_directions_of_the_core_from_one(routes, 
             "1",
             "pruned at 1",
         ]
+
+
+def test_a_run_that_logged_nothing_has_no_figures_of_training():
+    history = SimpleNamespace(columns=lambda: pd.DataFrame([]), metrics=lambda: pd.DataFrame([]))
+    saved = []
+    _draw_training(lambda name, figure: saved.append(name), SimpleNamespace(flow=NarrowingFlow(3)), history)
+    assert saved == []
