@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,8 @@ def told_in_one_line(run: Callable[[], Any]) -> None:
     Raises:
         SystemExit: with status 1 after such an error.
     """
+    if not os.environ.get(TRACEBACK):
+        threading.excepthook = _told_by_main
     try:
         run()
     except Exception as error:
@@ -35,9 +39,22 @@ def told_in_one_line(run: Callable[[], Any]) -> None:
         raise SystemExit(f"cnflow: {_sentence(error)}\n(set {TRACEBACK}=1 for the traceback)") from None
 
 
+def _told_by_main(args: threading.ExceptHookArgs) -> None:
+    """Threads that write logs hand an error of the file system to the main thread, which tells it."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
+SPACE = " Free some space, then give the same command again; go on with a fit by --run.resume=true."
+FOLDER = " Choose another folder with --run.dir."
+HINTS = {
+    errno.ENOSPC: SPACE, errno.EDQUOT: SPACE, errno.EFBIG: SPACE, errno.EROFS: FOLDER, errno.EACCES: FOLDER,
+}  # fmt: skip
+"""What to do about an error of the file system."""
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        hint = {28: " Free some space, then continue with --run.resume=true.", 30: " Choose another folder with --run.dir.",
-                13: " Choose another folder with --run.dir."}.get(error.errno, "")  # fmt: skip
-        return f"{error.strerror}: {error.filename or ''}.{hint}"
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}.{HINTS.get(error.errno, '')}"
     return f"{type(error).__name__}: {error}"

@@ -12,6 +12,8 @@ import pandas as pd
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
+from cnflow.files import replacing
+
 __all__ = ["History", "Progress"]
 
 
@@ -85,9 +87,10 @@ class History(Callback):
 
     def write(self) -> None:
         """Write ``metrics.csv`` and ``columns.csv``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.metrics().to_csv(self.folder / "metrics.csv", index=False)
-        self.columns().to_csv(self.folder / "columns.csv")
+        with replacing(self.folder / "metrics.csv") as part:
+            self.metrics().to_csv(part, index=False)
+        with replacing(self.folder / "columns.csv") as part:
+            self.columns().to_csv(part)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything collected so far."""

@@ -39,6 +39,7 @@ from cnflow.app.report import write_report
 from cnflow.app.stops import StopsWhole
 from cnflow.app.topology import write_topology
 from cnflow.data import DigitsDataModule as _digits  # noqa: F401 (so that classes of data are known by their names alone)
+from cnflow.files import replacing
 from cnflow.flow.inputs import Inputs
 from cnflow.flow.store import find_checkpoint, read_checkpoint
 from cnflow.training import NarrowingModule
@@ -337,8 +338,8 @@ class _ConfigToRunDirectory(SaveConfigCallback):
         if stage != "fit":
             return
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True)
+        with replacing(folder / "config.yaml") as part:
+            self.parser.save(self.config, part, skip_none=False, overwrite=True)
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,15 @@ class WholeCheckpoints(TorchCheckpointIO):
             checkpoint: its content.
             path: of the file.
             storage_options: not used.
+
+        Raises:
+            OSError: if it cannot be written; what was there is as it was.
         """
-        path = Path(path)
+        path, content = Path(path), io.BytesIO()
+        # torch's own writer answers a full disk with a RuntimeError about its container
+        torch.save(checkpoint, content)
         with replacing(path) as part:
-            torch.save(checkpoint, part)
+            part.write_bytes(content.getbuffer())
             if path.is_file() and path.name == LAST:
                 os.replace(path, path.with_name(PREVIOUS))
 

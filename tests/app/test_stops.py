@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -14,6 +16,7 @@ import yaml
 
 from cnflow.app.errors import told_in_one_line
 from cnflow.app.folder import FolderInUseError, ResumeError, changes, checkpoint_to_resume, hold
+from cnflow.app.history import History
 from cnflow.files import replacing
 from cnflow.flow.plan import CheckpointError
 from cnflow.training.checkpoints import WholeCheckpoints
@@ -29,6 +32,60 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
         raise OSError(28, "No space left on device")
     assert file.read_text() == "old"
     assert [each.name for each in file.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB with nothing on it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here; scripts/full_disk.py can as another user")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_keeps_the_checkpoint_and_is_named(small_disk):
+    plugin, last = WholeCheckpoints(), small_disk / "checkpoints" / "last.ckpt"
+    plugin.save_checkpoint({"step": 1, "weights": torch.zeros(10_000)}, last)
+    with pytest.raises(OSError, match=r"No space left on device.*last\.ckpt"):
+        plugin.save_checkpoint({"step": 2, "weights": torch.zeros(80_000)}, last)
+    assert plugin.load_checkpoint(last)["step"] == 1
+    assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]
+    plugin.save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, last)
+    assert plugin.load_checkpoint(last)["step"] == 2
+
+
+def test_a_disk_that_is_full_keeps_the_metrics(small_disk):
+    history = History(small_disk, every=1)
+    history.rows, history.column_rows = [{"step": 1, "val/nll": 2.0}], [[1.0, 0.5]]
+    history.write()
+    history.rows *= 40_000
+    for number, row in enumerate(history.rows):
+        history.rows[number] = row | {"step": number}
+    with pytest.raises(OSError, match=r"No space left on device.*metrics\.csv"):
+        history.write()
+    assert (small_disk / "metrics.csv").read_text() == "step,val/nll\n1,2.0\n"
+
+
+def test_an_error_of_a_thread_that_writes_is_told_once(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    def fail(error):
+        raise error
+
+    def run():
+        for error in (OSError(28, "No space left on device"), KeyError("other")):
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SystemExit, match=r"No space left on device\. Free some space"):
+        told_in_one_line(run)
+    said = capsys.readouterr().err
+    assert "KeyError" in said and "OSError" not in said
 
 
 def test_the_checkpoint_before_the_last_is_kept_and_taken_when_the_last_is_damaged(tmp_path):
