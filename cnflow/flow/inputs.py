@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cnflow.data.rows import is_frame, names_of
 
 __all__ = ["Inputs"]
@@ -79,6 +81,10 @@ class Inputs:
             return x[..., list(self.kept)]
         return x
 
+    def view(self, x: np.ndarray) -> SelectedRows:
+        """The flow's columns of an array, shape (n, width), read when indexed."""
+        return SelectedRows(x, self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
         return {"width": self.width, "kept": list(self.kept), "names": self.names and list(self.names)}
@@ -88,3 +94,23 @@ class Inputs:
         """The inverse of :meth:`to_dict`."""
         names = values["names"]
         return cls(values["width"], tuple(values["kept"]), None if names is None else tuple(map(str, names)))
+
+
+class SelectedRows:
+    """Columns of an array, read when indexed, so that a memory map stays on disk.
+
+    Args:
+        rows: shape (n, width).
+        inputs: which columns.
+    """
+
+    def __init__(self, rows: np.ndarray, inputs: Inputs) -> None:
+        self.rows, self.inputs = rows, inputs
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """The flow's columns of some rows."""
+        return np.asarray(self.inputs.select(self.rows[key]))

@@ -520,6 +520,8 @@ class NarrowingFlow(nn.Module):
     def parts(self, x: Any, chunk: int = 4096) -> Iterator[Tensor]:
         """Rows x, or batches of them, as :meth:`checked` reads them, at most ``chunk`` at a time; shape (m, D) each.
 
+        A memory map stays on disk.
+
         Raises:
             ValueError: for another width, or rows that are not finite, of a batch with its number.
         """
@@ -527,6 +529,13 @@ class NarrowingFlow(nn.Module):
         if self.lift and is_batches(x):
             # the noise of a row depends on its place among all rows
             x = as_rows(x)
+        if isinstance(x, np.memmap) and not self.lift and x.ndim == 2 and len(x):
+            self.checked(np.zeros_like(x[:1]))
+            # read twice rather than held: rows that are not finite are told before hours of work, by their numbers
+            check_rows(x if self.inputs is None else self.inputs.view(x), "x")
+            for start in range(0, len(x), chunk):
+                yield self.checked(x[start : start + chunk])
+            return
         if not is_batches(x):
             yield from self.checked(x).reshape(-1, self.columns).split(chunk)
             return

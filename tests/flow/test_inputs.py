@@ -1,5 +1,7 @@
 """Columns are found by name, in the flow and in its file."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,3 +99,35 @@ def test_a_loader_that_changes_the_order_says_so(flow):
         UserWarning, match="x: the DataLoader shuffles and leaves out a last batch that is not full: results"
     ):
         assert len(flow.log_prob(DataLoader(x, batch_size=8, shuffle=True, drop_last=True))) == 16
+
+
+def test_a_memory_map_is_read_in_chunks_and_told_by_its_own_rows(flow, rows, tmp_path, monkeypatch):
+    file = tmp_path / "x.npy"
+    x = np.tile(rows.to_numpy(), (2_500, 1))
+    np.save(file, x)
+    mapped = np.load(file, mmap_mode="r")
+    some = np.r_[0:300]
+    torch.testing.assert_close(flow.log_prob(mapped[some]), flow.log_prob(x[some]))
+    whole, apart = flow.encode(x[:300]), flow.encode(np.load(file, mmap_mode="r")[:300], chunk=100)
+    torch.testing.assert_close(apart.log_prob, whole.log_prob, rtol=0, atol=1e-6)
+    # what reading and checking takes, beside what the flow computes
+    monkeypatch.setattr(flow, "_log_prob", lambda part, solver: part[:, 0].clone())
+    tracemalloc.start()
+    try:
+        got = flow.log_prob(mapped)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(got.numpy(), x[:, 0])
+    assert most < x.nbytes / 4
+    # a column that the flow does not read may hold anything
+    x[5, 1] = np.nan
+    np.save(file, x)
+    flow.log_prob(np.load(file, mmap_mode="r"))
+    x[400_000, 2] = np.nan
+    np.save(file, x)
+    for ask in (flow.log_prob, flow.encode):
+        with pytest.raises(ValueError, match=r"1 of 500000 rows have NaN.*row 400000 has nan in column 1"):
+            ask(np.load(file, mmap_mode="r"))
+    with pytest.raises(ValueError, match=r"width this flow was trained on|expected rows of shape"):
+        flow.log_prob(np.load(file, mmap_mode="r")[:, :2])

@@ -232,7 +232,9 @@ def test_an_ensemble_that_is_given_makes_the_band():
 def grid_of_sixteen(seed=0):
     x = np.random.default_rng(seed).integers(0, 4, (300, 2)).astype(float)
     points = np.unique(x, axis=0)
-    mixture = MixtureDensity(np.full(len(points), 1 / len(points)), points, np.full((len(points), 2, 2), np.eye(2) * 0.02))
+    mixture = MixtureDensity(
+        np.full(len(points), 1 / len(points)), points, np.full((len(points), 2, 2), np.eye(2) * 0.02)
+    )
     return mixture, x, points
 
 
