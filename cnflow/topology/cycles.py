@@ -157,7 +157,7 @@ def shortest_cycle(edges: Ints, value: Floats, distance: Floats, modulus: int | 
         to %= modulus
     inside = (to >= 0) & (to < sheets)
     start, end = np.tile(edges[:, 0], sheets) + count * sheet, np.tile(edges[:, 1], sheets) + count * to
-    # scipy before 1.14 walks graphs with indices of 32 bits only
+    # scipy 1.13 walks graphs with indices of 32 bits only
     start, end, weight = start[inside].astype(np.int32), end[inside].astype(np.int32), np.tile(squared, sheets)[inside]
     graph = csr_array(coo_array((weight, (start, end)), shape=(count * sheets, count * sheets)))
     sources = np.unique(edges[turns != 0, 0])

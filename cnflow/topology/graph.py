@@ -52,7 +52,7 @@ class NeighbourGraph:
         """
         n = len(self.x)
         cost = self.lengths * np.exp(np.minimum(self.log_prob.max() - self.levels, 60.0)) + 1e-300
-        # scipy before 1.14 walks graphs with indices of 32 bits only
+        # scipy 1.13 walks graphs with indices of 32 bits only
         a, b = self.edges.T.astype(np.int32)
         matrix = csr_array((np.r_[cost, cost], (np.r_[a, b], np.r_[b, a])), shape=(n, n))
         out = []
