@@ -86,7 +86,8 @@ def capped(name: str, command: list[str], cap: float, minutes: float | None = No
                 seen.append(private(child.pid))
                 if minutes is not None and whole and time.perf_counter() - begun > 60 * minutes:
                     whole = False
-                    child.terminate()
+                    # what was predicted is kept, however it ends
+                    child.kill()
                 time.sleep(0.2)
         seconds = time.perf_counter() - begun
         said.seek(0)
