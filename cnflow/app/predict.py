@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cnflow.files import replacing, write_text
 from cnflow.flow import Narrowed
@@ -81,6 +84,17 @@ class ShardWriter(Callback):
         self._count += len(outputs)
         if self._count >= self.rows:
             self._flush()
+        # the trainer ends a fit at a signal; a prediction it would finish
+        if getattr(trainer, "received_sigterm", False):
+            done = sum(part["rows"] for part in self._parts)
+            print(
+                f"stopped by SIGTERM after {done:,} rows in {len(self._parts)} shards; run the same command again to go on",
+                file=sys.stderr,
+                flush=True,
+            )
+            stop = SIGTERMException()
+            stop.code = 128 + signal.SIGTERM
+            raise stop
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is left, and the index."""

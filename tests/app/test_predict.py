@@ -51,18 +51,24 @@ def test_columns_are_those_of_training_found_by_name(run, tmp_path):
     assert "has no columns ['a', 'b'], which the flow was trained on" in said
 
 
-def test_a_prediction_that_was_killed_goes_on(run, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_prediction_that_was_stopped_goes_on(run, tmp_path, number):
     x = np.random.default_rng(2).normal(size=(80_000, 4)).astype(np.float32)
     np.save(tmp_path / "new.npy", x)
     command = [
         sys.executable, ROOT / "scripts/train.py", "predict", "--config", run / "config.yaml",
         f"--data.path={tmp_path / 'new.npy'}", "--run.predictions", tmp_path / "out",
     ]  # fmt: skip
-    quiet = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    quiet = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     with subprocess.Popen([*map(str, command)], cwd=ROOT, **quiet) as one:
         while not (tmp_path / "out" / "progress.json").exists():
             assert one.poll() is None
-        one.send_signal(signal.SIGKILL)
+        one.send_signal(number)
+        said = one.stderr.read().decode()
+    if number == signal.SIGTERM:
+        assert one.returncode == 143
+        assert "stopped by SIGTERM after 65,536 rows in 1 shards; run the same command again" in said
+        assert "Traceback" not in said
     first = tmp_path / "out" / "part-00000.npz"
     written = first.stat().st_mtime_ns
     # by another flow it does not go on
