@@ -6,6 +6,7 @@ or the workers of a ``distributed.Client``.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,8 @@ import numpy as np
 from dask import delayed
 from scipy.spatial import cKDTree
 
+from cnflow import checks
+from cnflow.data.rows import as_rows, check_rows, is_frame
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets as level_sets_of_rows
 from cnflow.topology.mass import MassAxis
@@ -51,9 +54,16 @@ class Encoded:
 
 def _rows(x: Any) -> da.Array:
     """Rows in blocks that hold all columns."""
-    x = x if isinstance(x, da.Array) else da.from_array(x)
+    if not isinstance(x, da.Array):
+        # what has no blocks of its own is in memory, but for memory maps and arrays of files
+        held = isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x)
+        x = da.from_array(as_rows(x) if held else x)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"x: expected numbers; got {x.dtype}")
     if x.ndim != 2:
         raise ValueError(f"x: expected rows of shape (n, d); got {x.shape}")
+    if not x.shape[1]:
+        raise ValueError(f"x: expected at least 1 column; got shape {x.shape}")
     if np.isnan(x.shape[0]):
         x = x.compute_chunk_sizes()
     return x.rechunk({1: -1})
@@ -84,7 +94,10 @@ def encode(flow: NarrowingFlow, x: Any) -> Encoded:
 def _encoded(block: np.ndarray, flow: NarrowingFlow) -> np.ndarray:
     got = flow.encode(np.asarray(block))
     parts = (got.core, got.noise, got.log_prob[:, None], got.core_log_prob[:, None])
-    return np.concatenate([part.cpu().numpy() for part in parts], 1, dtype=np.float32)
+    packed = np.concatenate([part.cpu().numpy() for part in parts], 1, dtype=np.float32, casting="same_kind")
+    # a number that single precision does not hold
+    check_rows(packed[:, :-2], "x as it is encoded")
+    return packed
 
 
 def mass_axis(log_prob: da.Array) -> MassAxis:
@@ -96,6 +109,7 @@ def mass_axis(log_prob: da.Array) -> MassAxis:
     Returns:
         An axis that is exact up to as many rows as :meth:`MassAxis.fit` sorts, in blocks of up to 100 000 rows; a sketch beyond.
     """
+    checks.instance("log_prob", log_prob, da.Array)
     axes = [delayed(_axis)(block) for block in log_prob.to_delayed().ravel()]
     while len(axes) > 1:
         axes = [delayed(_merged)(axes[i : i + FAN]) for i in range(0, len(axes), FAN)]
@@ -126,8 +140,7 @@ def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: for fewer than one row.
     """
-    if rows < 1:
-        raise ValueError(f"rows: expected 1 or more; got {rows}")
+    rows, seed = checks.integer("rows", rows, low=1), checks.seed(seed)
     x = _rows(x)
     if len(x) <= rows:
         return x.compute()
@@ -159,6 +172,7 @@ def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: floa
         core_log_prob: nats, shape (n,).
         mass: in (0, 1).
     """
+    mass = checks.number("mass", mass, above=0, below=1)
     level, tree, known = float(t.axis.level(mass)), t.tree, cKDTree(t.rows)
 
     def of_block(h: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
@@ -185,9 +199,8 @@ def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"]
         ValueError: for another kind.
         FileExistsError: if the folder is not empty.
     """
-    folder = Path(folder)
-    if kind not in ("parquet", "zarr"):
-        raise ValueError(f'kind: expected "parquet" or "zarr"; got {kind!r}')
+    folder = Path(checks.instance("folder", folder, (str, os.PathLike)))
+    checks.choice("kind", kind, ("parquet", "zarr"))
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: remove what it holds, or choose another folder")
     if kind == "zarr":

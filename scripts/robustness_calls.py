@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from robustness_inputs import Input
 
 from cnflow import alignment, data, flow, network, routing, topology, training, untangling
 
-__all__ = ["ENTRIES", "Entry", "Input"]
+__all__ = ["CALLS", "Entry", "Input"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Entry:
         right: whether a result is as it must be, given the arguments.
         parameters: kind and valid value of each.
         words: that name a parameter in a message too.
+        takes: inputs that are bad elsewhere and right here, as they are told, each with the reason.
+        refuses: inputs that are right elsewhere and bad here, the same.
+        wanted: what the call as it is must get: "right" or "error".
+        asked: whether it is one of the inputs that once went wrong, which are told one by one.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Entry:
     parameters: dict[str, tuple[str, Any]]
     words: tuple[str, ...] = (
         "shape",
+        "row",
         "rows",
         "columns",
         "finite",
@@ -46,7 +51,20 @@ class Entry:
         "no run",
         "no file",
         "unknown structure",
+        "module",
+        "network",
+        "Site",
+        "sample",
+        "samples",
+        "activations",
+        "outputs",
+        "LevelSets",
+        "Spectrum",
     )
+    takes: Mapping[str, str] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    wanted: str = "right"
+    asked: bool = False
 
     def base(self) -> dict[str, Any]:
         """The valid arguments."""
@@ -142,7 +160,7 @@ TOPOLOGY = [
     ),
     entry(
         "topology.MixtureDensity",
-        lambda means: topology.MixtureDensity([1 / len(means)] * len(means), means, [1.0] * len(means)),
+        lambda means: topology.MixtureDensity([1 / max(1, len(means))] * len(means), means, [1.0] * len(means)),
         lambda r, g: finite(r.log_prob(np.zeros((1, r.dim))), g),
         means=("rows", BLOBS),
     ),
@@ -373,7 +391,7 @@ ALIGNMENT = [
         nodes=("count", 100),
         unmatched=("size", 1.0),
     ),
-    entry("alignment.best_matchings of 40 x 40", lambda: alignment.best_matchings(*_random_costs())),
+    entry("alignment.best_matchings of 40 x 40", lambda: alignment.best_matchings(*random_costs())),
     entry(
         "alignment.Matchings.posterior",
         lambda **o: alignment.best_matchings(COST).posterior(**o),
@@ -449,7 +467,7 @@ ALIGNMENT = [
 ]
 
 
-def _random_costs() -> tuple[Any, Any]:
+def random_costs() -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     return rng.random((40, 40)), [(rng.random((40, 40)), rng.random((40, 40)))]
 
@@ -557,7 +575,7 @@ FLOW = [
     entry(
         "flow.noise_independence",
         flow.noise_independence,
-        lambda r, g: 0 <= r.auc_p <= 1,
+        lambda r, g: 0 <= r.auc_p <= 1 or not np.size(g["noise"]),
         core=("rows", BLOBS),
         noise=("rows", BLOBS[::-1].copy()),
         n_permutations=("count", 2),
@@ -575,9 +593,9 @@ FLOW = [
     entry("flow.load_flow", flow.load_flow, lambda r, g: r.dim == 2, path=("path", saved())),
     entry(
         "flow.save_flow",
-        lambda flow_to_save: flow.save_flow(flow_to_save, Path(tempfile.mkdtemp()) / "a.pt"),
+        lambda **o: flow.save_flow(o["flow"], Path(tempfile.mkdtemp()) / "a.safetensors"),
         anything,
-        flow_to_save=("object", fitted()),
+        flow=("object", fitted()),
     ),
 ]
 
@@ -819,4 +837,34 @@ NETWORK = [
     ),
 ]
 
-ENTRIES = [*TOPOLOGY, *ALIGNMENT, *FLOW, *ROUTING, *TRAINING, *UNTANGLING, *DATA, *NETWORK]
+NO_ROWS = "no rows have no values, as in NumPy"
+LABEL = "any value tells inputs apart; names and infinities are values"
+TAKES = {
+    "topology.MixtureDensity.log_prob": {"x no rows": NO_ROWS},
+    "topology.MassAxis.level": {"mass=[]": "no masses have no levels, as in NumPy"},
+    "topology.circular_coordinates": {"classes=[]": "as classes=0: no coordinate was asked for, and none is given"},
+    "alignment.best_matchings": {"unary inf": "forbids the pair, as its docstring says"},
+    "flow.noise_independence": {
+        "core no columns": "a flow may have a core of no direction, and its noise is tested",
+        "noise no columns": "a flow may have no noise: it says that there is nothing to test",
+    },
+    "data.check_rows": {
+        "x no rows": "it refuses NaN and infinity only, and there are none",
+        "x no columns": "it refuses NaN and infinity only, and there are none",
+    },
+    "network.level_set_sizes": dict.fromkeys(
+        (
+            "outputs inf",
+            "outputs complex",
+            "outputs strings",
+            "outputs objects",
+            "outputs objects, all numbers",
+            "outputs None of rows",
+        ),
+        LABEL,
+    ),
+}
+"""Inputs that are bad elsewhere."""
+
+CALLS = [*TOPOLOGY, *ALIGNMENT, *FLOW, *ROUTING, *TRAINING, *UNTANGLING, *DATA, *NETWORK]
+CALLS = [replace(each, takes=TAKES.get(each.name, each.takes)) for each in CALLS]

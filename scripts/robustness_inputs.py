@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from robustness_models import batches_of, models_of
 
 __all__ = ["Input", "inputs_of"]
 
@@ -46,6 +47,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "shares": {"0.5": 0.5, "[nan]": [NAN], "[-0.1]": [-0.1], "[2]": [2.0], "'x'": "x", "[True]": [True]},
     "primes": {"[]": [], "[4]": [4], "[1]": [1], "2": 2, "[2.5]": [2.5], "[131]": [131], "['x']": ["x"]},
     "object": {"3": 3, "'x'": "x"},
+    "place": {"'no such'": "no such", "''": "", "3": 3, "None": None, "[]": []},
+    "levels": {"3": 3, "'x'": "x", "None": None, "[]": [], "an array": np.zeros((3, 2))},
+    "word": {"3": 3, "[]": [], "nan": NAN},
     "path": {"a file that is not there": "/no/such.file", "3": 3, "None": None},
 }
 """Bad values, by kind of parameter."""
@@ -82,23 +86,40 @@ def _rows(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
         "a list of lists": x.tolist(), "float32": x.astype(np.float32), "a DataFrame": pd.DataFrame(x), "read-only": frozen,
         "not contiguous": wide[:, ::2], "column-major": np.asfortranarray(x), "a tensor": torch.tensor(x),
         "a tensor with a gradient": torch.tensor(x, requires_grad=True), "masked, nothing hidden": masked,
-        "objects that are numbers": x.astype(object),
     }  # fmt: skip
     bad = {
         "nan": holed, "inf": endless, "no rows": x[:0], "no columns": x[:, :0], "3-D": x[None], "complex": x + 1j,
         "strings": np.full(x.shape, "a"), "objects": np.full(x.shape, None), "masked, one hidden": part, "None of rows": [None],
-        "ragged": [[1.0], [1.0, 2.0]],
+        "ragged": [[1.0], [1.0, 2.0]], "objects, all numbers": x.astype(object),
     }  # fmt: skip
     either = {
         "float16": x.astype(np.float16), "whole numbers": np.round(4 * x).astype(int), "one row": x[:1], "two rows": x[:2],
-        "1-D": x[:, 0], "a constant column": flat, "scaled by 1e150": 1e150 * x, "booleans": x > 0,
+        "1-D": x[:, 0], "a constant column": flat, "scaled by 1e150": 1e150 * x, "booleans": x > 0, "all zeros": 0 * x,
     }  # fmt: skip
     sorts = ((good, "right"), (bad, "error"), (either, "either"))
     return {told: (partial(_same, value), wanted) for some, wanted in sorts for told, value in some.items()}
 
 
+def _tables(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
+    """A DataFrame in other forms, and what is none."""
+    bad = {
+        "3": 3, "'x'": "x", "None": None, "[]": [], "no rows": base.iloc[:0], "no columns": base.iloc[:, :0],
+        "an array": base.to_numpy(), "a column of text": base.assign(**{str(base.columns[0]): "a"}),
+    }  # fmt: skip
+    either = {"one row": base.iloc[:1]}
+    return {told: (partial(_same, value), "error") for told, value in bad.items()} | {
+        told: (partial(_same, value), "either") for told, value in either.items()
+    }
+
+
 def _same(value: Any) -> Any:
     return value
+
+
+FORMS: dict[str, Callable[[Any], dict[str, tuple[Callable[[], Any], str]]]] = {
+    "rows": _rows, "table": _tables, "model": models_of, "batch": batches_of,
+}  # fmt: skip
+"""Kinds of parameter whose values are made of a valid one: told, how it is made, and what is wanted."""
 
 
 def inputs_of(parameters: dict[str, tuple[str, Any]]) -> list[Input]:
@@ -110,8 +131,9 @@ def inputs_of(parameters: dict[str, tuple[str, Any]]) -> list[Input]:
     out = [Input("", "as it is", partial(_same, None), "right")]
     for name, (kind, base) in parameters.items():
         free, kind = kind.startswith("?"), kind.lstrip("?")
-        if kind == "rows":
-            out += [Input(name, f"{name} {told}", value, wanted) for told, (value, wanted) in _rows(base).items()]
+        if kind in FORMS:
+            forms = FORMS[kind](base).items()
+            out += [Input(name, f"{name} {told}", value, wanted) for told, (value, wanted) in forms]
             continue
         for told, value in VALUES[kind].items():
             if not (free and value is None):

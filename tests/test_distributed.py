@@ -101,3 +101,14 @@ def test_wrong_rows(flow):
         distributed.encode(flow, np.zeros(5))
     with pytest.raises(ValueError, match="1 or more; got 0"):
         distributed.sample(np.zeros((5, 2)), 0)
+
+
+def test_options_that_mean_nothing(flow, rows):
+    for call, message in (
+        (lambda: distributed.sample(rows, 2.5), "rows must be a whole number"),
+        (lambda: distributed.sample(np.array([["a"]]), 1), "expected numbers"),
+        (lambda: distributed.encode(flow, np.ma.masked_less(np.zeros((3, flow.dim)), 1)), "values are masked"),
+        (lambda: distributed.mass_axis(3), "log_prob must be a Array"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

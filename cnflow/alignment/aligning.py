@@ -93,6 +93,10 @@ def align(
             side(s, name, homology=homology, mass=mass, prominence=prominence, directions=number, seed=seed)
             for s, name in zip((a, b), names, strict=True)
         )
+        if number is not None and number > max(one.dim, other.dim):
+            raise ValueError(
+                f"directions must be at most {max(one.dim, other.dim)}, as many as a side has; got {number}"
+            )
         for each in (one, other):
             _has_something(each)
         search = Search(one, other, rows, seed)

@@ -185,6 +185,10 @@ def cycle_error(alignments: Sequence[Alignment], x: ArrayLike) -> float:
     Raises:
         ValueError: for fewer than two alignments, or one that does not begin where the one before it ends.
     """
+    if not isinstance(alignments, Sequence):
+        raise ValueError(
+            f"alignments is a {type(alignments).__name__}; expected a list of at least two, there and back"
+        )
     if len(alignments) < 2:
         raise ValueError(f"a way round takes at least two alignments, there and back; got {len(alignments)}")
     for number, (one, other) in enumerate(zip(alignments, [*alignments[1:], alignments[0]], strict=True)):

@@ -128,6 +128,8 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
                 more components than the data have dimensions.
         """
         refuse_masked(X, "X")
+        refuse_masked(X, "X")
+        X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self._check(x.shape[1])
         kind, (n, d) = x.dtype, x.shape
@@ -177,6 +179,8 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         """
         check_is_fitted(self)
         refuse_masked(X, "X")
+        refuse_masked(X, "X")
+        X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return (x - self.mean_) @ self.components_.T
 

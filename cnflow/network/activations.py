@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import Site
 
@@ -57,8 +59,9 @@ class Activations(Mapping[str, NDArray]):
 
         Raises:
             NetworkError: if it holds no collection, or no rows yet.
+            ValueError: for what is no path.
         """
-        path = Path(folder)
+        path = Path(checks.instance("folder", folder, (str, os.PathLike)))
         if not (path / PROGRESS).is_file():
             raise NetworkError(f"{path} holds no {PROGRESS}: expected a folder that collect(…, to=folder) wrote")
         record = read_record(path)

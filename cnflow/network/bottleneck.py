@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import Site
@@ -121,26 +121,20 @@ def train_bottleneck(
         progress: whether to show it.
 
     Raises:
-        NetworkError: as ``Composite`` does; for fewer than 100 rows, k below 1 or above the source's dimension, or a share held
-            out beyond a half.
+        NetworkError: as ``Composite`` does; for fewer than 100 rows.
+        ValueError: for k below 1 or above the source's dimension, a share held out beyond a half, or another number out of range.
     """
+    hidden, steps = checks.integer("hidden", hidden, low=1), checks.integer("steps", steps, low=1)
+    progress = checks.flag("progress", progress)
+    batch, seed = checks.integer("batch", batch, low=1), checks.seed(seed)
+    rate, held_out = checks.number("rate", rate, above=0), checks.number("held_out", held_out, above=0, high=0.5)
     f = Composite(model, x, source, target, call=call, dtype=torch.float32)
     if len(f) < LEAST_ROWS:
         raise NetworkError(
             f"got {len(f)} rows; a network that is to be judged on held-out rows needs at least {LEAST_ROWS}"
         )
-    dims = tuple(dims)
-    if not dims or not all(isinstance(k, Integral) and 1 <= k <= f.shape[1] for k in dims):
-        raise NetworkError(f"dims are {dims}; expected whole numbers from 1 to {f.shape[1]}, the source's dimension")
-    for name, count in (("hidden", hidden), ("steps", steps), ("batch", batch)):
-        if not isinstance(count, Integral) or count < 1:
-            raise NetworkError(f"{name} is {count!r}; expected a whole number, 1 or more")
-    if not 0 < rate < float("inf"):
-        raise NetworkError(f"rate is {rate}; expected a learning rate above 0")
-    if not 0 < held_out <= 0.5:
-        raise NetworkError(
-            f"held_out is {held_out}; expected a share of the rows in (0, 0.5]: the others are learnt from"
-        )
+    # no more than the source's own dimension
+    dims = checks.each("dims", dims, checks.integer, least=1, low=1, high=f.shape[1])
     rng = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(f), generator=rng)
     cut = max(1, round(held_out * len(f)))

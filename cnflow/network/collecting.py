@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from numbers import Integral
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,11 +17,13 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cnflow import checks
+from cnflow.data.rows import refuse_masked
 from cnflow.network.activations import Activations
 from cnflow.network.composite import refuse_not_finite
 from cnflow.network.errors import NetworkError
 from cnflow.network.probing import dependence
-from cnflow.network.running import forward, move, ready, rows_in, survey
+from cnflow.network.running import forward, move, ready, refuse_not_numbers, rows_in, survey
 from cnflow.network.sites import Site, matches
 from cnflow.network.storing import Folder, Memory
 from cnflow.network.watching import Call
@@ -95,8 +96,8 @@ def collect(
     """
     model = ready(model)
     asked, wanted = matches(model, names), _number_type(dtype)
-    if not memory > 0:
-        raise NetworkError(f"memory is {memory!r}; expected bytes, more than 0")
+    memory, resume = checks.number("memory", memory, above=0, infinite=True), checks.flag("resume", resume)
+    batch_size = checks.integer("batch_size", batch_size, low=1)
     cut, count = _as_batches(batches, batch_size, mask)
     held = [p for p in model.parameters() if p.is_floating_point()]
     device, inner = (held[0].device, held[0].dtype) if held else (torch.device("cpu"), None)
@@ -125,6 +126,7 @@ def collect(
     done = store.batches if store else 0
     with tqdm(total=count, desc="collect", unit="batch", initial=done, disable=not progress, mininterval=1) as bar:
         for number, (batch, padding) in stream:
+            refuse_not_numbers(batch, store.rows if store else 0)
             with torch.no_grad():
                 found = forward(model, move(batch, device, inner), sites, call=call, mask=padding) if number else seen
             # the first batch is not held to the end
@@ -177,8 +179,6 @@ def _skip(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -
 
 def _as_batches(batches: Any, size: int, mask: Mask) -> tuple[Iterator[tuple[Any, Tensor | None]], int | None]:
     """Batches of tensors, each with its mask, and how many there are if that is known."""
-    if not isinstance(size, Integral) or size < 1:
-        raise NetworkError(f"batch_size is {size!r}; expected a whole number of rows, 1 or more")
     apart = isinstance(mask, Tensor | np.ndarray)
     if isinstance(batches, Tensor | np.ndarray | Mapping | tuple):
         whole = batches
@@ -241,6 +241,7 @@ def _cut(whole: Any, rows: slice, n: int) -> Any:
 
 def _tensors(batch: Any) -> Any:
     """The batch with its arrays made tensors; copied, as a tensor cannot be made of a file that is read-only."""
+    refuse_masked(batch, "batches")
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
         return torch.from_numpy(np.array(batch))
     if isinstance(batch, Mapping):

@@ -17,7 +17,7 @@ from cnflow.network.running import forward, move, ready, rows_in, take
 from cnflow.network.sites import Site, one_site
 from cnflow.network.watching import Call
 
-__all__ = ["Composite", "refuse_not_finite"]
+__all__ = ["Composite", "refuse_not_finite", "refuse_random"]
 
 
 class Composite:
@@ -74,11 +74,7 @@ class Composite:
                         "position, or 'all' side by side"
                     )
             again = self(self.at)
-        if not torch.allclose(again, self.value, rtol=1e-4, atol=1e-5 * float(self.value.abs().max()) + 1e-30):
-            raise NetworkError(
-                f"two runs of the network differ at {self.target.name!r}: it is random even in evaluation mode, or keeps a state; "
-                "give call= that makes it answer the same"
-            )
+        refuse_random(self.target.name, self.value, again)
         self._refuse_no_derivative()
 
     @property
@@ -197,6 +193,19 @@ class _Cuts(TorchFunctionMode):
             ):
                 self.first = name
         return out
+
+
+def refuse_random(name: str, once: Tensor, again: Tensor) -> None:
+    """Refuse a network that answers differently every time.
+
+    Raises:
+        NetworkError: if two runs differ by more than rounding.
+    """
+    if not torch.allclose(again, once, rtol=1e-4, atol=1e-5 * float(once.abs().max()) + 1e-30):
+        raise NetworkError(
+            f"two runs of the network differ at {name!r}: it is random even in evaluation mode, or keeps a state; give call= that "
+            "makes it answer the same"
+        )
 
 
 def refuse_not_finite(site: Site, rows: Tensor, offset: int = 0) -> None:

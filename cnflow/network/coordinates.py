@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from cnflow import checks
+from cnflow.data.rows import refuse_masked
 from cnflow.network.errors import NetworkError
 
 __all__ = ["Matched", "SparseRotation", "match", "named_transforms", "read_coordinates", "unrelated"]
@@ -89,21 +90,23 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         Raises:
             NetworkError: for data that are constant, more components than their rank, or an option out of range.
         """
-        if not self.tol >= 0:
-            raise NetworkError(f"tol is {self.tol!r}; expected a number, 0 or more")
+        checks.number("tol", self.tol, low=0)
+        for name in ("n_init", "max_iter"):
+            checks.integer(name, getattr(self, name), low=1)
+        refuse_masked(X, "X")
+        X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self.mean_ = x.mean(0)
         left, scales, axes = principal(x)
         rank = len(scales)
         k = rank if self.n_components is None else self.n_components
-        if not (isinstance(k, Integral) and 1 <= k <= rank):
+        if k is not rank:
+            checks.integer("n_components", k, low=1)
+        if k > rank:
             raise NetworkError(
                 f"n_components is {self.n_components!r}, and X of shape {x.shape} has rank {rank}; "
                 "expected a whole number from 1 to the rank"
             )
-        for name in ("n_init", "max_iter"):
-            if not isinstance(value := getattr(self, name), Integral) or value < 1:
-                raise NetworkError(f"{name} is {value!r}; expected a whole number, 1 or more")
         root = np.sqrt(len(x))
         z = left[:, :k] * root
         self.n_iter_ = 1
@@ -125,6 +128,8 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
             X: rows, shape (n, d).
         """
         check_is_fitted(self)
+        refuse_masked(X, "X")
+        X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=np.float64, reset=False)
         return (x - self.mean_) @ self.components_.T
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cnflow import checks
+from cnflow.data.rows import refuse_masked
 from cnflow.network.errors import NetworkError
 from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
@@ -141,7 +142,8 @@ def level_set_sizes(outputs: Any) -> LevelSetSizes:
             of anything that can be hashed.
 
     Raises:
-        NetworkError: for no outputs, NaN, or what can be told apart by neither hash nor value.
+        NetworkError: for no outputs, another shape, NaN, or what can be told apart by neither hash nor value.
+        ValueError: for masked values.
 
     References:
         Stanley, Enumerative combinatorics 1, section 1.9 (the twelvefold way), 2012.
@@ -235,6 +237,7 @@ def decisions(
 
 def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
     """For every input the number of its value, by first appearance, and the values."""
+    refuse_masked(outputs, "outputs")
     if isinstance(outputs, torch.Tensor):
         # NumPy has no bfloat16
         outputs = (outputs.float() if outputs.dtype == torch.bfloat16 else outputs).detach().cpu().numpy()
@@ -255,9 +258,9 @@ def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
             )
         outputs = np.stack(values)
     array = np.asarray(outputs)
-    if array.ndim == 0 or len(array) == 0:
+    if array.ndim not in (1, 2) or array.size == 0:
         raise NetworkError(
-            f"outputs have shape {array.shape}; expected the value of every input, shape (n,) or (n, k), n > 0"
+            f"outputs have shape {array.shape}; expected the value of every input, shape (n,) or (n, k), n and k > 0"
         )
     if array.dtype.kind == "O":
         return _codes(array.tolist() if array.ndim == 1 else [tuple(row) for row in array.tolist()])

@@ -34,6 +34,9 @@ class Encoding(nn.Module):
         encode: rows (n, d) to rows (n, d).
         decode: back.
 
+    Raises:
+        NetworkError: for what is no function.
+
     Example:
         >>> double = Encoding(lambda h: 2 * h, lambda z: z / 2)
         >>> double.decode(double(torch.ones(1, 3)))
@@ -42,6 +45,9 @@ class Encoding(nn.Module):
 
     def __init__(self, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        for name, way in (("encode", encode), ("decode", decode)):
+            if not callable(way):
+                raise NetworkError(f"{name} is a {type(way).__name__}; expected a function of rows")
         self._encode, self._decode = encode, decode
 
     def forward(self, h: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cnflow import checks
 from cnflow.network.composite import Composite
 from cnflow.network.encoding import random_encoding
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import rows_in, take
+from cnflow.network.running import refuse_not_numbers, rows_in, take
 from cnflow.network.sites import Site
 from cnflow.network.spectra import Spectra, recoded_spectra, spectra
 from cnflow.network.summaries import Summary, Swap, of_source, of_target, swap
@@ -121,9 +121,9 @@ class Factorization:
         """Directions that hold such a share of ‖J‖² at every point, shape (m,).
 
         Raises:
-            NetworkError: for a share that is not between 0 and 1.
+            ValueError: for a share that is not between 0 and 1.
         """
-        _refuse_no_share(energy)
+        energy = checks.number("energy", energy, above=0, below=1)
         return _counts(self.spectrum, self.tolerance, energy)
 
     def summary_coordinates(self, x: Any, model: nn.Module | None = None, call: Call | None = None) -> Floats:
@@ -240,6 +240,7 @@ def factorization(
 
     Raises:
         NetworkError: as ``Composite`` does; fewer than 2 rows; a map whose derivative is zero at all points.
+        ValueError: for an option out of its range.
 
     References:
         Finding structure with randomness; Halko, Martinsson, Tropp 2011. Active subspaces; Constantine 2015.
@@ -250,20 +251,14 @@ def factorization(
         >>> factorization(model, torch.randn(100, 30), "input", "output").dimension
         3
     """
-    f, chosen = _at_points(model, x, source, target, points, call, dtype, seed)
-    rows = torch.arange(len(f))
-    if energy is not None:
-        _refuse_no_share(energy)
-    if not all(isinstance(v, Integral) for v in (reencodings, most)) or reencodings < 0 or most < 1:
-        raise NetworkError(
-            f"reencodings is {reencodings!r} and most is {most!r}; expected whole numbers, of 0 and 1 or more"
-        )
+    energy = None if energy is None else checks.number("energy", energy, above=0, below=1)
+    tolerance = None if tolerance is None else checks.number("tolerance", tolerance, above=0, below=1)
+    reencodings, most = checks.integer("reencodings", reencodings, low=0), checks.integer("most", most, low=1)
+    points, seed = checks.integer("points", points, low=2), checks.seed(seed)
     if not isinstance(fit, bool | tuple):
         raise NetworkError(f"fit is {fit!r}; expected True, False, or numbers k to train for, as in fit=(2, 4)")
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise NetworkError(
-            f"tolerance is {tolerance}; expected a share of σ₁ between 0 and 1, or None for what rounding makes"
-        )
+    f, chosen = _at_points(model, x, source, target, points, call, dtype, seed)
+    rows = torch.arange(len(f))
     found = spectra(f, rows, most, seed)
     if not float(found.values.max()) > 0:
         raise NetworkError(
@@ -291,20 +286,14 @@ def factorization(
     )  # fmt: skip
 
 
-def _refuse_no_share(energy: float) -> None:
-    if not 0 < energy < 1:
-        raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99, or None for the rank")
-
-
 def _at_points(
     model: nn.Module, x: Any, source: Any, target: Any, points: int, call: Any, dtype: Any, seed: int
 ) -> tuple[Composite, Tensor]:
     """The map at the rows that are looked at, and their numbers in x."""
     n = rows_in(x)
-    if n < 2 or not isinstance(points, Integral) or points < 2:
-        raise NetworkError(
-            f"got {n} rows and points={points}; expected at least 2: what one point has says nothing of consistency"
-        )
+    if n < 2:
+        raise NetworkError(f"got {n} rows; expected at least 2: what one point has says nothing of consistency")
+    refuse_not_numbers(x)
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:points].sort().values
     f = Composite(model, take(x, chosen), source, target, call=call, dtype=dtype)
     return f, chosen

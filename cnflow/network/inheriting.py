@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.network.composite import Composite
 from cnflow.network.errors import NetworkError
 from cnflow.network.kurtosis import random_frames
@@ -191,8 +191,12 @@ def inheritance(
         >>> bool(found.participation.max() <= 3), found.p_value < 0.05
         (True, True)
     """
-    if not all(isinstance(count, Integral) and count >= 1 for count in (rotations, units)):
-        raise NetworkError(f"rotations is {rotations} and units is {units}; expected whole numbers, at least 1 of each")
+    rotations, units = checks.integer("rotations", rotations, low=1), checks.integer("units", units, low=1)
+    standardized, progress, seed = (
+        checks.flag("standardized", standardized),
+        checks.flag("progress", progress),
+        checks.seed(seed),
+    )
     composite = Composite(model, x, source, layer, call=call, dtype=dtype)
     width, inputs = composite.shape
     rng = np.random.default_rng(seed)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import nn
 
+from cnflow import checks
+from cnflow.network.composite import refuse_random
 from cnflow.network.discrete import decisions, level_set_sizes
 from cnflow.network.encoding import KINDS, random_encoding, reencode
 from cnflow.network.errors import NetworkError
@@ -187,7 +189,8 @@ def invariance(
         seed: of the encodings.
 
     Raises:
-        NetworkError: for unknown modules, a network in training mode, nothing to try, or another kind of encoding.
+        NetworkError: for unknown modules, or a network in training mode.
+        ValueError: for nothing to try, another kind of encoding, or an option out of its range.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -196,11 +199,10 @@ def invariance(
         >>> found.broken, bool(found.stayed.all())
         ((), True)
     """
-    if not measures or not kinds or not tolerance >= 0:
-        raise NetworkError(
-            f"{len(measures)} measures, kinds={tuple(kinds)}, tolerance={tolerance}; expected one measure and one kind at least, "
-            "and a tolerance of 0 or more"
-        )
+    measures = checks.each("measures", measures, checks.instance, least=1, kind=Measure)
+    kinds = checks.each("kinds", kinds, checks.choice, least=1, options=KINDS)
+    tolerance, strength = checks.number("tolerance", tolerance, low=0), checks.number("strength", strength, low=0)
+    seed = checks.seed(seed)
     model = ready(model)
     wanted = [one_site(model, place) for place in (layer, target)]
     if not isinstance(x, torch.Tensor):
@@ -210,6 +212,7 @@ def invariance(
     site, end = each_place(model, x, wanted)
     with torch.no_grad():
         seen = forward(model, x, [site, end])
+        refuse_random(end.name, seen[end], forward(model, x, [end])[end])
     before = _measured(measures, model, x, site, end)
     change = np.zeros((len(measures), len(kinds)))
     function = 0.0

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
+from cnflow.data.rows import as_numbers
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import Site
 
@@ -27,20 +29,18 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
         NetworkError: if there is not one for each.
     """
     if isinstance(grid, tuple) and len(grid) == 2 and all(isinstance(v, int | np.integer) for v in grid):
-        rows, cols = grid
-        if rows < 1 or cols < 1:
-            raise NetworkError(f"grid is {grid}; expected (rows, cols), 1 or more of each")
+        rows, cols = grid = checks.each("grid", grid, checks.integer, low=1)
         if inputs % (rows * cols):
             raise NetworkError(
                 f"grid={grid} has {rows * cols} places, and {str(source)!r} {inputs} coordinates, expected a multiple: channels "
                 "first, then rows, then columns; or give the position of every coordinate, shape (d, k)"
             )
         return np.tile(np.argwhere(np.ones(grid)).astype(float), (inputs // (rows * cols), 1))
-    place = np.asarray(grid, dtype=np.float64)
+    place = as_numbers(grid, "grid").astype(np.float64)
     place = place[:, None] if place.ndim == 1 else place
     if place.ndim != 2 or len(place) != inputs or not np.isfinite(place).all():
         raise NetworkError(
-            f"positions have shape {np.shape(grid)}, expected ({inputs},) or ({inputs}, k), finite: one for each coordinate of "
+            f"grid: positions have shape {place.shape}, expected ({inputs},) or ({inputs}, k), finite: one for each coordinate of "
             f"{str(source)!r}; or grid=(rows, cols)"
         )
     return place

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.network.changes import CoordinateChange
 from cnflow.network.coordinates import match, unrelated
 from cnflow.network.errors import NetworkError
@@ -38,6 +39,12 @@ class Moved:
         self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict, progress: bool
     ) -> None:
         model = ready(model)
+        options = options | {
+            "draws": checks.integer("draws", options["draws"], low=1), "seed": checks.seed(options["seed"])
+        }  # fmt: skip
+        if not isinstance(perturb, str) and not perturb:
+            raise NetworkError("perturb holds nothing; expected 'flat', 'sgd', or a list of other networks")
+        checks.flag("progress", progress)
         call, dtype, self.seed = options["call"], options["dtype"], options["seed"]
         self.before = activations(model, x, layer, call, dtype).astype(np.float64)
         d = self.before.shape[1]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from cnflow.network.composite import refuse_not_finite
+from cnflow import checks
+from cnflow.network.composite import refuse_not_finite, refuse_random
 from cnflow.network.errors import NetworkError
 from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
-from cnflow.network.running import batch_rows, forward, move, ready, rows_in, take
+from cnflow.network.running import batch_rows, forward, move, ready, refuse_not_numbers, rows_in, take
 from cnflow.network.sites import OUTPUT, Site, one_site
 from cnflow.network.watching import Call, copied
 
@@ -86,6 +85,7 @@ def flat_moves(
 
     Raises:
         NetworkError: for a network without parameters, a behaviour that does not depend on them, or no flat direction.
+        ValueError: for a number out of its range.
 
     References:
         Fong, Saunders: LSMR, an iterative algorithm for sparse least-squares problems (2011).
@@ -98,8 +98,7 @@ def flat_moves(
         ([0.01, 0.01], True)
     """
     _positive(step=step, bound=bound, draws=draws, iterations=iterations, rows=rows)
-    if not 0 <= flatness < math.inf:
-        raise NetworkError(f"flatness is {flatness}; expected 0 or more")
+    flatness, seed = checks.number("flatness", flatness, low=0), checks.seed(seed)
     ground = _Ground(model, x, loss, behaviour, call, dtype)
     rng = np.random.default_rng(seed)
     few = np.sort(rng.permutation(rows_in(x))[:rows])
@@ -144,8 +143,10 @@ def sgd_moves(
 
     Raises:
         NetworkError: for a network without parameters, a loss that is no number or without a gradient.
+        ValueError: for a number out of its range.
     """
     _positive(step=step, bound=bound, draws=draws, steps=steps, batch_size=batch_size)
+    seed = checks.seed(seed)
     ground = _Ground(model, x, loss, OUTPUT, None, dtype)
     rng = np.random.default_rng(seed)
     n = rows_in(x)
@@ -193,9 +194,11 @@ def other_moves(
     Raises:
         NetworkError: if there are none, or one that is no network or in training mode.
     """
+    if not isinstance(others, Sequence):
+        raise NetworkError(f"others is a {type(others).__name__}; expected a list of networks")
     if not others or not all(isinstance(other, nn.Module) for other in others):
         kinds = ", ".join(type(other).__name__ for other in others) or "nothing"
-        raise NetworkError(f"perturb holds {kinds}; expected 'flat', 'sgd', or a list of other networks")
+        raise NetworkError(f"perturb or others holds {kinds}; expected a list of other networks")
     ground = _Ground(model, x, None, behaviour, call, dtype)
     for other in others:
         moved = _copy(ready(other), ground.dtype).requires_grad_(False).to(ground.device)
@@ -254,18 +257,27 @@ class _Ground:
         self.parameters = _trained(self.model)
         self.device = self.parameters[0].device
         self.dtype = self.dtype or self.parameters[0].dtype
+        refuse_not_numbers(x)
         self.x = move(x, self.device, self.dtype)
         self.theta = parameters_to_vector(self.parameters).detach()
         self.norm = float(self.theta.norm())
         self.before = self._now(self.model)
         if not np.isfinite(self.before).all():
             raise NetworkError("the loss is not finite (NaN or infinity): look at the batch and the network's output")
+        told = "the loss" if loss is not None else str(behaviour)
+        refuse_random(told, *(torch.as_tensor(values) for values in (self.before, self._now(self.model))))
 
     def _now(self, model: nn.Module) -> NDArray[Any]:
         if self.loss is None:
             return activations(model, self.x, self.behaviour, self.call, self.dtype)
-        with torch.no_grad():
-            return _scalar(self.loss(model, self.x)).cpu().numpy()
+        try:
+            with torch.no_grad():
+                loss = self.loss(model, self.x)
+        except (NetworkError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of the network's or the loss's own code
+            raise NetworkError(f"the loss cannot be taken of x: {type(error).__name__}: {error!s:.300}") from error
+        return _scalar(loss).cpu().numpy()
 
     def change(self, moved: nn.Module) -> float:
         """Relative change of the outputs, or of the loss."""
@@ -383,11 +395,10 @@ def _scalar(loss: Any) -> Tensor:
 
 
 def _positive(step: float, bound: float, **counts: int) -> None:
-    for name, value in {"step": step, "bound": bound, **counts}.items():
-        if not 0 < value < math.inf:
-            raise NetworkError(f"{name} is {value}; expected a positive number")
-        if name in counts and not isinstance(value, Integral):
-            raise NetworkError(f"{name} is {value!r}; expected a whole number")
+    for name, value in (("step", step), ("bound", bound)):
+        checks.number(name, value, above=0)
+    for name, count in counts.items():
+        checks.integer(name, count, low=1)
 
 
 def _never(bound: float, change: float) -> str:

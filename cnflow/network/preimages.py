@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from cnflow import checks
 from cnflow.network.equation import read_equation, read_map
 from cnflow.network.errors import NetworkError
 from cnflow.network.intrinsic import count_apart, covered, intrinsic_rips
 from cnflow.network.newton import Level
 from cnflow.network.region import Region
+from cnflow.network.running import ready
 from cnflow.network.sites import Site, as_site
 from cnflow.network.watching import Call
 from cnflow.topology.diagrams import RipsDiagrams, maxmin_landmarks
@@ -192,8 +193,8 @@ def level_sets(
 
     Raises:
         NetworkError: if the level set is empty in the region (the message tells the values seen), the outputs are discrete
-            (see ``level_set_sizes``) or constant, units and value do not fit, something passes the source by, or an option is out
-            of its range.
+            (see ``level_set_sizes``) or constant, units and value do not fit, or something passes the source by.
+        ValueError: for an option out of its range.
 
     References:
         Carlsson, Topology and data, 2009 (functional persistence).
@@ -209,16 +210,19 @@ def level_sets(
         >>> found.betti, found.null_betti, round(found.converged, 2)
         ((1, 1), (1, 0), 1.0)
     """
-    began = time.perf_counter()
+    began, model, counts = time.perf_counter(), ready(model), {}
     for name, count, low in (
         ("points", points, FEWEST), ("starts", starts, 1), ("landmarks", landmarks, 1), ("max_dim", max_dim, 0),
         ("neighbours", neighbours, 1), ("batch", batch, 1),
     ):  # fmt: skip
-        if count is not None and not (isinstance(count, Integral) and count >= low):
-            raise NetworkError(f"{name} is {count!r}; expected a whole number, {low} or more")
-    if not (0 < alpha < 1 and 0 < tolerance < 1):
-        raise NetworkError(f"alpha is {alpha} and tolerance {tolerance}; expected each between 0 and 1")
-    rng = np.random.default_rng(seed)
+        if count is not None or name not in ("landmarks", "max_dim"):
+            counts[name] = checks.integer(name, count, low=low)
+    points, starts, neighbours, batch = (counts[name] for name in ("points", "starts", "neighbours", "batch"))
+    landmarks, max_dim = counts.get("landmarks"), counts.get("max_dim")
+    alpha, tolerance = (
+        checks.number(name, share, above=0, below=1) for name, share in (("alpha", alpha), ("tolerance", tolerance))
+    )
+    rng = np.random.default_rng(checks.seed(seed))
     composite = read_map(model, x, source, layer, call, rng)
     units, wanted = read_equation(composite, unit, value, as_site(layer))
     rows = composite.at.cpu().numpy().astype(np.float64)

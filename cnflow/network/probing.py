@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.network.errors import NetworkError
-from cnflow.network.running import each_tensor, rows_in, survey, take
+from cnflow.network.running import each_tensor, refuse_not_numbers, rows_in, survey, take
 from cnflow.network.sites import Site, matches, one_site
 from cnflow.network.watching import Call, watch
 
@@ -106,6 +106,7 @@ def _looked_at(
     """Places of sites, with a few rows of them."""
     if not rows_in(x):
         raise NetworkError("x has no rows; expected at least one")
+    refuse_not_numbers(x)
     few = take(x, slice(0, ROWS))
     with torch.no_grad():
         found = survey(model, few, sites, call)

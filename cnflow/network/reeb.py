@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from cnflow import checks
+from cnflow.data.rows import as_numbers
 from cnflow.network.errors import NetworkError
 from cnflow.network.precision import home, in_dtype, number_type
 from cnflow.network.probing import each_place
@@ -170,22 +171,21 @@ def reeb_graph(
         >>> reeb_graph(np.sin(t), np.stack([np.cos(t), np.sin(t)], 1)).loops
         1
     """
-    if not 0 < overlap < 0.5:
-        raise NetworkError(
-            f"overlap is {overlap}; expected a share in (0, 0.5): beyond, three intervals would share rows"
-        )
-    for name, count in (("intervals", intervals), ("neighbours", neighbours), ("smallest", smallest)):
-        if count is not None and not (isinstance(count, Integral) and count >= 1):
-            raise NetworkError(f"{name} is {count!r}; expected a whole number, 1 or more")
+    # beyond a half, three intervals would share rows
+    overlap = checks.number("overlap", overlap, above=0, below=0.5)
+    intervals = None if intervals is None else checks.integer("intervals", intervals, low=2)
+    smallest = None if smallest is None else checks.integer("smallest", smallest, low=1)
+    neighbours, batch = checks.integer("neighbours", neighbours, low=1), checks.integer("batch", batch, low=1)
+    seed = checks.seed(seed)
     values, rows = _read(f, x, layer, source, unit, call, batch)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])
     values, rows = values[chosen], rows[chosen]
     n = len(rows)
     fewest = TRIED[0] if intervals is None else intervals
-    if neighbours < 1 or fewest < 2 or n < max(neighbours + 1, 5 * fewest):
+    if n < max(neighbours + 1, 5 * fewest):
         raise NetworkError(
-            f"{n} rows, {fewest} intervals, {neighbours} neighbours: expected 2 intervals or more, five rows for each, "
-            "and more rows than neighbours, of which 1 or more"
+            f"{n} rows, {fewest} intervals, {neighbours} neighbours: expected five rows for each interval, and more rows than "
+            "neighbours"
         )
     if values.min() == values.max():
         raise NetworkError(
@@ -229,20 +229,17 @@ def _read(
         rows, out = (torch.cat([part[site] for part in found]).double().cpu().numpy() for site in sites)
         if unit is None and out.shape[1] > 1:
             raise NetworkError(f"{layer!s} has {out.shape[1]} outputs: choose one with unit=, as in unit=0")
-        if unit is not None and not (isinstance(unit, Integral) and -out.shape[1] <= unit < out.shape[1]):
-            raise NetworkError(f"unit is {unit}; {layer!s} has {out.shape[1]} outputs, 0 to {out.shape[1] - 1}")
+        if unit is not None:
+            unit = checks.integer("unit", unit, low=-out.shape[1], high=out.shape[1] - 1)
         values = out[:, unit or 0]
     else:
-        values, rows = (
-            np.asarray(v.detach().double().cpu() if isinstance(v, torch.Tensor) else v, dtype=np.float64)
-            for v in (f, x)
-        )
+        values, rows = as_numbers(f, "f").astype(np.float64), as_numbers(x, "x").astype(np.float64)
         rows = rows[:, None] if rows.ndim == 1 else rows
-    if values.shape != rows.shape[:1] or rows.ndim != 2:
+    if values.shape != rows.shape[:1] or rows.ndim != 2 or not rows.size:
         raise NetworkError(
-            f"values have shape {values.shape} and rows {rows.shape}; expected (n,) and (n, d): one value for each row"
+            f"values f have shape {values.shape} and rows x {rows.shape}; expected (n,) and (n, d): one value for each row"
         )
-    for name, array in (("values", values), ("rows", rows)):
+    for name, array in (("values f", values), ("rows x", rows)):
         if not np.isfinite(array).all():
             first = int(np.argwhere(~np.isfinite(array))[0][0])
             raise NetworkError(

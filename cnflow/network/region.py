@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
 from cnflow.network.errors import NetworkError
 from cnflow.network.newton import between
 
@@ -37,16 +38,14 @@ class Region:
         told: how it was made, in a few words.
 
     Raises:
-        NetworkError: for a mass outside (0, 1], or not more rows than neighbours.
+        NetworkError: for not more rows than neighbours.
+        ValueError: for a mass outside (0, 1], or neighbours below 1.
     """
 
     def __init__(self, rows: Floats, mass: float, density: Any = None, neighbours: int = 10) -> None:
-        if not 0 < mass <= 1:
-            raise NetworkError(f"mass is {mass}; expected a share of the rows in (0, 1], such as 0.99")
-        if len(rows) <= neighbours or neighbours < 1:
-            raise NetworkError(
-                f"{len(rows)} rows and neighbours={neighbours}: expected more rows than neighbours, and at least one of each"
-            )
+        mass, neighbours = checks.number("mass", mass, above=0, high=1), checks.integer("neighbours", neighbours, low=1)
+        if len(rows) <= neighbours:
+            raise NetworkError(f"{len(rows)} rows and neighbours={neighbours}: expected more rows than neighbours")
         if density is None:
             own, self._far = _neighbours(rows, neighbours)
             self.told = f"{neighbours} nearest rows"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from cnflow import checks
 from cnflow.network.errors import NetworkError
 from cnflow.network.sites import INPUT, OUTPUT, Site, split_call
 from cnflow.network.watching import Call, watch
 from cnflow.network.wrapping import unwrapped
 
-__all__ = ["batch_rows", "each_tensor", "forward", "move", "ready", "rows_in", "survey", "take"]
+__all__ = ["batch_rows", "each_tensor", "forward", "move", "ready", "refuse_not_numbers", "rows_in", "survey", "take"]
 
 
 class _ReachedError(Exception):
@@ -29,9 +29,11 @@ def ready(model: Any) -> nn.Module:
     """The network inside its wrappers; one that would answer differently every time is refused.
 
     Raises:
-        NetworkError: as ``unwrapped`` does; if it is in training mode and has dropout or batch norm.
+        NetworkError: as ``unwrapped`` does; if it has complex numbers, or is in training mode and has dropout or batch norm.
     """
     model = unwrapped(model)
+    if any(part.is_complex() for part in (*model.parameters(), *model.buffers())):
+        raise NetworkError("the network has complex numbers, whose imaginary parts would be lost; expected real ones")
 
     def random_in_training(module: nn.Module) -> bool:
         if isinstance(module, _DropoutNd):
@@ -87,18 +89,33 @@ def take(batch: Any, rows: Any) -> Any:
 
 def move(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """The batch on a device; what is floating there in that number type."""
-    return each_tensor(batch, lambda part: part.to(device, dtype if part.is_floating_point() else None))
+    return each_tensor(batch, lambda part: part.detach().to(device, dtype if part.is_floating_point() else None))
+
+
+def refuse_not_numbers(batch: Any, offset: int = 0) -> None:
+    """Refuse what a network is fed, or the first of what it is, if that is not finite; masks after it may be.
+
+    Raises:
+        NetworkError: that says in which sample.
+    """
+    first = next(iter(batch), None) if isinstance(batch, tuple | list) else batch
+    if not isinstance(first, Tensor) or not first.is_floating_point() or not first.ndim or first.sum().isfinite():
+        return
+    bad = (~first.isfinite()).reshape(len(first), -1).any(1)
+    if bad.any():
+        raise NetworkError(
+            f"x is not finite (NaN or infinity) in {int(bad.sum())} of {len(first)} samples, first in sample "
+            f"{int(bad.nonzero()[0]) + offset}: leave them out"
+        )
 
 
 def batch_rows(batch: Any, size: int) -> Iterator[slice]:
     """Slices of at most so many rows.
 
     Raises:
-        NetworkError: for a size that is no whole number above 0.
+        ValueError: for a size that is no whole number above 0.
     """
-    if not isinstance(size, Integral) or size < 1:
-        raise NetworkError(f"batch is {size!r}; expected a whole number of rows, 1 or more")
-    n = rows_in(batch)
+    size, n = checks.integer("batch", size, low=1), rows_in(batch)
     return (slice(start, min(n, start + size)) for start in range(0, n, size))
 
 
@@ -177,7 +194,8 @@ def survey(
         For each site its places, and rows of these, shape (n, d).
 
     Raises:
-        NetworkError: for a module or a call that is not there, or a module that was named in full and is called several times.
+        NetworkError: for a module or a call that is not there, a module that was named in full and is called several times, or a
+            batch that the network cannot be called with.
     """
     places, own = _places(model, sites)
     found: dict[Site, dict[Site, Tensor]] = {site: {} for site in sites}
@@ -194,7 +212,14 @@ def survey(
     own_rows: dict[Site, Tensor] = {}
     if own.get(INPUT):
         _at_input(batch, own[INPUT], {}, own[INPUT], own_rows, mask)
-    output = watch(model, batch, places, see, call)
+    try:
+        output = watch(model, batch, places, see, call)
+    except (NetworkError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of the network's own code
+        raise NetworkError(
+            f"the network cannot be called with x, {_told(batch)}: {type(error).__name__}: {' '.join(str(error).split()):.300}"
+        ) from error
     own_rows |= {site: site.read(output, mask) for site in own.get(OUTPUT, [])}
     found |= {site: {site: rows} for site, rows in own_rows.items()}
     for name, wanted in places.items():
@@ -206,6 +231,15 @@ def survey(
             elif chosen is None and sites[site]:
                 raise NetworkError(_several(name, counts[name]))
     return found
+
+
+def _told(batch: Any) -> str:
+    """What is fed, in a few words."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')} of shape {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_told(part)}' for key, part in batch.items())}}}"
+    return f"({', '.join(map(_told, batch))})" if isinstance(batch, tuple | list) else type(batch).__name__
 
 
 def _places(

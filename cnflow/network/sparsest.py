@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import kurtosis
 from torch import nn
 
+from cnflow import checks
 from cnflow.network.changes import CoordinateChange
 from cnflow.network.coordinates import SparseRotation, match, principal, read_coordinates
-from cnflow.network.errors import NetworkError
 from cnflow.network.moved import Moved, Reader
 from cnflow.network.perturbing import Loss
 from cnflow.network.sites import Site
@@ -141,7 +141,8 @@ def sparsest_insensitive(
         **options: see there.
 
     Raises:
-        NetworkError: for a limit that is not positive, and as ``sensitivity`` does.
+        NetworkError: as ``sensitivity`` does.
+        ValueError: for a limit that is not positive, and as ``sensitivity`` does.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -150,10 +151,8 @@ def sparsest_insensitive(
         >>> found.components.shape
         (2, 8)
     """
-    if limit is not None and not limit > 0:
-        raise NetworkError(
-            f"limit is {limit}; expected a positive number, an angle per unit of relative parameter change"
-        )
+    limit = None if limit is None else checks.number("limit", limit, above=0)
+    progress, seed = checks.flag("progress", progress), checks.seed(seed)
     given = {"loss": loss, "step": step, "bound": bound, "draws": draws, "seed": seed, "dtype": dtype, "call": call}
     seen = Moved(model, x, layer, perturb, given | options, progress)
     rotation = SparseRotation(n_components, random_state=seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from tqdm import tqdm
 
+from cnflow import checks
 from cnflow.flow.nongaussian import ngca
 from cnflow.network.errors import NetworkError
 from cnflow.network.factoring import factorization
@@ -71,7 +71,8 @@ class TrainingTrace(Callback):
         seed: of what is drawn, the same at every step.
 
     Raises:
-        NetworkError: if there is nothing to measure, ``every`` is below 1, or ``file`` has other columns.
+        NetworkError: if there is nothing to measure, or ``file`` has other columns.
+        ValueError: for an option out of its range.
 
     Example:
         >>> trace = TrainingTrace(torch.randn(50, 4), maps=[("input", "output")], layers=["0"])
@@ -88,14 +89,16 @@ class TrainingTrace(Callback):
         seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
+        for name, several in (("maps", maps), ("layers", layers), ("level_sets", level_sets)):
+            if isinstance(several, str) or not isinstance(several, Sequence):
+                raise NetworkError(f"{name} is a {type(several).__name__}; expected a list")
         if not (maps or layers or level_sets):
             raise NetworkError(
                 'nothing to measure: give maps=[("input", "output")], layers=["…"] or level_sets=[("output", 0.0)]'
             )
-        if not isinstance(every, Integral) or every < 1:
-            raise NetworkError(f"every is {every!r}; expected steps between measurements, a whole number, at least 1")
-        if not 0 < energy < 1:
-            raise NetworkError(f"energy is {energy}; expected a share between 0 and 1, as .99")
+        every, points = checks.integer("every", every, low=1), checks.integer("points", points, low=2)
+        energy, seed = checks.number("energy", energy, above=0, below=1), checks.seed(seed)
+        non_gaussian = checks.flag("non_gaussian", non_gaussian)
         self.x, self.maps, self.layers, self.level_sets = x, list(maps), list(layers), list(level_sets)
         self.every, self.module, self.points, self.energy = every, module, points, energy
         self.non_gaussian, self.call, self.seed = non_gaussian, call, seed
@@ -133,8 +136,9 @@ class TrainingTrace(Callback):
 
         Raises:
             NetworkError: as the measures do.
+            ValueError: for a step that is no whole number.
         """
-        model = unwrapped(model)
+        model, step = unwrapped(model), checks.integer("step", step, low=0)
         if any(row["step"] == step for row in self.rows):
             self.rows = [row for row in self.rows if row["step"] != step]
             self._write(self.rows, anew=True)

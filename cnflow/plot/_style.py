@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow import checks
+from cnflow.data.rows import as_numbers, check_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,7 +37,9 @@ def new_axes(ax: Axes | None, width: float = 5.5, height: float = 4.2) -> Axes:
         height: of a new figure, in inches.
     """
     if ax is not None:
-        return ax
+        from matplotlib.axes import Axes
+
+        return checks.instance("ax", ax, Axes)
     # Imported late: pyplot picks a backend when imported, and that is the user's to choose.
     import matplotlib.pyplot as plt
 
@@ -45,7 +50,9 @@ def new_axes(ax: Axes | None, width: float = 5.5, height: float = 4.2) -> Axes:
 def new_figure(fig: Figure | None, width: float, height: float) -> Figure:
     """Give back `fig`, or a new figure of that size in inches."""
     if fig is not None:
-        return fig
+        from matplotlib.figure import FigureBase
+
+        return checks.instance("fig", fig, FigureBase)
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(width, height), layout="constrained")
@@ -65,24 +72,23 @@ def message(ax: Axes, text: str) -> Axes:
     return ax
 
 
-def as_array(value: Any) -> NDArray[np.float64]:
-    """Read an array or a tensor, on whichever device and with or without a gradient, in float64."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    return np.asarray(value, dtype=np.float64)
+def as_array(name: str, value: Any) -> NDArray[np.float64]:
+    """Read real numbers, see ``as_numbers``, in float64."""
+    return np.asarray(as_numbers(value, name), dtype=np.float64)
 
 
 def as_rows(name: str, value: Any) -> NDArray[np.float64]:
     """Read rows of vectors, shape (n, directions).
 
     Raises:
-        ValueError: the array is not two-dimensional, or has no rows.
+        ValueError: the array is not two-dimensional, has no rows, or holds what is not finite, which would be left out in silence.
     """
-    array = as_array(value)
+    array = as_array(name, value)
     if array.ndim != 2 or len(array) == 0:
         raise ValueError(
             f"{name} has shape {array.shape}, expected (n, directions) with n > 0: reshape a single column to (n, 1)"
         )
+    check_rows(array, name)
     return array
 
 
@@ -94,6 +100,8 @@ def direction_names(names: Sequence[str] | None, count: int, default: str) -> li
     """
     if names is None:
         return [f"{default} {i + 1}" for i in range(count)]
+    if isinstance(names, str) or not hasattr(names, "__len__"):
+        raise ValueError(f"names is a {type(names).__name__}, expected a list of {count}: give one for each direction")
     if len(names) < count:
         raise ValueError(f"names has {len(names)} entries, expected {count}: give one for each direction")
     return [str(name) for name in names]

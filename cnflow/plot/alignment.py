@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnflow import checks
 from cnflow.plot._style import DARK, GREY, MANY, new_axes, tidy
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ def plot_alignment(
         ax: to draw on; a new figure if None.
         names: of the structures of both sides, by number; default the numbers.
         seed: of the choice of rows.
+
+    Raises:
+        ValueError: for something else than an alignment, or no seed.
     """
+    _check(found)
+    rng = np.random.default_rng(checks.seed(seed))
     ax = tidy(new_axes(ax, 5.6, 4.8))
-    rng = np.random.default_rng(seed)
     named_a, named_b = names or ({}, {})
     axes = found.b.axes[:, :2]
     partner = {match.a: match.b for match in found.pairs if match.a is not None and match.b is not None}
@@ -66,10 +71,15 @@ def plot_cores(found: Alignment, names: tuple[dict[int, str], dict[int, str]] | 
         found: an alignment.
         names: of the structures of both sides, by number; default the numbers.
         seed: of the choice of rows.
+
+    Raises:
+        ValueError: for something else than an alignment, or no seed.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    _check(found)
+    seed = checks.seed(seed)
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -85,6 +95,13 @@ def plot_cores(found: Alignment, names: tuple[dict[int, str], dict[int, str]] | 
     left.set_title(f"{a.name}: {len(a.structures)} structures in {a.dim} directions", fontsize=10, color=DARK)
     plot_alignment(found, right, names, seed)
     return figure
+
+
+def _check(found: Any) -> None:
+    """Refuse what is no alignment."""
+    from cnflow.alignment import Alignment
+
+    checks.instance("found", found, Alignment)
 
 
 def _scatter(ax: Axes, flat: np.ndarray, labels: np.ndarray, matched: set[int], marker: str, size: float) -> None:

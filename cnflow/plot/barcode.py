@@ -139,7 +139,7 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
     require_level_sets(t, "plot_betti")
     if masses is None:
         masses = np.linspace(*_ends(t), 200)
-    table = t.betti(np.sort(np.asarray(masses, dtype=np.float64)))
+    table = t.betti(np.sort(checks.each("masses", masses, checks.number, least=1, above=0, below=1)))
     ax = new_axes(ax, 5.5, 3.2)
     mass, top = table.index.to_numpy(), 1
     for dim, (colour, (_, beta, _, word)) in enumerate(zip(COLOURS, WORDS, strict=True)):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
+from cnflow.data.rows import refuse_masked
 from cnflow.plot._style import (
     BLUE,
     CYCLE,
@@ -67,7 +68,7 @@ def plot_core(
         The axes.
 
     Raises:
-        ValueError: a shape is wrong, a mass is outside (0, 1), or there are fewer names than directions.
+        ValueError: a shape is wrong, a number is not finite, a mass is outside (0, 1), or there are fewer names than directions.
 
     References:
         Hyndman (1996), "Computing and graphing highest density regions".
@@ -83,6 +84,12 @@ def plot_core(
     masses = checks.each("masses", masses, checks.number, above=0, below=1)
     max_points = checks.integer("max_points", max_points, low=1)
     tags = None if labels is None else np.asarray(getattr(labels, "cpu", lambda: labels)())
+    refuse_masked(labels, "labels")
+    if tags is not None and tags.dtype.kind in "fc" and not np.isfinite(tags).all():
+        raise ValueError(
+            f"labels has {int((~np.isfinite(tags)).sum())} values that are NaN or infinite, whose points would be left out: "
+            "give them a class of their own, or drop their rows"
+        )
     if tags is not None and tags.shape != (n,):
         raise ValueError(f"labels has shape {tags.shape}, expected ({n},): one for each row of core")
     shown = min(k, MAX_PAIRED)
@@ -267,7 +274,7 @@ def _class_styles(count: int) -> list[tuple[str, str]]:
 
 def _evaluate(log_prob: Callable[[Any], Any], where: Floats) -> Floats:
     """Log-density in nats at rows, with its shape checked."""
-    found = as_array(log_prob(_as_asked(log_prob, where)))
+    found = as_array("log_prob", log_prob(_as_asked(log_prob, where)))
     if found.shape != (len(where),):
         raise ValueError(f"log_prob gave shape {found.shape} for {where.shape}, expected ({len(where)},)")
     return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
-from cnflow.plot._style import BLUE, DARK, FAINT, RED, as_rows, message, new_axes, tidy
+from cnflow.plot._style import BLUE, DARK, FAINT, RED, as_array, as_rows, message, new_axes, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,12 @@ def plot_noise(
     from scipy import stats
 
     coverage = checks.number("coverage", coverage, above=0, below=1)
-    noise = np.empty((2, 0)) if np.size(noise_standardised) == 0 else as_rows("noise", noise_standardised)
+    if check is not None:
+        from cnflow.flow import NoiseCheck
+
+        checks.instance("check", check, NoiseCheck)
+    noise = as_array("noise_standardised", noise_standardised)
+    noise = np.empty((2, 0)) if noise.size == 0 else as_rows("noise_standardised", noise)
     ax = new_axes(ax, 5.0, 4.6)
     n, m = noise.shape
     if m == 0:

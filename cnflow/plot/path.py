@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnflow import checks
 from cnflow.plot._style import BLUE, CYCLE, DARK, GREEN, GREY, ORANGE, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
         The figure, with four axes and a twin.
 
     Raises:
-        ValueError: for a table without rows or columns it needs.
+        ValueError: for anything but a table, or one without rows or columns it needs.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
@@ -55,9 +56,16 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
         >>> figure.axes[0].get_ylabel()
         'active directions'
     """
+    import pandas as pd
+
+    checks.instance("path", path, pd.DataFrame)
     missing = [name for name in COLUMNS if name not in path.columns]
     if missing or path.empty:
         raise ValueError(f"path has {len(path)} rows and lacks columns {missing}; pass NarrowingPath.to_frame()")
+    if not path["chosen"].any() or path["penalty"].dtype.kind not in "fiu":
+        raise ValueError(
+            "path has no row that is chosen, or penalties that are no numbers; pass NarrowingPath.to_frame()"
+        )
     fig = new_figure(fig, 6.4, 7.6)
     width, likelihood, budget, noise = fig.subplots(4, 1, sharex=True, height_ratios=(1.5, 1.4, 1, 1))
     # λ = 0 has no place on a log axis, and a grid has few values: equal distances, and the value written below

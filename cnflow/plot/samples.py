@@ -41,7 +41,7 @@ def plot_samples(
         The figure, one row per pair: (1, 2), (3, 4), (5, 6); data left, samples right. One panel if d = 1.
 
     Raises:
-        ValueError: the shapes are not (n, d) and (m, d) with the same d >= 1.
+        ValueError: the shapes are not (n, d) and (m, d) with the same d >= 1, or a number is not finite.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
@@ -120,7 +120,7 @@ def plot_images(
         The figure, with rows * columns axes.
 
     Raises:
-        ValueError: the array does not have four dimensions, or a label is missing.
+        ValueError: the array does not have four dimensions, a number is not finite, or a label is missing.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
@@ -128,7 +128,7 @@ def plot_images(
         >>> len(plot_images(np.zeros((2, 3, 8, 8)), row_labels=["core 1", "core 2"]).axes)
         6
     """
-    grid = as_array(images)
+    grid = as_array("images", images)
     if grid.ndim != 4 or grid.size == 0:
         raise ValueError(
             f"images has shape {grid.shape}, expected (rows, columns, height, width): "
@@ -136,18 +136,26 @@ def plot_images(
         )
     rows, columns = grid.shape[:2]
     for name, labels, count in (("row_labels", row_labels, rows), ("column_labels", column_labels, columns)):
+        if labels is not None and not hasattr(labels, "__len__"):
+            raise ValueError(f"{name} is a {type(labels).__name__}, expected a list of {count}")
         if labels is not None and len(labels) != count:
             raise ValueError(f"{name} has {len(labels)} entries, expected {count}: one for each")
+    if not np.isfinite(grid).all():
+        raise ValueError(
+            f"images has {int((~np.isfinite(grid)).sum())} intensities that are NaN or infinite, expected none: fill them in"
+        )
+    low, *high = (grid.min(), grid.max()) if limits is None else checks.each("limits", limits, checks.number, least=2)
+    if len(high) > 1:
+        raise ValueError(f"limits has {1 + len(high)} values, expected two: of white and of black")
     side = 0.75
     fig = new_figure(fig, side * columns + 0.9 * bool(row_labels), side * rows + 0.5 * bool(title) + 0.3)
     panels = fig.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     if fig.get_layout_engine() is not None:
         fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-    low, high = (float(np.nanmin(grid)), float(np.nanmax(grid))) if limits is None else limits
     for r in range(rows):
         for c in range(columns):
             ax = panels[r, c]
-            ax.imshow(grid[r, c], cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+            ax.imshow(grid[r, c], cmap="gray_r", vmin=low, vmax=high[0], interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             if r == 0 and column_labels is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnflow import checks
 from cnflow.plot._style import CYCLE, DARK, GREY, mark_prune, new_axes, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def plot_columns(
         >>> plot_columns(history).get_title()
         'Column activations: 1 of 2 directions kept'
     """
-    _check(history)
+    _check(history, prune_step)
+    threshold, cap = (
+        None if value is None else checks.number(name, value, low=0)
+        for name, value in (("threshold", threshold), ("cap", cap))
+    )
     ax = new_axes(ax, 6.5, 4.0)
     last = history.iloc[-1].to_numpy(dtype=float)
     if kept is None:
@@ -126,7 +131,7 @@ def plot_losses(
         >>> [ax.get_ylabel() for ax in plot_losses(history).axes]
         ['NLL (nats per sample)', 'penalty (nats)']
     """
-    _check(history)
+    _check(history, prune_step)
     likelihoods = [name for name in history.columns if "nll" in str(name).lower()]
     penalties = [name for name in history.columns if name not in likelihoods]
     if not likelihoods:
@@ -158,7 +163,15 @@ def plot_losses(
     return fig
 
 
-def _check(history: pd.DataFrame) -> None:
-    """Refuse a history with nothing in it."""
-    if history.empty:
+def _check(history: pd.DataFrame, prune_step: int | None) -> None:
+    """Refuse a history with nothing in it, or with what is no number, and a step that is none."""
+    import pandas as pd
+
+    if checks.instance("history", history, pd.DataFrame).empty:
         raise ValueError(f"history has shape {history.shape}, expected a step and a column at least: log first")
+    if other := [name for name, kind in history.dtypes.items() if kind.kind not in "fiu"]:
+        raise ValueError(
+            f"history has columns {other} that do not hold real numbers, expected only such: leave them out"
+        )
+    if prune_step is not None:
+        checks.number("prune_step", prune_step, low=0)

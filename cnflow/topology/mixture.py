@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import checks
-from cnflow.data.rows import as_numbers, finite_rows
+from cnflow.data.rows import as_numbers, check_rows, finite_rows
 from cnflow.topology.density import Density, DensityError
 
 __all__ = ["MixtureDensity"]
@@ -93,9 +93,12 @@ class MixtureDensity(Density):
 
     def _blocks(self, x: ArrayLike, per_row: int) -> list[Floats]:
         x = np.asarray(as_numbers(x, "x"), dtype=np.float64)
-        if x.ndim > 2:
+        # one row may come by itself, and in one direction a number for each
+        if x.ndim > 2 or ((self.dim > 1 or x.ndim == 2) and (not x.ndim or x.shape[-1] != self.dim)):
             raise DensityError(f"x: expected rows of shape (n, {self.dim}); got {x.shape}")
-        rows = x.reshape(-1, self.dim) - self._middle
+        x = x.reshape(-1, self.dim)
+        check_rows(x, "x")
+        rows = x - self._middle
         size = max(1, BLOCK // per_row)
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 

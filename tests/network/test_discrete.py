@@ -108,6 +108,12 @@ def test_errors_say_what_to_do(outputs, told):
         level_set_sizes(outputs)
 
 
+@pytest.mark.parametrize("outputs", [np.zeros((5, 0)), np.zeros((1, 5, 2)), np.ma.masked_array([1, 2, 3], [0, 1, 0])])
+def test_what_would_be_dropped_is_refused(outputs):
+    with pytest.raises(ValueError, match="outputs"):
+        level_set_sizes(outputs)
+
+
 def test_decisions_of_a_classifier():
     model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))

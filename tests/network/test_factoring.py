@@ -131,38 +131,38 @@ def test_bottleneck_finds_what_is_needed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"points": 1}, "expected at least 2"),
-        ({"energy": 1.0}, "share between 0 and 1"),
-        ({"energy": float("nan")}, "share between 0 and 1"),
-        ({"tolerance": 0}, "tolerance is 0; expected a share"),
-        ({"most": -1}, "most is -1; expected whole numbers"),
-        ({"points": 2.5}, "expected at least 2"),
+        ({"points": 1}, "points must be a whole number, at least 2; got 1"),
+        ({"energy": 1.0}, "energy must be .* below 1; got 1"),
+        ({"energy": float("nan")}, "energy must be .* got nan"),
+        ({"tolerance": 0}, "tolerance must be .* above 0"),
+        ({"most": -1}, "most must be a whole number"),
+        ({"points": 2.5}, r"points must be .* got 2\.5"),
         ({"fit": -1}, "fit is -1; expected True, False, or numbers k"),
         ({"fit": (50,)}, "at least 100"),
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises(ValueError, match=message):
         factorization(through(6, 2, 6), rows(20, 6), "input", "output", reencodings=0, **options)
 
 
 def test_bad_options_of_what_comes_after():
     model, x = through(6, 2, 6), rows(120, 6)
-    with pytest.raises(NetworkError, match="reencodings is -1"):
+    with pytest.raises(ValueError, match="reencodings must be"):
         factorization(model, x, "input", "output", reencodings=-1)
     found = factorization(model, x, "input", "output", reencodings=0)
     for share in (0, 2, float("nan")):
-        with pytest.raises(NetworkError, match="share between 0 and 1"):
+        with pytest.raises(ValueError, match="energy must be"):
             found.holding(share)
     for options, message in (
-        ({"dims": (1.5,)}, "expected whole numbers from 1 to 6"),
-        ({"held_out": 0.9}, r"held_out is 0\.9; expected a share of the rows in \(0, 0\.5\]"),
-        ({"hidden": 0}, "hidden is 0; expected a whole number"),
-        ({"steps": -1}, "steps is -1"),
+        ({"dims": (1.5,)}, r"dims\[0\] must be a whole number, at least 1 and at most 6; got 1\.5"),
+        ({"held_out": 0.9}, r"held_out must be .* above 0 and at most 0\.5; got 0\.9"),
+        ({"hidden": 0}, "hidden must be a whole number"),
+        ({"steps": -1}, "steps must be .* got -1"),
         ({"batch": 2.5}, r"batch is 2\.5"),
         ({"rate": float("nan")}, "rate is nan; expected a learning rate above 0"),
     ):
-        with pytest.raises(NetworkError, match=message):
+        with pytest.raises(ValueError, match=message):
             train_bottleneck(model, x, "input", "output", **({"dims": (1,)} | options))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from cnflow import network
 from cnflow.network import Composite, NetworkError, TrainingTrace, basis_kurtosis, collect, decisions, reeb_graph
 from cnflow.network import factorization as factorize
 from cnflow.network.perturbing import activations
@@ -97,3 +98,52 @@ def test_number_types_that_are_not_measured_in():
     for batch in (0, -3, 2.5, float("nan")):
         with pytest.raises(ValueError, match="batch must be a whole number, at least 1"):
             decisions(mlp(), rows(), batch=batch)
+
+
+class Noisy(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(len(x), 1)
+
+
+MEASURED = {
+    "factorization": lambda m, x: network.factorization(m, x, "0", "output", points=2),
+    "collect": lambda m, x: network.collect(m, x, "1", progress=False),
+    "decisions": network.decisions,
+    "other_moves": lambda m, x: list(network.other_moves(m, x, [m])),
+    "sgd_moves": lambda m, x: list(network.sgd_moves(m, x, lambda model, batch: model(batch).square().mean(), draws=1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules")
+@pytest.mark.parametrize("measure", MEASURED)
+def test_what_a_network_cannot_be_measured_on(measure):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(20, 3)
+    for value in (float("nan"), float("inf")):
+        # a unit that saturates hides an infinity
+        holed = x.clone()
+        holed[7, 1] = value
+        with pytest.raises(network.NetworkError, match=r"x is not finite .* first in sample 7"):
+            MEASURED[measure](model, holed)
+    with pytest.raises(network.NetworkError, match="complex numbers"):
+        MEASURED[measure](copy.deepcopy(model).to(torch.complex64), x)
+    with pytest.raises(network.NetworkError, match=r"cannot be (called with|taken of) x"):
+        MEASURED[measure](model, x[:, :2])
+
+
+def test_a_random_network_is_not_measured_by_how_it_behaves():
+    torch.manual_seed(0)
+    model, x = Noisy(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), torch.randn(20, 3)
+    for measure in (
+        lambda: list(network.other_moves(model, x, [model])),
+        lambda: network.invariance(model, x, "1", measures=network.MEASURES[:1]),
+    ):
+        with pytest.raises(network.NetworkError, match="two runs of the network differ"):
+            measure()
+
+
+def test_masked_rows_and_rows_with_a_gradient():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(20, 3)
+    with pytest.raises(ValueError, match="1 values are masked"):
+        network.collect(model, np.ma.masked_array(x.numpy(), np.arange(60).reshape(20, 3) == 5), "1", progress=False)
+    assert network.inheritance(model, x.requires_grad_(), "1", rotations=1, progress=False).n_rows == 20

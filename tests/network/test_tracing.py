@@ -127,12 +127,12 @@ def test_figures():
     ("options", "message"),
     [
         ({}, "nothing to measure"),
-        ({"layers": ["1"], "every": 0}, "at least 1"),
-        ({"layers": ["1"], "energy": 2}, "share between 0 and 1"),
+        ({"layers": ["1"], "every": 0}, "every must be a whole number, at least 1; got 0"),
+        ({"layers": ["1"], "energy": 2}, "energy must be .* below 1; got 2"),
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises(ValueError, match=message):
         TrainingTrace(np.zeros((3, 2)), **options)
 
 

@@ -261,3 +261,26 @@ def test_figures_given_are_used() -> None:
     assert plot_images(np.zeros((1, 1, 8, 8)), fig=fig) is fig
     fig = plt.figure()
     assert plot_losses(LOSSES, fig=fig) is fig
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plot_core([[0.0, np.nan], [1.0, 2.0]]), "core: 1 of 2 rows have NaN"),
+        (lambda: plot_core(np.ones((3, 2)) + 1j), "core: expected numbers; got complex"),
+        (lambda: plot_core(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0]), "labels has 1 values that are NaN"),
+        (lambda: plot_samples(np.zeros((3, 2)), np.full((3, 2), np.inf)), "samples: 3 of 3 rows"),
+        (lambda: plot_noise(np.ma.masked_less(np.arange(6.0).reshape(3, 2), 1)), "1 values are masked"),
+        (lambda: plot_noise(np.zeros((3, 2)), check=3), "check must be a NoiseCheck"),
+        (lambda: plot_images(np.full((1, 1, 2, 2), np.nan)), "images has 4 intensities"),
+        (lambda: plot_images(np.zeros((1, 1, 2, 2)), limits=(0, 1, 2)), "limits has 3 values"),
+        (lambda: plot_columns([1.0]), "history must be a DataFrame"),
+        (lambda: plot_columns(HISTORY, cap=float("nan")), "cap must be"),
+        (lambda: plot_losses(LOSSES.assign(l1="a")), "do not hold real numbers"),
+        (lambda: plot_core(np.zeros((3, 2)), ax=3), "ax must be a Axes"),
+        (lambda: plot_core(np.zeros((3, 2)), names=3), "names is a int"),
+    ],
+)
+def test_what_would_be_left_out_is_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

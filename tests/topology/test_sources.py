@@ -177,3 +177,14 @@ def test_function_without_sample_says_so():
     density = FunctionDensity(lambda x: -(x**2).sum(1), 2)
     with pytest.raises(DensityError, match="cannot be drawn from"):
         density.sample(3)
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((3, 8)), np.zeros((3, 0)), np.zeros(8), 0.0, np.full((2, 4), np.nan), np.full((2, 4), np.inf)]
+)
+def test_rows_of_another_shape_or_without_a_number_have_no_density(x):
+    # 3 rows of 8 columns were once 6 rows of 4
+    for method in ("log_prob", "score", "hessian", "responsibilities"):
+        with pytest.raises(ValueError, match="x: "):
+            getattr(MixtureDensity(WEIGHTS, MEANS, np.ones(3)), method)(x)
+    assert MixtureDensity(WEIGHTS, MEANS, np.ones(3)).log_prob(np.zeros(4)).shape == (1,)
