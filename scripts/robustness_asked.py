@@ -17,6 +17,7 @@ from robustness_models import SCORES, Centred, Single, Twice, X
 from torch import nn
 
 from cnflow import alignment, data, flow, network, routing, topology, training
+from cnflow.app.cli import Run
 
 __all__ = ["ASKED"]
 
@@ -138,6 +139,8 @@ ASKED = [
     refused("level_sets(refits=-3)", "refits", lambda: topology.level_sets(TWO, ROWS, refits=-3)),
     refused("routing.fit(time_budget=nan)", "time_budget", lambda: routing.fit(ROWS, time_budget=NAN)),
     refused("LevelSets.at(nan)", "mass", lambda: levels().at(NAN)),
+    refused("run.log_every=0", "log_every", lambda: Run(log_every=0)),
+    refused("run.checkpoint_every=0", "checkpoint_every", lambda: Run(checkpoint_every=0)),
     gives(
         "rips(300 rows in 3-D, max_dim=7): refused in time", lambda: _refusal(lambda: topology.rips(_cloud(), max_dim=7)),
         lambda r: "max_dim" in r or "simplices" in r,
@@ -187,7 +190,7 @@ ASKED = [
         gives(f"{name} pickles", lambda make=make: survives(make), bool)
         for name, make in (
             ("Factorization", lambda: factors(SCORES)),
-            ("Composite-free Activations", lambda: network.collect(SCORES, X, "1", progress=False)),
+            ("Activations", lambda: network.collect(SCORES, X, "1", progress=False)),
             ("LevelSets", levels),
             ("RipsDiagrams", lambda: topology.rips(RING, landmarks=20)),
             ("Evaluation", lambda: alignment.evaluate(ROWS, ROWS)),

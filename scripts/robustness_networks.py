@@ -448,6 +448,7 @@ MEANS = "written anew, not run: what cannot be measured is refused when it is"
 LABEL = "any value tells inputs apart; names and infinities are values"
 HELD = "fields of a name are kept as they are given"
 TAKES = {
+    "flow.check_noise": {"x no columns": "how many columns there are is the flow's to check"},
     "network.Composite": AFTER, "network.factorization": AFTER, "network.train_bottleneck": AFTER, "network.sgd_moves": ENTIRE,
     "network.level_sets": FROM_THE_END | {"mass=1": "all rows are the region"}, "network.reeb_graph": FROM_THE_END | {
         "model random every time": "the values of one pass"},
@@ -480,7 +481,7 @@ OTHERS = [
     entry(
         "flow.check_noise",
         lambda **o: flow.check_noise(Halves(), **o),
-        lambda r, g: 0 <= r.auc_p <= 1,
+        lambda r, g: 0 <= r.auc_p <= 1 or not np.size(g["x"]),
         x=("rows", BLOBS),
         n_permutations=("count", 2),
         max_rows=("count", 60),
@@ -493,7 +494,7 @@ OTHERS = [
     entry(
         "distributed.sample",
         distributed.sample,
-        lambda r, g: len(r) >= 1,
+        lambda r, g: r.ndim == 2,
         x=("rows", BLOBS),
         rows=("count", 20),
         seed=SEED,

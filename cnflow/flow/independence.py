@@ -184,7 +184,10 @@ def check_noise(
     """
     import torch
 
-    rows = torch.as_tensor(np.array(as_rows(x))).to(flow.noise_mean.device)
+    rows = as_rows(x)
+    # before some are drawn, which could leave out the ones that are not numbers
+    check_rows(rows, "x")
+    rows = torch.as_tensor(np.array(rows)).to(flow.noise_mean.device)
     max_rows = checks.integer("max_rows", max_rows, low=MIN_ROWS)
     if len(rows) > max_rows:
         chosen = _generator(seed).choice(len(rows), max_rows, replace=False)

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from cnflow import checks
-from cnflow.network.composite import refuse_random
+from cnflow.network.composite import refuse_not_finite, refuse_random
 from cnflow.network.discrete import decisions, level_set_sizes
 from cnflow.network.encoding import KINDS, random_encoding, reencode
 from cnflow.network.errors import NetworkError
@@ -212,6 +212,7 @@ def invariance(
     site, end = each_place(model, x, wanted)
     with torch.no_grad():
         seen = forward(model, x, [site, end])
+        refuse_not_finite(end, seen[end])
         refuse_random(end.name, seen[end], forward(model, x, [end])[end])
     before = _measured(measures, model, x, site, end)
     change = np.zeros((len(measures), len(kinds)))

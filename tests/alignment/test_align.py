@@ -148,6 +148,8 @@ def test_the_widest_directions_alone():
     assert np.linalg.matrix_rank(carried - carried.mean(0), tol=1e-9) == 2
     with pytest.raises(AlignmentError, match="at least two directions; got directions=1"):
         align(a, b, directions=1)
+    with pytest.raises(ValueError, match=r"directions must be at most \d, as many as a side has; got 99"):
+        align(a, b, directions=99)
     with pytest.raises(ValueError, match="directions must be at least 1 value"):
         align(a, b, directions=[])
 

@@ -181,6 +181,11 @@ def test_check_noise_standardises_what_the_flow_encodes() -> None:
     np.testing.assert_allclose(check.std, 1, atol=0.15)
     with pytest.raises(ValueError, match=r"x: expected rows of shape \(n, d\); got \(600,\)"):
         check_noise(flow, x[:, 0])
+    # one row that is not among those drawn
+    holed = torch.as_tensor(np.array(x)).clone()
+    holed[7, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"x: 1 of .* rows have NaN"):
+        check_noise(flow, holed, max_rows=20)
 
 
 def test_summary_forms(independent: NoiseCheck) -> None:

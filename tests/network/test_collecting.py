@@ -366,7 +366,7 @@ def test_what_is_refused(model, sequence, x, tmp_path):
         quiet(sequence.train(), torch.zeros(3, 2, dtype=torch.long), "output")
     bad = x.clone()
     bad[73, 1] = float("nan")
-    with pytest.raises(NetworkError, match=r"'1' is not finite .* in 1 of 20 samples, first in sample 73"):
+    with pytest.raises(NetworkError, match=r"x is not finite .* in 1 of 20 samples, first in sample 73"):
         quiet(model, bad, "1", to=tmp_path, batch_size=20)
     assert Activations.load(tmp_path).rows == 60
     for nothing in ([], iter(())):

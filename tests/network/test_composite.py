@@ -222,8 +222,13 @@ def test_modules_that_are_not_one_place():
 def test_what_is_not_finite_is_named():
     x = rows()
     x[6, 2] = torch.nan
-    with pytest.raises(NetworkError, match=r"'1' is not finite .* in 1 of 9 samples, first in sample 6"):
+    with pytest.raises(NetworkError, match=r"x is not finite .* in 1 of 9 samples, first in sample 6"):
         Composite(mlp(), x, "1", "output")
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight[0, 0] = torch.nan
+    with pytest.raises(NetworkError, match=r"'1' is not finite .* in 9 of 9 samples, first in sample 0"):
+        Composite(model, rows(), "1", "output")
 
 
 def test_outputs_that_are_not_rows():

@@ -159,8 +159,8 @@ def test_bad_options_of_what_comes_after():
         ({"held_out": 0.9}, r"held_out must be .* above 0 and at most 0\.5; got 0\.9"),
         ({"hidden": 0}, "hidden must be a whole number"),
         ({"steps": -1}, "steps must be .* got -1"),
-        ({"batch": 2.5}, r"batch is 2\.5"),
-        ({"rate": float("nan")}, "rate is nan; expected a learning rate above 0"),
+        ({"batch": 2.5}, r"batch must be .* got 2\.5"),
+        ({"rate": float("nan")}, "rate must be .* above 0; got nan"),
     ):
         with pytest.raises(ValueError, match=message):
             train_bottleneck(model, x, "input", "output", **({"dims": (1,)} | options))

@@ -127,6 +127,8 @@ def test_figures():
     ("options", "message"),
     [
         ({}, "nothing to measure"),
+        ({"layers": 3}, "layers is a int; expected a list"),
+        ({"layers": ["1"], "points": True}, "points must be a whole number"),
         ({"layers": ["1"], "every": 0}, "every must be a whole number, at least 1; got 0"),
         ({"layers": ["1"], "energy": 2}, "energy must be .* below 1; got 2"),
     ],

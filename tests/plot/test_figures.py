@@ -271,7 +271,7 @@ def test_figures_given_are_used() -> None:
         (lambda: plot_core(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0]), "labels has 1 values that are NaN"),
         (lambda: plot_samples(np.zeros((3, 2)), np.full((3, 2), np.inf)), "samples: 3 of 3 rows"),
         (lambda: plot_noise(np.ma.masked_less(np.arange(6.0).reshape(3, 2), 1)), "1 values are masked"),
-        (lambda: plot_noise(np.zeros((3, 2)), check=3), "check must be a NoiseCheck"),
+        (lambda: plot_noise(np.zeros((3, 2)), check=3), "check is a int, expected a NoiseCheck"),
         (lambda: plot_images(np.full((1, 1, 2, 2), np.nan)), "images has 4 intensities"),
         (lambda: plot_images(np.zeros((1, 1, 2, 2)), limits=(0, 1, 2)), "limits has 3 values"),
         (lambda: plot_columns([1.0]), "history must be a DataFrame"),
