@@ -17,7 +17,7 @@ from robustness_models import SCORES, Centred, Single, Twice, X
 from torch import nn
 
 from cnflow import alignment, data, flow, network, routing, topology, training
-from cnflow.app.cli import Run
+from cnflow.app.lightning_cli import Run
 
 __all__ = ["ASKED"]
 

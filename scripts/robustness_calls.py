@@ -852,6 +852,8 @@ TAKES = {
         "core no columns": "a flow may have a core of no direction, and its noise is tested",
         "noise no columns": "a flow may have no noise: it says that there is nothing to test",
     },
+    "flow.NarrowingFlow.sample": {"shape=3": "a number of draws, as its docstring says"},
+    "flow.FlowCut.sample": {"shape=3": "a number of draws, as its docstring says"},
     "data.check_rows": {
         "x no rows": "it refuses NaN and infinity only, and there are none",
         "x no columns": "it refuses NaN and infinity only, and there are none",
