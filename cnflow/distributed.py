@@ -1,4 +1,4 @@
-"""More rows than one machine holds: flows and level sets over ``dask.array``, one block of rows at a time.
+"""More samples than one machine holds: flows and level sets over ``dask.array``, one block of samples at a time.
 
 Needs the extra ``distributed``. Everything is lazy until ``compute()`` or :func:`write`; where it runs is dask's business: threads,
 or the workers of a ``distributed.Client``.
@@ -16,12 +16,12 @@ import numpy as np
 from dask import delayed
 from scipy.spatial import cKDTree
 
-from cnflow import checks
-from cnflow.data.rows import as_rows, check_rows, is_frame
+from cnflow import _validation
+from cnflow.data._arrays import as_rows, check_rows, is_frame
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets as level_sets_of_rows
-from cnflow.topology.mass import MassAxis
-from cnflow.topology.sketch import Sketch, Sorted, read_log_prob
+from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._quantiles import QuantileSketch, SortedLogDensities, read_log_prob
 
 if TYPE_CHECKING:
     from cnflow.topology import LevelSets
@@ -32,17 +32,17 @@ FAN = 8
 """Mass axes that are merged at a time."""
 
 SKETCHED = 100_000
-"""Rows of a block from which on its mass axis is a sketch: an exact one takes 8 bytes a row."""
+"""Samples of a block from which on its mass axis is a sketch: an exact one takes 8 bytes a sample."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows as a flow sees them, lazily; see :class:`cnflow.Narrowed`.
+    """Samples as a flow sees them, lazily; see :class:`cnflow.Narrowed`.
 
     Attributes:
         core: shape (n, k).
         noise: shape (n, D - k).
-        log_prob: of the rows, nats, shape (n,).
+        log_prob: of the samples, nats, shape (n,).
         core_log_prob: of the core, nats, shape (n,).
     """
 
@@ -53,7 +53,7 @@ class Encoded:
 
 
 def _rows(x: Any) -> da.Array:
-    """Rows in blocks that hold all columns."""
+    """Samples in blocks that hold all columns."""
     if not isinstance(x, da.Array):
         # what has no blocks of its own is in memory, but for memory maps and arrays of files
         held = isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x)
@@ -61,7 +61,7 @@ def _rows(x: Any) -> da.Array:
     if x.dtype.kind not in "fiub":
         raise ValueError(f"x: expected numbers; got {x.dtype}")
     if x.ndim != 2:
-        raise ValueError(f"x: expected rows of shape (n, d); got {x.shape}")
+        raise ValueError(f"x: expected samples of shape (n, d); got {x.shape}")
     if not x.shape[1]:
         raise ValueError(f"x: expected at least 1 column; got shape {x.shape}")
     if np.isnan(x.shape[0]):
@@ -70,14 +70,15 @@ def _rows(x: Any) -> da.Array:
 
 
 def encode(flow: NarrowingFlow, x: Any) -> Encoded:
-    """Core, noise and log-densities of rows.
+    """Core, noise and log-densities of samples.
 
     Args:
         flow: on the workers, each has a copy.
-        x: rows, shape (n, d): a dask array, or anything that ``dask.array.from_array`` takes, such as a memory map or a zarr array.
+        x: samples, shape (n, d): a dask array, or anything that ``dask.array.from_array`` takes, such as a memory map
+            or a zarr array.
 
     Raises:
-        ValueError: for another shape, or, once it is computed, for rows that are not finite.
+        ValueError: for another shape, or, once it is computed, for samples that are not finite.
     """
     rows, k, noise = _rows(x), flow.core_dim, flow.dim - flow.core_dim
     # one pass through the flow gives all four
@@ -101,15 +102,16 @@ def _encoded(block: np.ndarray, flow: NarrowingFlow) -> np.ndarray:
 
 
 def mass_axis(log_prob: da.Array) -> MassAxis:
-    """The mass axis of all rows, from one mergeable sketch per block.
+    """The mass axis of all samples, from one mergeable sketch per block.
 
     Args:
         log_prob: nats, shape (n,).
 
     Returns:
-        An axis that is exact up to as many rows as :meth:`MassAxis.fit` sorts, in blocks of up to 100 000 rows; a sketch beyond.
+        An axis that is exact up to as many samples as :meth:`MassAxis.fit` sorts, in blocks of up to 100 000 samples;
+        a sketch beyond.
     """
-    checks.instance("log_prob", log_prob, da.Array)
+    _validation.instance("log_prob", log_prob, da.Array)
     axes = [delayed(_axis)(block) for block in log_prob.to_delayed().ravel()]
     while len(axes) > 1:
         axes = [delayed(_merged)(axes[i : i + FAN]) for i in range(0, len(axes), FAN)]
@@ -118,9 +120,9 @@ def mass_axis(log_prob: da.Array) -> MassAxis:
 
 def _axis(log_prob: np.ndarray) -> bytes:
     values, outside = read_log_prob(log_prob)
-    store = Sorted(values)
+    store = SortedLogDensities(values)
     if len(values) > SKETCHED:
-        store = Sketch()
+        store = QuantileSketch()
         store.update(values)
     return MassAxis(store, outside).to_bytes()
 
@@ -130,7 +132,7 @@ def _merged(axes: list[bytes]) -> bytes:
 
 
 def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
-    """A random choice of rows, in their order, in memory; shape (rows, d).
+    """A random choice of samples, in their order, in memory; shape (samples, d).
 
     Args:
         x: shape (n, d).
@@ -140,7 +142,7 @@ def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: for fewer than one row.
     """
-    rows, seed = checks.integer("rows", rows, low=1), checks.seed(seed)
+    rows, seed = _validation.integer("rows", rows, low=1), _validation.seed(seed)
     x = _rows(x)
     if len(x) <= rows:
         return x.compute()
@@ -149,11 +151,11 @@ def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
 
 
 def level_sets(flow: NarrowingFlow, x: Any, *, rows: int = 20_000, seed: int = 0, **options: Any) -> LevelSets:
-    """Level sets of a flow's core, with a random choice of the rows as evidence; see :func:`cnflow.level_sets`.
+    """Level sets of a flow's core, with a random choice of the samples as evidence; see :func:`cnflow.level_sets`.
 
     Args:
         flow: the flow.
-        x: rows of the data, shape (n, d).
+        x: samples of the data, shape (n, d).
         rows: how many are looked at.
         seed: of the choice.
         options: of ``cnflow.level_sets``.
@@ -162,9 +164,9 @@ def level_sets(flow: NarrowingFlow, x: Any, *, rows: int = 20_000, seed: int = 0
 
 
 def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: float) -> da.Array:
-    """Component of the level set of a mass that every row lies in, -1 outside; shape (n,).
+    """Component of the level set of a mass that every sample lies in, -1 outside; shape (n,).
 
-    A row above the level belongs to the component of the nearest of the rows that the level sets were made with.
+    A sample above the level belongs to the component of the nearest of the samples that the level sets were made with.
 
     Args:
         t: level sets, of :func:`level_sets`.
@@ -172,7 +174,7 @@ def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: floa
         core_log_prob: nats, shape (n,).
         mass: in (0, 1).
     """
-    mass = checks.number("mass", mass, above=0, below=1)
+    mass = _validation.number("mass", mass, above=0, below=1)
     level, tree, known = float(t.axis.level(mass)), t.tree, cKDTree(t.rows)
 
     def of_block(h: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
@@ -187,7 +189,7 @@ def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: floa
 
 
 def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"] = "parquet") -> Path:
-    """Compute and write everything, one shard per block of rows.
+    """Compute and write everything, one shard per block of samples.
 
     Args:
         encoded: of :func:`encode`.
@@ -199,8 +201,8 @@ def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"]
         ValueError: for another kind.
         FileExistsError: if the folder is not empty.
     """
-    folder = Path(checks.instance("folder", folder, (str, os.PathLike)))
-    checks.choice("kind", kind, ("parquet", "zarr"))
+    folder = Path(_validation.instance("folder", folder, (str, os.PathLike)))
+    _validation.choice("kind", kind, ("parquet", "zarr"))
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: remove what it holds, or choose another folder")
     if kind == "zarr":

@@ -2,7 +2,8 @@
 
     python scripts/benchmark_alignment.py --json docs/benchmarks/alignment.json --data ../shared/data
 
-Both sides always have rows of their own; pairs and labels are for scoring only. Rows are written as they come; run again to go on.
+Both sides always have samples of their own; pairs and labels are for scoring only. Samples are written as they come;
+run again to go on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 
 from cnflow.alignment import Alignment, align, fit_map, foscttm, label_transfer
-from cnflow.alignment.refine import refine
+from cnflow.alignment._refinement import refine
 
 Floats = np.ndarray
 ROWS, TEST = 2000, 500
@@ -48,7 +49,7 @@ EXTRA = (2.0, 7.5)
 
 
 def planted(shape: str, n: int, rng: np.random.Generator, variant: str = "") -> tuple[Floats, Floats]:
-    """Rows in the plane and their structures; "extra" has one more cluster, "shifted" one whose mass is 30 % larger."""
+    """Samples in the plane and their structures; "extra" has one more cluster, "shifted" one whose mass is 30 % larger."""
     parts, weights = SHAPES[shape]
     weights = np.array(weights)
     if variant == "extra":
@@ -63,14 +64,14 @@ def planted(shape: str, n: int, rng: np.random.Generator, variant: str = "") -> 
         if radius:
             angle = rng.uniform(0, 2 * np.pi, mine.sum())
             if shape == "loops" and number == 0:
-                # rows are denser on one side of the large ring, so that it cannot be turned or reflected
+                # samples are denser on one side of the large ring, so that it cannot be turned or reflected
                 angle = np.where(rng.random(mine.sum()) < 0.5, angle, rng.vonmises(1.2, 1.5, mine.sum()))
             z[mine] += radius[0] * np.stack([np.cos(angle), np.sin(angle)], 1) - 0.5 * (z[mine] - (x, y))
     return z, which
 
 
 def seen(z: Floats, dim: int, seed: int, rng: np.random.Generator, noise: float = 0.3) -> Floats:
-    """Rows of the plane and Gaussian noise through a random smooth invertible map into ``dim`` directions."""
+    """Samples of the plane and Gaussian noise through a random smooth invertible map into ``dim`` directions."""
     own = np.random.default_rng(seed)
     x = np.hstack([z, noise * rng.standard_normal((len(z), dim - z.shape[1]))])
     turn, back = (np.linalg.qr(own.standard_normal((dim, dim)))[0] for _ in range(2))
@@ -81,7 +82,7 @@ def seen(z: Floats, dim: int, seed: int, rng: np.random.Generator, noise: float 
 
 
 def pair(shape: str, seed: int, variant: str = "") -> dict[str, Floats]:
-    """Both sides of a planted pair, disjoint, with held-out rows that both have seen."""
+    """Both sides of a planted pair, disjoint, with held-out samples that both have seen."""
     rng = np.random.default_rng(seed)
     (za, ka), (zb, kb), (zt, _) = (
         planted(shape, ROWS, rng),
@@ -95,7 +96,7 @@ def pair(shape: str, seed: int, variant: str = "") -> dict[str, Floats]:
 
 
 def named(found: Alignment, ka: Floats, kb: Floats) -> list[tuple[int, int, str]]:
-    """Planted structure that most rows of each matched structure are of: in A, in B (-1 for none), and the status."""
+    """Planted structure that most samples of each matched structure are of: in A, in B (-1 for none), and the status."""
 
     def majority(side, labels, number) -> int:
         return -1 if number is None else int(np.bincount(labels[side.label() == number]).argmax())
@@ -151,7 +152,7 @@ def couplings(dx: Floats, dy: Floats, rng: np.random.Generator, starts: int = 3)
 
 
 def rivals(a: Floats, b: Floats, seed: int, most: int = 500) -> dict:
-    """Gromov–Wasserstein chosen by least cost, and k-means + QAP + Wasserstein–Procrustes: maps of rows."""
+    """Gromov–Wasserstein chosen by least cost, and k-means + QAP + Wasserstein–Procrustes: maps of samples."""
     rng = np.random.default_rng(seed)
     x, y = a[rng.permutation(len(a))[:most]], b[rng.permutation(len(b))[:most]]
     best, plan = np.inf, None
@@ -209,13 +210,13 @@ def unrelated(case: str, seed: int) -> Row:
 
 
 def digit_codes(case: str, data: Path) -> tuple[Floats, ...]:
-    """Codes of two models of the digits: rows of A, rows of B, pairs, labels of the pairs."""
+    """Codes of two models of the digits: samples of A, samples of B, pairs, labels of the pairs."""
     held = np.load(data / "digits_two_models.npz")
     return (*(held[f"{case}_{name}"].astype(float) for name in ("A", "B", "At", "Bt")), held["yt"])
 
 
 def snare_halves(seed: int, data: Path) -> tuple[Floats, Floats, Floats, Floats]:
-    """Both assays of all cells, every row of unit norm, as SCOT has it, and the numbers of the cells of each half."""
+    """Both assays of all cells, every sample of unit norm, as SCOT has it, and the numbers of the cells of each half."""
     a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
     order = np.random.default_rng(seed).permutation(len(a))
     return a, b, order[: len(a) // 2], order[len(a) // 2 :]
@@ -253,7 +254,7 @@ def snare(case: str, seed: int, data: Path) -> Row:
 
 
 def scale(case: str, seed: int) -> Row:
-    """Time and memory with many rows."""
+    """Time and memory with many samples."""
     n = int(case)
     rng = np.random.default_rng(seed)
     (za, _), (zb, _), (zt, _) = (planted("scalene", count, rng) for count in (n, n, TEST))
@@ -305,7 +306,7 @@ def table(rows: list[Row], machine: str) -> str:
             lines.append(f"| {case} | {' | '.join(told)} |")
         lines.append("")
     if "unrelated" in by:
-        lines += ["| unrelated pair | refused | overlap of carried rows |", "|---" * 3 + "|"]
+        lines += ["| unrelated pair | refused | overlap of carried samples |", "|---" * 3 + "|"]
         for case, mine in by["unrelated"].items():
             lines.append(f"| {case} | {sum(r['refused'] for r in mine)} of {len(mine)} | {spread(mine, 'overlap')} |")
         lines.append("")
@@ -324,7 +325,7 @@ def table(rows: list[Row], machine: str) -> str:
                 )
             lines.append("")
     if "scale" in by:
-        lines += ["| rows a side | seconds | memory, GB | verdict | FOSCTTM |", "|---" * 5 + "|"]
+        lines += ["| samples a side | seconds | memory, GB | verdict | FOSCTTM |", "|---" * 5 + "|"]
         for case, mine in by["scale"].items():
             lines += [
                 f"| {int(case):,} | {r['seconds']:.0f} | {r['memory_gb']:.2f} | {r['verdict']} | {r['foscttm']:.4f} |"

@@ -3,7 +3,8 @@
     python scripts/benchmark_blind.py --seed 0 --controls --workers 2 --rows runs/blind/seed0.jsonl \
         --table docs/benchmarks/blind.md --json docs/benchmarks/blind.json
 
-60 problems of ``blind_problems.py``, and with --controls 15 more, each in a process of its own with one thread. A row is written as
+60 problems of ``blind_problems.py``, and with --controls 15 more, each in a process of its own with one thread. A
+sample is written as
 soon as it is there; run again to go on. The table is printed; --table and --json are written once all rows that were asked for
 are there.
 """
@@ -60,7 +61,7 @@ def array(values: Any) -> Floats:
 def baselines(rows: Floats, test: Floats, seed: int = 0) -> Row:
     """Test NLL in nats of a Gaussian and of a Gaussian mixture, both with full covariances.
 
-    The size of the mixture is the one with the least NLL on 15 % of the rows, among 1 to 32; it is then fitted to all. Constant
+    The size of the mixture is the one with the least NLL on 15 % of the samples, among 1 to 32; it is then fitted to all. Constant
     columns are left out.
 
     Args:
@@ -92,21 +93,21 @@ def baselines(rows: Floats, test: Floats, seed: int = 0) -> Row:
     for size in SIZES:
         scores[size] = -mixture(size, z[held:]).score(z[:held])
         if size >= 4 * min(scores, key=lambda s: scores[s]):
-            # twice in a row no better: larger ones only overfit more
+            # twice in a sample no better: larger ones only overfit more
             break
     best = min(scores, key=lambda s: scores[s])
     return {"gaussian": float(gaussian), "mixture": -mixture(best, z).score(zt) - log_det, "mixture_size": best}
 
 
 def told_apart(flow: Any, test: Floats) -> Row:
-    """How well trees and a small network tell (core, noise) from (core, fresh N(0, 1)), on rows they were not fitted to."""
-    from cnflow.flow.independence import noise_independence
+    """How well trees and a small network tell (core, noise) from (core, fresh N(0, 1)), on samples they were not fitted to."""
+    from cnflow.flow._noise_check import noise_independence
 
     code = flow.encode(test)
     core, noise = array(code.core), array(code.noise)
     if noise.shape[1] == 0:
         return {"auc": None, "auc_se": None, "auc_mlp": None}
-    # distance correlation is not reported here, and few rows make it cheap
+    # distance correlation is not reported here, and few samples make it cheap
     check = noise_independence(core, noise, n_permutations=1, max_rows=len(test), max_distance_rows=100)
     return {"auc": check.auc_trees, "auc_se": check.auc_trees_se, "auc_mlp": check.auc_mlp}
 
@@ -169,7 +170,7 @@ def plain(value: Any) -> Any:
 
 
 def in_own_process(seed: int, name: str, where: str, limit: float) -> Row:
-    """``measure`` in a process with one thread; a process that dies or takes too long is a row with an error.
+    """``measure`` in a process with one thread; a process that dies or takes too long is a sample with an error.
 
     Raises:
         KeyboardInterrupt: if the process was asked to stop; that is no answer.
@@ -221,7 +222,7 @@ def commit() -> str:
 
 
 def run(todo: list[str], options: argparse.Namespace) -> None:
-    """Measure problems, a few at a time, and append their rows."""
+    """Measure problems, a few at a time, and append their samples."""
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     cut_off = options.rows.is_file() and not options.rows.read_text().endswith("\n")
     code, start = commit(), time.perf_counter()
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--controls", action="store_true", help="also Gaussians, cubes and odd columns")
     parser.add_argument("--only", default="", help="such as 3,7,c2")
     parser.add_argument("--quick", action="store_true", help="the first six of each part")
-    parser.add_argument("--retry", action="store_true", help="problems whose row is an error are run again")
+    parser.add_argument("--retry", action="store_true", help="problems whose sample is an error are run again")
     parser.add_argument("--workers", type=int, default=1, help="problems at a time, one thread each")
     parser.add_argument("--limit", type=float, default=3600, help="seconds after which a problem counts as wrong")
     parser.add_argument("--rows", type=Path, help="default runs/blind/seed<SEED>.jsonl")

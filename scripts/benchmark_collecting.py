@@ -1,7 +1,8 @@
 """Activations of many samples: rows a second, peak memory, and a run that is killed, beside a loop that keeps all in memory.
 
 Prints the table that is committed under docs/benchmarks. Every way runs in a process of its own, whose peak resident memory is
-told by the system. Rows are written as they come; run again to go on where it stopped. A million rows take 1.1 GB of disk for a
+told by the system. Samples are written as they come; run again to go on where it stopped. A million samples take 1.1
+GB of disk for a
 while, three times that for the run that is killed. One thread: set OMP_NUM_THREADS=1.
 
     python scripts/benchmark_collecting.py --json docs/benchmarks/collecting.json
@@ -56,7 +57,7 @@ def child(way: str, n: int, folder: Path) -> None:
     import torch
     from torch import nn
 
-    from cnflow.network.collecting import collect
+    from cnflow.network.activations._collect import collect
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 10)).eval()
@@ -126,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
     empty = min((r["peak_mb"] for r in rows if r["way"] == "nothing"), default=0.0)
     lines = [
-        "| rows × 256 | way | rows a second | peak memory, MB | of which not the imports | |",
+        "| samples × 256 | way | samples a second | peak memory, MB | of which not the imports | |",
         "|---|---|---|---|---|---|",
     ]
     for r in rows:
@@ -135,7 +136,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         rate = "" if r["way"].startswith("killed") else f"{r['rows'] / r['seconds']:,.0f}".replace(",", " ")
         note = ""
         if "same_bytes" in r:
-            note = f"killed at rows {r['killed_at']}; bytes {'the same' if r['same_bytes'] else 'DIFFER'}"
+            note = f"killed at samples {r['killed_at']}; bytes {'the same' if r['same_bytes'] else 'DIFFER'}"
         lines.append(
             f"| {r['rows']:.0e} | {r['way']} | {rate} | {r['peak_mb']:.0f} | {r['peak_mb'] - empty:.0f} | {note} |"
         )
@@ -159,7 +160,7 @@ def main() -> None:
         [(way, n) for n in options.rows for way in WAYS],
         ("way", "rows"),
         measure,
-        lambda row: f"{row['way']}, {row['rows']} rows: {row['seconds']:.1f} s, {row['peak_mb']:.0f} MB",
+        lambda row: f"{row['way']}, {row['rows']} samples: {row['seconds']:.1f} s, {row['peak_mb']:.0f} MB",
         packages=("torch", "numpy"),
     )
     print(f"\n{table(rows)}\n\n{footer}")

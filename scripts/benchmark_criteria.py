@@ -20,15 +20,15 @@ from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
 
 from cnflow.alignment import foscttm
-from cnflow.alignment.criterion import mixing
-from cnflow.alignment.search import Search
-from cnflow.alignment.sides import side
+from cnflow.alignment._criterion import mixing
+from cnflow.alignment._search import Search
+from cnflow.alignment._space import as_space
 
 Floats = np.ndarray
 ROWS, NEIGHBOURS = 400, 10
 CRITERIA = {
     "entropy": "cross-entropy both ways (ours)",
-    "overlap": "overlap of rows",
+    "overlap": "overlap of samples",
     "gw": "Gromov–Wasserstein",
     "cka": "CKA",
     "neighbours": "transported neighbours",
@@ -36,7 +36,7 @@ CRITERIA = {
 
 
 def given(case: str, seed: int, data: Path | None) -> tuple[Floats, Floats, Floats, Floats, Floats, int | None]:
-    """Rows of both sides, pairs, the directions of B that are scored, and how many directions are searched."""
+    """Samples of both sides, pairs, the directions of B that are scored, and how many directions are searched."""
     if case in IDENTIFIABLE:
         p = pair(case, seed)
         return p["a"], p["b"], p["at"], p["bt"], p["core"], None
@@ -48,7 +48,7 @@ def given(case: str, seed: int, data: Path | None) -> tuple[Floats, Floats, Floa
 
 
 def scores(x: Floats, carried: Floats, y: Floats) -> Row:
-    """Criteria of rows x, carried to rows y by a map, that are not the map's own score; all are the better the lower."""
+    """Criteria of samples x, carried to samples y by a map, that are not the map's own score; all are the better the lower."""
     matched = y[linear_sum_assignment(cdist(carried, y, "sqeuclidean"))[1]]
     one, other = cdist(x, x), cdist(matched, matched)
     centred = [rows - rows.mean(0) for rows in (x, matched)]
@@ -66,7 +66,7 @@ def scores(x: Floats, carried: Floats, y: Floats) -> Row:
 def measure(case: str, seed: int, data: Path | None) -> Row:
     """Rank correlation of every criterion with FOSCTTM over all maps, and what it would choose."""
     a, b, at, bt, core, directions = given(case, seed, data)
-    search = Search(*(side(s, n, directions=directions, seed=seed) for s, n in ((a, "A"), (b, "B"))), 1500, seed)
+    search = Search(*(as_space(s, n, directions=directions, seed=seed) for s, n in ((a, "A"), (b, "B"))), 1500, seed)
     for start in search.starts(60):
         search.add(start)
     search.polish("auto")

@@ -3,7 +3,7 @@
     python scripts/benchmark_critics.py --jobs 2 --json docs/benchmarks/critics.json
 
 Fits ring, linked rings, trefoil and torus with both objectives of ``cnflow.fit``, the size of the core not given, one thread each.
-Rows are written as they come; run again to go on.
+Samples are written as they come; run again to go on.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/benchmark_evidence.py --json docs/benchmarks/evidence.json
 
-Densities are Gaussian mixtures chosen by BIC among spherical, diagonal, tied and full covariances, fitted to all rows; HDBSCAN,
+Densities are Gaussian mixtures chosen by BIC among spherical, diagonal, tied and full covariances, fitted to all samples; HDBSCAN,
 dip-means and the sup-norm band see the same rows. Needs the extra ``benchmark``. Rows of the table are written as they come; run
 again to go on.
 """
@@ -31,7 +31,7 @@ KINDS = ("spherical", "diag", "tied", "full")
 
 
 def null(kind: str, n: int, d: int, rng: np.random.Generator) -> Floats:
-    """Rows of one component, shape (n, d); the ring has a loop, the others have none."""
+    """Samples of one component, shape (n, d); the ring has a loop, the others have none."""
     x = rng.normal(size=(n, d))
     if kind == "cube":
         x = rng.uniform(size=(n, d)) * np.sqrt(12)
@@ -53,7 +53,7 @@ def null(kind: str, n: int, d: int, rng: np.random.Generator) -> Floats:
 
 
 def groups(count: int, d: int, separation: float, n: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Standard Gaussians, the nearest two ``separation`` apart, of masses down to 2 %: rows and labels."""
+    """Standard Gaussians, the nearest two ``separation`` apart, of masses down to 2 %: samples and labels."""
     while True:
         centres = rng.normal(size=(count, d))
         distance = pdist(centres)
@@ -86,7 +86,7 @@ def fitted(x: Floats, most: int = 12) -> GaussianMixture:
 
 
 def dip_means(x: Floats, most: int = 16, viewers: int = 200) -> int:
-    """Number of groups by dip-means: a group is split if its distances from some of its rows have more than one mode.
+    """Number of groups by dip-means: a group is split if its distances from some of its samples have more than one mode.
 
     References:
         Kalogeratos, Likas: Dip-means: an incremental clustering method for estimating the number of clusters (2012), with its

@@ -29,7 +29,7 @@ LAYERS = ("1", "3", "5", "7", "output")
 
 
 class Turning(nn.Module):
-    """One of four maps of rank 5, by which of four gates is largest: the row space is another in every region."""
+    """One of four maps of rank 5, by which of four gates is largest: the sample space is another in every region."""
 
     def __init__(self, source: int = 64, target: int = 64) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Turning(nn.Module):
         self.gate = nn.Parameter(torch.randn(4, source))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Rows, shape (n, target)."""
+        """Samples, shape (n, target)."""
         which = nn.functional.one_hot((x @ self.gate.T).argmax(1), 4).to(x)
         return torch.einsum("tkr,nkr,nk->nt", self.write, torch.tanh(torch.einsum("krd,nd->nkr", self.read, x)), which)
 
@@ -94,7 +94,7 @@ def table(rows: list[Row], machine: str) -> str:
     def of(part: str, case: str) -> list[Row]:
         return [r for r in rows if (r["part"], r["case"]) == (part, case)]
 
-    lines = ["| planted network | seeds | rank at the points | dimension | joint row space | consistency | re-encoded | s |",
+    lines = ["| planted network | seeds | rank at the points | dimension | joint sample space | consistency | re-encoded | s |",
              "|---" * 8 + "|"]  # fmt: skip
     for case in PLANTED:
         mine = of("planted", case)
@@ -113,7 +113,7 @@ def table(rows: list[Row], machine: str) -> str:
         )
     lines += [
         "",
-        "| digits network | seed | layer 1 | 2 | 3 | 4 | logits | consistency | joint row space |",
+        "| digits network | seed | layer 1 | 2 | 3 | 4 | logits | consistency | joint sample space |",
         "|---" * 9 + "|",
     ]
     for case, published in PUBLISHED.items():

@@ -90,7 +90,7 @@ def main() -> None:
         )
     versions = {"torch": importlib.metadata.version("torch")}
     blocks = f"{options.repeats} alternating blocks of {options.evaluations} evaluations"
-    note = f"{options.rows} rows, rk4 with 8 steps, one thread, {blocks}"
+    note = f"{options.rows} samples, rk4 with 8 steps, one thread, {blocks}"
     print(f"\n{platform.machine()}; {note}; {versions}.")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,12 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 
 from cnflow.data import Planted
-from cnflow.flow.nongaussian import METHODS, NGCA
-from cnflow.flow.stein import stein_null
+from cnflow.flow._ngca import METHODS, NGCA
+from cnflow.flow._stein import stein_null
 
 SETS = ("ring", "clusters", "linked_rings", "trefoil")
 SETTINGS = {
-    # noise, variances made equal, rows, dimensions
+    # noise, variances made equal, samples, dimensions
     "independent, equal variances": ("independent", True, 20_000, 8),
     "independent": ("independent", False, 20_000, 8),
     "independent, equal variances, n = 2 000": ("independent", True, 2_000, 8),

@@ -1,7 +1,8 @@
 """Level sets of small trained networks whose shape is known: are their Betti numbers found, and not those of the region?
 
-Each network is fitted to a function that is zero on a given shape, on rows drawn in a box; then {f = 0} is sampled in the region
-of the rows and its homology told. Beside it the null (as many points drawn from the region), the rows whose value is nearest to
+Each network is fitted to a function that is zero on a given shape, on samples drawn in a box; then {f = 0} is sampled in the region
+of the samples and its homology told. Beside it the null (as many points drawn from the region), the samples whose
+value is nearest to
 zero without projection, and the same network behind a random smooth invertible map of its input.
 
 Prints the table that is committed under docs/benchmarks. Rows are written as they come; run again to go on where it
@@ -23,8 +24,8 @@ import torch
 from benchmark_rows import complete
 from torch import Tensor, nn
 
-from cnflow.network.preimages import Preimage, level_sets
-from cnflow.topology.diagrams import rips
+from cnflow.network.preimages._preimages import Preimage, level_sets
+from cnflow.topology.persistence._rips import rips
 
 HALF = 1.6
 """Of the box's edge."""
@@ -36,7 +37,7 @@ def ball(x: Tensor, centre: tuple[float, ...], radius: float) -> Tensor:
 
 
 SHAPES: dict[str, tuple[int, int, tuple[int, ...], Callable[[Tensor], Tensor]]] = {
-    # dimensions, rows, Betti numbers, function that is zero on it
+    # dimensions, samples, Betti numbers, function that is zero on it
     "circle": (2, 2000, (1, 1), lambda x: ball(x, (0.0, 0.0), 1.0)),
     "two circles": (2, 2000, (2, 2), lambda x: torch.minimum(ball(x, (-0.8, 0.0), 0.6), ball(x, (0.8, 0.0), 0.6))),
     "circle and line": (2, 2000, (2, 1), lambda x: ball(x, (-0.6, 0.0), 0.6) * (0.7 - x[:, 0])),
@@ -83,11 +84,11 @@ def fitted(shape: str, seed: int, steps: int = 1500) -> tuple[nn.Sequential, Ten
 
     Args:
         shape: see ``SHAPES``.
-        seed: of rows and weights.
-        steps: of Adam, on all rows.
+        seed: of samples and weights.
+        steps: of Adam, on all samples.
 
     Returns:
-        (network; rows, shape (n, d); root mean square error on them).
+        (network; samples, shape (n, d); root mean square error on them).
     """
     dim, n, _, function = SHAPES[shape]
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +132,7 @@ def measure(shape: str, seed: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, one line per shape: how often the Betti numbers are right, and medians over seeds."""
     lines = [
-        "| {f = 0} | Betti asked | found | re-encoded input | nearest rows | the null's | H1, H2 ratio (null) | fit error "
+        "| {f = 0} | Betti asked | found | re-encoded input | nearest samples | the null's | H1, H2 ratio (null) | fit error "
         "| largest residual | converged | of these inside | covered | s |",
         "|---" * 13 + "|",
     ]
@@ -164,7 +165,7 @@ def draw(file: Path, seed: int = 0) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    from cnflow.plot.preimages import plot_level_set_points
+    from cnflow.plot._preimages import plot_level_set_points
 
     figure = plt.figure(figsize=(15, 4.2), layout="constrained")
     for number, shape in enumerate(SHAPES, 1):
@@ -192,7 +193,7 @@ def main() -> None:
         ("shape", "seed"),
         measure,
         lambda row: (
-            f"{row['shape']:16} seed {row['seed']}: Betti {row['betti']}, re-encoded {row['re-encoded']}, nearest rows "
+            f"{row['shape']:16} seed {row['seed']}: Betti {row['betti']}, re-encoded {row['re-encoded']}, nearest samples "
             f"{row['nearest']}, null {row['null']}; fit {row['fit']:.4f}, {row['seconds']:.1f} s"
         ),
         packages=("torch", "ripser", "scikit-learn", "numpy"),

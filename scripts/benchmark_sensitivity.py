@@ -21,11 +21,11 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from torch import Tensor, nn
 
-from cnflow.flow.nongaussian import NGCA
-from cnflow.network.coordinates import SparseRotation, read_coordinates
-from cnflow.network.perturbing import activations
-from cnflow.network.sensing import Sensitivity, sensitivity
-from cnflow.network.sparsest import sparsest_insensitive
+from cnflow.flow._ngca import NGCA
+from cnflow.network.coordinates._transforms import SparseRotation, read_coordinates
+from cnflow.network.perturbation._moves import activations
+from cnflow.network.perturbation._sensitivity import Sensitivity, sensitivity
+from cnflow.network.perturbation._sparse_coordinates import sparsest_insensitive
 
 SOURCES, INPUTS, WIDTH, HEADS = 3, 48, 24, 16
 DENSITY = np.array([0.1, 0.15, 0.25])
@@ -33,7 +33,7 @@ DENSITY = np.array([0.1, 0.15, 0.25])
 
 ROWS, FEW, COMPONENTS = 2000, 100, 12
 LAYER = "0"
-SUMMARY, OVERFIT, ALL, PRINCIPAL = "summary", "overfit rotation", "the same, all rows", "PCA of the rest"
+SUMMARY, OVERFIT, ALL, PRINCIPAL = "summary", "overfit rotation", "the same, all samples", "PCA of the rest"
 STEP, DRAWS = 0.01, 8
 PERTURB = ("flat", "sgd")
 
@@ -55,7 +55,7 @@ def loss(model: nn.Module, batch: Any) -> Tensor:
 
 
 def train(seed: int, steps: int = 3000) -> nn.Module:
-    """Fresh rows at every step, so that nothing of the network is an overfit."""
+    """Fresh samples at every step, so that nothing of the network is an overfit."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Linear(INPUTS, WIDTH), nn.Linear(WIDTH, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(),
@@ -81,13 +81,13 @@ def rest(rows: np.ndarray) -> np.ndarray:
 
 
 def overfit(rows: np.ndarray) -> np.ndarray:
-    """The sparsest rotation of the rest, as far as a hundred rows can tell."""
+    """The sparsest rotation of the rest, as far as a hundred samples can tell."""
     left = rest(rows)
     return SparseRotation(COMPONENTS, random_state=0).fit(left[:FEW]).transform(left)
 
 
 def all_rows(rows: np.ndarray) -> np.ndarray:
-    """The same rotation, from all rows."""
+    """The same rotation, from all samples."""
     return SparseRotation(COMPONENTS, random_state=0).fit_transform(rest(rows))
 
 
@@ -163,7 +163,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: one line for each way to move."""
     lines = [
         "| moved by | ‖δ‖/‖θ‖ | behaviour changed | summary | its span | overfit rotation | its span | "
-        "overfit / summary | seeds ≥ 5 | all rows / summary | PCA / summary | kept: planted, other | s |",
+        "overfit / summary | seeds ≥ 5 | all samples / summary | PCA / summary | kept: planted, other | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for perturb in PERTURB:

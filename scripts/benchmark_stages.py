@@ -69,14 +69,14 @@ def measure(name: str, noise: str, dim: int, stages: int, seed: int, folder: Pat
         row["retired_at"] = retirement_order(flow, data.planted.grades, data.planted.noise_plane)
     if stages > 1:
         depths = [flow.stages.depth(s) for s in range(stages + 1)]
-        flow.evaluation = FixedGrid("rk4", 12)  # within 1e-3 nats of the adaptive solver, row by row, and faster
+        flow.evaluation = FixedGrid("rk4", 12)  # within 1e-3 nats of the adaptive solver, sample by sample, and faster
         found = spectrum(flow, depth=depths, n_bootstrap=0, n=20_000, seed=seed)
         row["above_null"] = [int(n) for n in found.n_above]
     return row
 
 
 def profile_text(some: list[dict[str, Any]]) -> str:
-    """Median width profile of some rows."""
+    """Median width profile of some samples."""
     return " → ".join(f"{width:g}" for width in np.median([r["profile"] for r in some], axis=0))
 
 

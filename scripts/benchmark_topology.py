@@ -22,11 +22,11 @@ from sklearn.neighbors import KernelDensity
 
 from cnflow.flow import load_flow
 from cnflow.topology import MassAxis, MixtureDensity, grid_homology, level_sets, rips
-from cnflow.topology.build import survey
-from cnflow.topology.confidence import SCALES
-from cnflow.topology.knots import knot_determinant
-from cnflow.topology.polygons import linking_number
-from cnflow.topology.sources import read
+from cnflow.topology.density._sources import read_source
+from cnflow.topology.knots._invariants import knot_determinant
+from cnflow.topology.knots._polygons import linking_number
+from cnflow.topology.merge_tree._builder import survey
+from cnflow.topology.merge_tree._confidence_band import SCALES
 
 sys.path.append(str(ROOT))
 from tests.topology.densities import curved_valleys, eight_leaves, grid_merges, trimodal
@@ -47,7 +47,7 @@ KERNEL_ROWS = (
     "curved 2 30000 0.16 10000", "curved 2 100000 0.16 10000", "eight 8 30000 0.45 10000", "eight 8 100000 0.45 4000",
     "eight 20 30000 0.75 10000", "curved 8 30000 0.5 10000", "curved 8 100000 0.45 4000",
 )  # fmt: skip
-"""Bent modes or a hierarchy, directions, rows of the estimate, bandwidth, rows whose tree is grown."""
+"""Bent modes or a hierarchy, directions, samples of the estimate, bandwidth, samples whose tree is grown."""
 
 
 def two_gaussians(case: str, seed: int) -> Row:
@@ -108,7 +108,7 @@ def modes(name: str, dim: int) -> MixtureDensity:
 
 
 def kernel(case: str, seed: int) -> Row:
-    """Leaves of scikit-learn's KernelDensity on the same 10 000 rows, after pruning by its band."""
+    """Leaves of scikit-learn's KernelDensity on the same 10 000 samples, after pruning by its band."""
     name, dim, share = case.split()
     k = int(dim)
     x = modes(name, k).sample(10_000, seed + 1)
@@ -118,7 +118,7 @@ def kernel(case: str, seed: int) -> Row:
 
 
 def kernel_rows(case: str, seed: int) -> Row:
-    """The same with as many rows, and the bandwidth, as the case says; the tree is that of some of the rows."""
+    """The same with as many samples, and the bandwidth, as the case says; the tree is that of some of the samples."""
     name, dim, count, width, looked_at = case.split()
     x = modes(name, int(dim)).sample(int(count), seed + 1)
     fitted = KernelDensity(bandwidth=float(width)).fit(x)
@@ -155,7 +155,7 @@ def coverage(case: str, seed: int, n: int = 1000, bandwidth: float = 0.35) -> Ro
 
 def flow(case: str, seed: int, runs: Path) -> Row:
     """Betti numbers at mass .9 of a trained flow, and its knots."""
-    from cnflow.app.topology import run_data
+    from cnflow.app._topology import run_data
 
     folder = runs / f"{case}_{seed}"
     if not (folder / "summary.json").is_file():
@@ -194,7 +194,7 @@ def flow(case: str, seed: int, runs: Path) -> Row:
 
 def digits(case: str, seed: int, runs: Path) -> Row:
     """Leaves of the tree of a flow of the digits, named by their majority, beside clusters of the same core."""
-    from cnflow.app.topology import run_data
+    from cnflow.app._topology import run_data
 
     del case
     folder = runs / f"digits_{seed}"
@@ -205,7 +205,7 @@ def digits(case: str, seed: int, runs: Path) -> Row:
     truth = data.all_labels()
     beyond = len(level_sets(flow, x, homology=False).tree.leaves)
     t = level_sets(flow, x, refits=0, homology=False)
-    core = read(flow, x).rows
+    core = read_source(flow, x).rows
     leaves = len(t.tree.leaves)
     ways = {
         "leaves": t.tree.label,
@@ -228,7 +228,7 @@ def digits(case: str, seed: int, runs: Path) -> Row:
 
 
 def scale(case: str, seed: int) -> Row:
-    """A tree with members: links of 32 bumps, n rows in k directions."""
+    """A tree with members: links of 32 bumps, n samples in k directions."""
     k, n = map(int, case.split())
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     means = np.zeros((32, k))
@@ -296,7 +296,7 @@ def main() -> None:
     tasks += [("kernel", f"{name} 2 {share}", 0) for name in ("eight", "curved") for share in (0.3, 0.5, 0.7)]
     shares = ((8, 0.3), (8, 0.5), (8, 0.7), (20, 0.5))
     tasks += [("kernel", f"{name} {d} {share}", 0) for name in ("eight", "curved") for d, share in shares]
-    tasks += [("kernel rows", case, 0) for case in KERNEL_ROWS]
+    tasks += [("kernel samples", case, 0) for case in KERNEL_ROWS]
     tasks += [("flow", name, seed) for name in FLOWS for seed in range(5)]
     tasks += [("digits", "24 components", seed) for seed in range(3)]
     tasks += [("coverage", "three modes", seed) for seed in range(options.repeats)]
@@ -304,7 +304,7 @@ def main() -> None:
     ways: dict[str, Any] = {
         "two Gaussians": two_gaussians, "coverage": coverage, "scale": scale, "stream": stream, "overhead": overhead,
         "noise": noise, "surface": surface, "merges": merges, "kernel": kernel,
-        "kernel rows": kernel_rows,
+        "kernel samples": kernel_rows,
     }  # fmt: skip
 
     def measure(part: str, case: str, seed: int) -> Row:
@@ -343,7 +343,7 @@ def table(rows: list[Row]) -> str:
         ] + [""]
     if mine := by.get("merges"):
         lines += [
-            "| 10 000 rows of, in directions | leaves | largest error of a merge, nats | seconds |",
+            "| 10 000 samples of, in directions | leaves | largest error of a merge, nats | seconds |",
             "|---|---|---|---|",
         ]
         lines += [f"| {r['case']} | {r['leaves']} | {r['error']:.1e} | {r['analysis_seconds']} |" for r in mine] + [""]
@@ -355,9 +355,9 @@ def table(rows: list[Row]) -> str:
         lines += [
             f"| {r['case']} | {r['bandwidth']:.3f} | {r['peaks']} | {r['leaves']} | {r['seconds']} |" for r in mine
         ] + [""]
-    if mine := by.get("kernel rows"):
+    if mine := by.get("kernel samples"):
         lines += [
-            "| KernelDensity of: directions, rows | bandwidth | peaks | leaves beyond the band | band, sqrt scale | seconds |"
+            "| KernelDensity of: directions, samples | bandwidth | peaks | leaves beyond the band | band, sqrt scale | seconds |"
         ]
         lines += ["|---|---|---|---|---|---|"]
         for r in mine:
@@ -371,7 +371,7 @@ def table(rows: list[Row]) -> str:
         leaves, loops = sum(r["false_leaves"] > 0 for r in many), sum(r["false_loops"] > 0 for r in many)
         either = sum(r["false_leaves"] > 0 or r["false_loops"] > 0 for r in many)
         lines += [
-            f"Kernel density of 1 000 rows, {len(many)} repeats: the band holds the smoothed truth in {held}, and its tree",
+            f"Kernel density of 1 000 samples, {len(many)} repeats: the band holds the smoothed truth in {held}, and its tree",
             f"has three leaves in {right}. Gaussian noise shows a false leaf in {leaves}, a false loop in {loops}, either in "
             f"{either}.",
             "",
@@ -392,7 +392,7 @@ def table(rows: list[Row]) -> str:
         lines += [""]
     if mine := by.get("digits"):
         lines += [
-            "| digits, seed | way | clusters | rows in one | purity | adjusted Rand index |",
+            "| digits, seed | way | clusters | samples in one | purity | adjusted Rand index |",
             "|---|---|---|---|---|---|",
         ]
         for r in mine:
@@ -403,11 +403,11 @@ def table(rows: list[Row]) -> str:
             ]  # fmt: skip
             named = ", ".join(f"{digit} ({rows})" for digit, rows in r["named"])
             lines += [
-                f"| {r['seed']}, majority (rows) of each leaf | {named}; beyond the 95 % band: {r['beyond_the_band']} | | | | |"
+                f"| {r['seed']}, majority (samples) of each leaf | {named}; beyond the 95 % band: {r['beyond_the_band']} | | | | |"
             ]
         lines += [""]
     if mine := by.get("scale"):
-        lines += ["| tree with members: directions, rows | leaves | seconds | GB |", "|---|---|---|---|"]
+        lines += ["| tree with members: directions, samples | leaves | seconds | GB |", "|---|---|---|---|"]
         lines += [f"| {r['case']} | {r['leaves']} | {r['seconds']} | {r['memory_gb']:.2f} |" for r in mine] + [""]
     for r in by.get("stream", []):
         lines += [

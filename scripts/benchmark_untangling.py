@@ -3,7 +3,8 @@
     python scripts/benchmark_untangling.py --runs runs/untangling --json docs/benchmarks/untangling.json
 
 ``--runs`` holds runs made by ``cnflow fit``: SET_SEED without a lift, untied_SET_SEED after untangling, apart_SET_SEED after moving
-apart, OBJECTIVE_SET_SEED for the objectives. What is not there is trained first. Rows are written as they come; run again to go on
+apart, OBJECTIVE_SET_SEED for the objectives. What is not there is trained first. Samples are written as they come; run
+again to go on
 where it stopped.
 """
 
@@ -19,12 +20,13 @@ import numpy as np
 import torch
 from benchmark_rows import Row, complete, train
 
-from cnflow.app.topology import run_data
+from cnflow.app._topology import run_data
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow, check_noise, load_flow
-from cnflow.topology import LevelSets, level_sets, linking_number, plane_crossings
-from cnflow.topology.knots import knot_determinant
+from cnflow.topology import LevelSets, level_sets, linking_number
+from cnflow.topology.knots._invariants import knot_determinant
+from cnflow.topology.knots._polygons import plane_crossings
 from cnflow.training import Adversarial
-from cnflow.untangling import Strands
+from cnflow.untangling._closed_curves import ClosedCurves
 
 TANGLED = ("linked_rings", "trefoil", "concentric_circles", "chain", "figure_eight_knot")
 ENTWINED = ("linked_rings", "concentric_circles", "chain", "nested_spheres")
@@ -59,7 +61,7 @@ def invariants(curves: list[np.ndarray]) -> str:
     return "links " + " ".join(str(abs(linking_number(curves[i], curves[j]))) for i, j in pairs)
 
 
-def angle_errors(strands: Strands, core: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def angle_errors(strands: ClosedCurves, core: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Error of the core's angle against the true parameter, radians, up to sense and origin; π on a wrong component."""
     which, angle = strands.place(core)
     errors = np.empty(len(core))
@@ -91,7 +93,7 @@ def before_and_after(base: Path, folder: Path, seed: int) -> tuple[Row, LevelSet
     data, before, flow = run_data(folder), load_flow(base), load_flow(folder)
     rows, split = np.asarray(data.all_rows(), dtype=float), np.asarray(data.split("test"), dtype=float)
     test = split[:TEST_ROWS]
-    # the band is that of all rows
+    # the band is that of all samples
     tangled, t = level_sets(before, rows), level_sets(flow, rows)
     bound, truth = flow.bound(test, DRAWS), data.planted.log_prob(test)
     value = bound.value.double().numpy()
@@ -113,7 +115,7 @@ def untie(name: str, seed: int, runs: Path) -> Row:
     data = run_data(folder)
     test, sample, curves = np.asarray(data.split("test"), dtype=float)[:TEST_ROWS], data.sample("test"), curves_of(t)
     if curves and curves[0].shape[1] == 2:
-        strands = Strands.along(curves, t.rows, 1.0, 3.0)
+        strands = ClosedCurves.along(curves, t.rows, 1.0, 3.0)
         core = flow.encode(test).core.numpy()
         errors = angle_errors(strands, core, sample.parameters[:TEST_ROWS, 0], sample.labels[:TEST_ROWS])
         row |= {"angle": float(np.median(errors)), "angle_95": float(np.quantile(errors, 0.95))}
@@ -134,13 +136,13 @@ def apart(name: str, seed: int, runs: Path) -> Row:
 
 
 def side_by_side(along: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows in the right interval when a line is cut between components, in the order of their medians."""
+    """Share of samples in the right interval when a line is cut between components, in the order of their medians."""
     order = sorted(np.unique(labels), key=lambda c: np.median(along[labels == c]))
     right = len(along)
     for left, beside in itertools.pairwise(order):
         pair = np.isin(labels, (left, beside))
         rank = labels[pair][np.argsort(along[pair])] == beside
-        # rows on the wrong side of the best cut
+        # samples on the wrong side of the best cut
         wrong = np.cumsum(np.r_[0, rank]) + np.r_[np.cumsum(~rank[::-1])[::-1], 0]
         right -= wrong.min()
     return right / len(along)
@@ -168,7 +170,7 @@ def compare(objective: str, name: str, seed: int, runs: Path) -> Row:
 
 
 def plane_angle(flow: NarrowingFlow, plane: np.ndarray) -> float:
-    """Largest sine² between the true plane and the rows of the frame that become core: 0 is the same plane."""
+    """Largest sine² between the true plane and the samples of the frame that become core: 0 is the same plane."""
     axes = flow.frame.rotation.detach().double().numpy()[flow.base.core.numpy()]
     cosines = np.linalg.svd(axes @ plane, compute_uv=False)
     return float(1 - cosines.min() ** 2) if len(axes) >= plane.shape[1] else 1.0

@@ -20,7 +20,7 @@ KINDS = {
 # A direction v can be noise if the law along v, given what is seen across it, is Gaussian; nats_lost() says how far from
 # that it is. Minimised over v, from 80 starts or more, for all 14 structures and all 91 products (without noise; noise that depends
 # on them can only add to it):
-# - One direction tells which of the four clusters a row is of (centres nine blurs apart), and the other is Gaussian given it, to
+# - One direction tells which of the four clusters a sample is of (centres nine blurs apart), and the other is Gaussian given it, to
 #   1e-4 nats: the core of "clusters" is 1 as well as 2, and a product with it may have one direction less.
 # - The six nested clusters need both: on the best line neighbours are 3.4 blurs apart, and .15 nats are lost. In a product v can be
 #   slanted so that the other structure tells them apart: .0004 to .01 nats, except with nested spheres (.02) and circles (.03).
@@ -68,8 +68,8 @@ def nats_lost(kinds: tuple[str, ...], direction: Floats, n: int = 300, seed: int
     Args:
         kinds: names of the structures of a product.
         direction: in the plane of the product, shape (k,).
-        n: rows of the Monte Carlo estimate.
-        seed: of these rows.
+        n: samples of the Monte Carlo estimate.
+        seed: of these samples.
     """
     shapes = [structure(kind, sigma=BLUR) for kind in kinds]
     rng = np.random.default_rng(seed)

@@ -20,11 +20,11 @@ from cnflow.data import structure
 
 Floats = np.ndarray
 Draw = Callable[..., tuple[Floats, Floats]]
-"""(n, rng, scored) to rows, shape (n, D), and the log-density of the first few in nats, shape (scored,)."""
+"""(n, rng, scored) to samples, shape (n, D), and the log-density of the first few in nats, shape (scored,)."""
 LARGE, SMALL = 40, 20
-"""Number of problems with tens of thousands of rows, and with thousands; the large ones come first."""
+"""Number of problems with tens of thousands of samples, and with thousands; the large ones come first."""
 TEST, SCORED = 4000, 1500
-"""Test rows of a problem; the true NLL and that of a model are means over the first 1500."""
+"""Test samples of a problem; the true NLL and that of a model are means over the first 1500."""
 CONDITION = 30.0
 NOISES = ("independent", "shear", "shear + scale", "graded")
 GAUSSIANS = 10
@@ -33,7 +33,7 @@ STREAM = 90_210_733
 
 @dataclass(frozen=True, repr=False)
 class Problem:
-    """Rows and what is true about them.
+    """Samples and what is true about them.
 
     Attributes:
         name: its number, with a "c" before it for a control.
@@ -44,8 +44,8 @@ class Problem:
         equalised: whether all directions have variance 1 before the linear map.
         condition: condition number of the linear map.
         rows: to fit, shape (n, D).
-        test: fresh rows, shape (4000, D).
-        true: exact log-density of the first 1500 test rows in nats, shape (1500,), on the plane of the columns that
+        test: fresh samples, shape (4000, D).
+        true: exact log-density of the first 1500 test samples in nats, shape (1500,), on the plane of the columns that
             vary; None where there is no density.
     """
 
@@ -65,7 +65,7 @@ class Problem:
         true = "none" if self.true is None else f"{0 - self.true.mean():.3f}"
         right, scale = " or ".join(map(str, self.right)) or "not judged", "equalised, " if self.equalised else ""
         return (
-            f"{self.name}: {self.structure} (core {right}), {self.rows.shape[1]}-D, {len(self.rows)} rows, noise {self.noise}, "
+            f"{self.name}: {self.structure} (core {right}), {self.rows.shape[1]}-D, {len(self.rows)} samples, noise {self.noise}, "
             f"{scale}condition {self.condition:.1f}, true NLL {true}"
         )
 
@@ -101,7 +101,7 @@ class Source:
             self.units = (spread, self.draw(20_000, rng)[0][:, self.dim :].std(0))
 
     def draw(self, n: int, rng: np.random.Generator, scored: int = 0) -> tuple[Floats, Floats]:
-        """Rows (s, e), shape (n, D), and the exact log-density in nats of the first few, shape (scored,)."""
+        """Samples (s, e), shape (n, D), and the exact log-density in nats of the first few, shape (scored,)."""
         raw = np.concatenate([shape.sample(n, rng).points for shape in self.shapes], 1)
         z = rng.standard_t(5, (n, self.extra)) if self.noise == "t5" else rng.standard_normal((n, self.extra))
         s = raw / self.units[0]
@@ -129,7 +129,7 @@ def problem(seed: int, index: int) -> Problem:
 
     Args:
         seed: of the set.
-        index: 0 to 59; the first 40 have 20 000 or 50 000 rows, the others 2 000 or 5 000.
+        index: 0 to 59; the first 40 have 20 000 or 50 000 samples, the others 2 000 or 5 000.
 
     Raises:
         ValueError: for an index out of range.
@@ -149,7 +149,7 @@ def problem(seed: int, index: int) -> Problem:
 
 
 def mapped(about: tuple, draw: Draw, dim: int, n: int, seed: int, place: tuple[int, int]) -> Problem:
-    """Rows of ``draw`` through a random linear map, with the streams of the problem at ``place``: (part, index)."""
+    """Samples of ``draw`` through a random linear map, with the streams of the problem at ``place``: (part, index)."""
     matrix, offset, log_det, condition = linear_map(dim, stream(seed, *place, 1))
     rows = draw(n, stream(seed, *place, 2))[0] @ matrix.T + offset
     test, log_p = draw(TEST, stream(seed, *place, 3), SCORED)
@@ -161,7 +161,7 @@ CONTROLS = GAUSSIANS + 5
 
 
 def gaussian(dim: int) -> Draw:
-    """Rows of N(0, I)."""
+    """Samples of N(0, I)."""
 
     def draw(n: int, rng: np.random.Generator, scored: int = 0) -> tuple[Floats, Floats]:
         z = rng.standard_normal((n, dim))
@@ -171,12 +171,12 @@ def gaussian(dim: int) -> Draw:
 
 
 def cube(n: int, rng: np.random.Generator, scored: int = 0) -> tuple[Floats, Floats]:
-    """Rows uniform in the unit cube of five directions."""
+    """Samples uniform in the unit cube of five directions."""
     return rng.random((n, 5)), np.zeros(scored)
 
 
 def control(seed: int, index: int) -> Problem:
-    """A problem whose rows have no structure, no noise, or something that is not of the model's kind.
+    """A problem whose samples have no structure, no noise, or something that is not of the model's kind.
 
     0 to 9 are Gaussians. 10 and 11 are a uniform cube in five directions, as it is and through a linear map: the law
     on any line is uniform, .18 nats from a Gaussian, so that its core is 5. Reported but not judged are a ring whose

@@ -36,9 +36,9 @@ def verdict(row: Row) -> str:
 
 
 def line(row: Row) -> str:
-    """A row in one line, for the progress."""
+    """A sample in one line, for the progress."""
     return (
-        f"{row['name']}: {row['structure']} ({cores(row['right_cores'])}), {row['dim']}-D, {row['n']} rows, {row['noise']}: "
+        f"{row['name']}: {row['structure']} ({cores(row['right_cores'])}), {row['dim']}-D, {row['n']} samples, {row['noise']}: "
         f"core {row.get('core', '–')} of {row.get('candidates', '–')}, NLL - true {number(row.get('gap'), 3)}, "
         f"AUC {number(row.get('auc'), 3)}, {row['seconds']:.0f} s, right: {verdict(row)}"
     )
@@ -52,7 +52,7 @@ def parts(rows: list[Row]) -> tuple[list[Row], list[Row], list[Row]]:
 
 
 def count(rows: list[Row], key: str, most: float) -> int:
-    """Rows that have a number, of at most so much."""
+    """Samples that have a number, of at most so much."""
     return sum(r.get(key) is not None and r[key] <= most for r in rows)
 
 
@@ -63,7 +63,7 @@ def at_least_as_good(row: Row) -> bool:
 
 
 def totals(rows: list[Row]) -> Row:
-    """What is counted, by part; parts without rows are left out."""
+    """What is counted, by part; parts without samples are left out."""
     large, small, controls = parts(rows)
     found: Row = {}
     if large:
@@ -91,12 +91,12 @@ def totals(rows: list[Row]) -> Row:
 
 
 def count_right(rows: list[Row]) -> int:
-    """Rows whose core is right."""
+    """Samples whose core is right."""
     return sum(r["right"] is True for r in rows)
 
 
 def count_planted(rows: list[Row]) -> int:
-    """Rows whose core has the size of the plane that the structure was planted in."""
+    """Samples whose core has the size of the plane that the structure was planted in."""
     return sum(r.get("core") == r["planted"] for r in rows)
 
 
@@ -106,14 +106,15 @@ def summary(rows: list[Row]) -> str:
     if "large" in found:
         t = found["large"]
         lines.append(
-            f"- Of {t['problems']} large problems (20 000 or 50 000 rows) the core is right in {t['right']} (of the planted size "
+            f"- Of {t['problems']} large problems (20 000 or 50 000 samples) the core is right in {t['right']} (of "
+            f"the planted size "
             f"in {t['of the planted size']}), the NLL within {CLOSE:.2f} nats of the truth in {t['close']} and within {NEAR} in "
             f"{t['near']}, the AUC at most {UNTOLD} in {t['untold']}."
         )
     if "small" in found:
         t = found["small"]
         lines.append(
-            f"- Of {t['problems']} small problems (2 000 or 5 000 rows) the core is right in {t['right']} (of the planted size "
+            f"- Of {t['problems']} small problems (2 000 or 5 000 samples) the core is right in {t['right']} (of the planted size "
             f"in {t['of the planted size']}), a right one is among the candidates in {t['candidates']}, the NLL is at most that of "
             f"the Gaussian and of the mixture in {t['at least as good']}."
         )
@@ -142,7 +143,7 @@ def cells(row: Row) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: all rows, the problems before the controls, and the totals."""
+    """Markdown: all samples, the problems before the controls, and the totals."""
     lines = []
     large, small, controls = parts(rows)
     for some in ([*large, *small], controls):
@@ -154,7 +155,7 @@ def table(rows: list[Row]) -> str:
 
 
 def machine(rows: list[Row]) -> str:
-    """Where the rows come from."""
+    """Where the samples come from."""
     workers = sorted({r.get("workers", 1) for r in rows})
     commits = ", ".join(dict.fromkeys(r["commit"] for r in rows if r.get("commit"))) or "unknown"
     return (
@@ -176,14 +177,14 @@ def document(rows: list[Row]) -> str:
     return f"""# Blind problems
 
 Printed by `python scripts/benchmark_blind.py --seed {seed}{controls} --table docs/benchmarks/blind.md
---json docs/benchmarks/blind.json`; the curve over core sizes of every problem is in the JSON beside this file. Rows are
+--json docs/benchmarks/blind.json`; the curve over core sizes of every problem is in the JSON beside this file. Samples are
 random structures or products of two in a random number of dimensions, with random noise, through a random invertible
-linear map (`scripts/blind_problems.py`), and are fitted by `cnflow.fit(rows, seed=0)`. Structure (core): the sizes that are
-right; two where the smaller one loses less than .02 nats (`scripts/blind_cores.py`). NLL: nats per row on 1 500 fresh rows;
-true: of the density that the rows come from, on the same rows. AUC: how well boosted trees tell core and noise of 4 000
-fresh rows from the same core and fresh N(0, 1), on the half that they were not fitted to; .5 is perfect. Without noise
+linear map (`scripts/blind_problems.py`), and are fitted by `cnflow.fit(samples, seed=0)`. Structure (core): the sizes that are
+right; two where the smaller one loses less than .02 nats (`scripts/blind_cores.py`). NLL: nats per sample on 1 500 fresh samples;
+true: of the density that the samples come from, on the same samples. AUC: how well boosted trees tell core and noise of 4 000
+fresh samples from the same core and fresh N(0, 1), on the half that they were not fitted to; .5 is perfect. Without noise
 directions there is none, and it counts as told apart. Gaussian, mixture: NLL of both with full covariances; the size of the
-mixture has the least NLL on 15 % of at most 20 000 rows among 1 to 32. A fit that raises, dies or takes too long counts as
+mixture has the least NLL on 15 % of at most 20 000 samples among 1 to 32. A fit that raises, dies or takes too long counts as
 wrong.
 
 {table(rows)}

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import cnflow
-from cnflow.app.predict import read_shards
+from cnflow.app._predict import read_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 INSIDE = "CNFLOW_FULL_DISK"

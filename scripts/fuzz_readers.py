@@ -26,13 +26,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cnflow
-from cnflow.app.predict import read_shards
-from cnflow.app.topology import run_data
+from cnflow.app._predict import read_shards
+from cnflow.app._topology import run_data
 from cnflow.flow import NarrowingFlow
-from cnflow.flow.plan import CheckpointError, describe
-from cnflow.flow.store import _digest
+from cnflow.flow._checkpoint import _digest
+from cnflow.flow._serialization import CheckpointError, describe
 from cnflow.network import Activations, NetworkError, collect
-from cnflow.topology.mass import MassAxis
+from cnflow.topology.density._mass_axis import MassAxis
 
 MEMORY, SECONDS = 200, 10.0
 """Most megabytes and seconds that a file may take to read."""
@@ -94,7 +94,7 @@ def forged(file: Path, rng: random.Random) -> None:
         if kind == "gone":
             del holder[key]
         elif kind == "path":
-            holder[key] = rng.choice(("os.system", "builtins.exec", "cnflow.flow.mlp.MLPField", "../../etc/passwd"))
+            holder[key] = rng.choice(("os.system", "builtins.exec", "cnflow.flow._mlp.MLPField", "../../etc/passwd"))
         else:
             holder[key] = rng.choice(
                 (

@@ -2,7 +2,7 @@
 
 from jsonargparse import auto_cli
 
-from cnflow.app.gallery import inspect_network
+from cnflow.app._inspect import inspect_network
 
 if __name__ == "__main__":
     auto_cli(inspect_network)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnflow.app.predict import read_shards
+from cnflow.app._predict import read_shards
 from cnflow.network import Activations
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,7 +100,7 @@ def main() -> None:
         np.save(place / "rows.npy", np.random.default_rng(0).normal(size=(400_000, 4)).astype(np.float32))
         finished(command("fit", *SMALL, f"--run.dir={place}/run"))
         flow = ["predict", "--config", place / "run/config.yaml", "--data", "cnflow.data.ArrayDataModule",
-                f"--data.path={place}/rows.npy"]  # fmt: skip
+                f"--data.path={place}/samples.npy"]  # fmt: skip
         kinds: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], list[str]], Callable[[Path], Any]]] = {
             "fit": (
                 lambda at: command("fit", *SMALL, f"--run.dir={at}"),

@@ -3,10 +3,11 @@
     python scripts/large_file.py --gigabytes 20 --cap 3
     python scripts/large_file.py --rows 64_000_000 --columns 16 --steps fit
 
-Writes a memory-mapped ``.npy`` of rows, block by block, fits a flow to it, predicts every row, and builds the mass axis from the
+Writes a memory-mapped ``.npy`` of samples, block by block, fits a flow to it, predicts every sample, and builds the
+mass axis from the
 shards: the same amount of disk again, which is looked for first. The cap is on private memory (``RLIMIT_DATA``); pages
 of the file itself do not count, the system takes them back. Private memory (``RssAnon``) is looked at five times a second, and its
-most is told for every fifth of the time, so that memory that grows with the rows is seen. A prediction that takes longer than
+most is told for every fifth of the time, so that memory that grows with the samples is seen. A prediction that takes longer than
 ``--minutes`` is stopped, and how far it came is told; the mass axis is then that of the shards there are.
 """
 
@@ -34,7 +35,7 @@ AXIS = """
 import sys
 from pathlib import Path
 import numpy as np
-from cnflow.topology.mass import MassAxis
+from cnflow.topology.density._mass_axis import MassAxis
 files = sorted(Path(sys.argv[1]).glob("part-*.npz"))
 print(MassAxis.stream((np.load(file)["log_prob"] for file in files), progress=False))
 """
@@ -124,7 +125,7 @@ def main() -> None:
         begun = time.perf_counter()
         write(place / "x.npy", rows, options.columns)
         print(
-            f"{rows:,} rows of {options.columns} columns, {size / 1e9:.1f} GB: {time.perf_counter() - begun:.0f} s",
+            f"{rows:,} samples of {options.columns} columns, {size / 1e9:.1f} GB: {time.perf_counter() - begun:.0f} s",
             flush=True,
         )
         train = [sys.executable, "scripts/train.py"]
@@ -140,7 +141,7 @@ def main() -> None:
             whole = capped("predict", command, options.cap, options.minutes)
             parts = json.loads((shards / ("index.json" if whole else "progress.json")).read_text())["parts"]
             done = sum(part["rows"] for part in parts)
-            print(f"predicted {done:,} of {rows:,} rows", flush=True)
+            print(f"predicted {done:,} of {rows:,} samples", flush=True)
             assert not whole or done == rows
             if "axis" in options.steps:
                 capped("axis", [sys.executable, "-c", AXIS, str(shards)], options.cap)

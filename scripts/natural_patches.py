@@ -1,7 +1,7 @@
 """Circles in natural image patches: the dense core subsets X(k, p) as level sets of a k-nearest-neighbour density.
 
 Carlsson, Ishkhanov, de Silva and Zomorodian (2008) found one circle in X(300, 30) and three, which meet in four points, in
-X(15, 30): β₁ = 5. X(k, p) is the p % of the rows nearest to their k-th neighbour. As log p̂ = const − 7 log r_k on the
+X(15, 30): β₁ = 5. X(k, p) is the p % of the samples nearest to their k-th neighbour. As log p̂ = const − 7 log r_k on the
 7-sphere, it is the level set at mass p/100 of the density that k neighbours estimate: k is how much that density is
 smoothed, p how far down one looks.
 
@@ -36,7 +36,7 @@ LANDMARKS = 300
 MASS = 0.3
 BARS = 7
 MERGE = (50, 2)
-"""For denoising: each row is replaced by the mean of so many neighbours, so many times."""
+"""For denoising: each sample is replaced by the mean of so many neighbours, so many times."""
 
 VARIANTS = (
     # mass, landmarks, denoised
@@ -48,7 +48,7 @@ VARIANTS = (
 
 @lru_cache
 def read(path: Path) -> Floats:
-    """Rows on the 7-sphere, shape (n, 8)."""
+    """Samples on the 7-sphere, shape (n, 8)."""
     held = [value for name, value in loadmat(path).items() if not name.startswith("_")]
     x = np.asarray(held[0], dtype=np.float64)
     if len(held) != 1 or x.ndim != 2 or x.shape[1] != 8:
@@ -72,7 +72,7 @@ def log_density(path: Path) -> tuple[dict[int, Floats], float]:
 
 
 def level_set(path: Path, k: int, mass: float) -> tuple[Floats, Floats]:
-    """The rows of X(k, 100 mass); the level and its standard error, nats."""
+    """The samples of X(k, 100 mass); the level and its standard error, nats."""
     log_prob = log_density(path)[0][k]
     axis = MassAxis.fit(log_prob)
     level = float(axis.level(mass))
@@ -80,7 +80,7 @@ def level_set(path: Path, k: int, mass: float) -> tuple[Floats, Floats]:
 
 
 def denoise(x: Floats) -> Floats:
-    """Rows moved to the middle of their neighbours, back on the sphere."""
+    """Samples moved to the middle of their neighbours, back on the sphere."""
     for _ in range(MERGE[1]):
         near = (
             NearestNeighbors(n_neighbors=MERGE[0], algorithm="brute", n_jobs=1)
@@ -124,7 +124,7 @@ def drop(row: Row) -> tuple[int, float]:
 
 
 def table(rows: list[Row]) -> str:
-    """All rows in markdown."""
+    """All samples in markdown."""
     head = (
         "| set | mass | level, nats | landmarks | denoised | β₁ at p < .001 | bars before the largest drop | lengths "
         "of the 7 longest bars in H1 | s |",
@@ -177,7 +177,7 @@ def draw(path: Path, rows: list[Row], file: Path) -> None:
         "Longest H1 bars of 300 landmarks with their lengths; blue: p < .001 against Gaussian noise", fontsize=10
     )
     below.suptitle(
-        "4 000 rows of each set; blue: rows near the plane shown, whose two coordinates hold over .85 of the squared length",
+        "4 000 samples of each set; blue: samples near the plane shown, whose two coordinates hold over .85 of the squared length",
         fontsize=10,
     )
     views = (
@@ -222,7 +222,7 @@ def main() -> None:
     for row in rows:
         if (row["mass"], row["landmarks"], row["denoised"]) == (MASS, LANDMARKS, False):
             print(f"{barcode(row)}\n")
-    print(f"{rows[0]['seconds_knn']:.0f} s for the neighbours of all rows. {told}")
+    print(f"{rows[0]['seconds_knn']:.0f} s for the neighbours of all samples. {told}")
     if args.figure:
         draw(args.data, rows, args.figure)
 

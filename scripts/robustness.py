@@ -29,7 +29,7 @@ PACKAGES = (
 
 HOLDS = "holds what a function of this table found; nobody makes one by hand"
 HOLDERS = {
-    "alignment": "Alignment BentMap Certificate ContinuousSymmetry Evaluation Match Matching Part Side Symmetries",
+    "alignment": "Alignment SmoothMap Certificate ContinuousSymmetry Evaluation Match Matching Part Side Symmetries",
     "data": "Columns PlantedSample Structure StructureSample Support",
     "distributed": "Encoded",
     "flow": "Components CoreDensity LiftBound Narrowed NoiseCheck Passage Selection Spectrum SpectrumPath Transport",
@@ -37,7 +37,7 @@ HOLDERS = {
     "LevelSetSizes Move Preimage Ratio ReebGraph Relabelling Sensitivity",
     "topology": "Band Calibration CircularCoordinates CoarseMixture Cycle GridHomology Homology HomologyClass LevelSetTree Loop "
     "Structure",
-    "untangling": "LiftedWay",
+    "untangling": "LiftedStages",
     "cnflow": "NarrowingPath",
 }
 BASES = ("flow.Solver", "flow.VelocityField", "topology.Density", "training.Objective", "training.Preparation")

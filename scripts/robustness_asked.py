@@ -17,7 +17,7 @@ from robustness_models import SCORES, Centred, Single, Twice, X
 from torch import nn
 
 from cnflow import alignment, data, flow, network, routing, topology, training
-from cnflow.app.lightning_cli import Run
+from cnflow.app._lightning_cli import Run
 
 __all__ = ["ASKED"]
 
@@ -142,7 +142,7 @@ ASKED = [
     refused("run.log_every=0", "log_every", lambda: Run(log_every=0)),
     refused("run.checkpoint_every=0", "checkpoint_every", lambda: Run(checkpoint_every=0)),
     gives(
-        "rips(300 rows in 3-D, max_dim=7): refused in time", lambda: _refusal(lambda: topology.rips(_cloud(), max_dim=7)),
+        "rips(300 samples in 3-D, max_dim=7): refused in time", lambda: _refusal(lambda: topology.rips(_cloud(), max_dim=7)),
         lambda r: "max_dim" in r or "simplices" in r,
     ),
     gives("best_matchings of 40 x 40: in time", lambda: alignment.best_matchings(*random_costs()), lambda r: len(r.best) > 0),

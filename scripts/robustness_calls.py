@@ -404,7 +404,7 @@ ALIGNMENT = [
     ),
     entry(
         "alignment.bend",
-        lambda **o: alignment.bend(alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, **o),
+        lambda **o: alignment.fit_smooth_map(alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, **o),
         lambda r, g: finite(r(BLOBS), g),
         width=("positive", 1.0),
         ridge=("size", 0.03),
@@ -413,7 +413,7 @@ ALIGNMENT = [
     ),
     entry(
         "alignment.bent_if_better",
-        lambda seed: alignment.bent_if_better(
+        lambda seed: alignment.smooth_map_if_better(
             alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, seed, (1.0,), (0.1,)
         ),
         anything,
@@ -589,7 +589,7 @@ FLOW = [
     ),
     entry(
         "flow.passage",
-        lambda **o: flow.passage(fitted(), **o),
+        lambda **o: flow.trajectories(fitted(), **o),
         lambda r, g: finite(r.points, g),
         x=("rows", BLOBS),
         frames=("count", 3),
@@ -686,7 +686,7 @@ UNTANGLING = [
         rows=("count", 100),
     ),
     made(
-        untangling.MoveApart,
+        untangling.Separation,
         gap=("positive", 0.5),
         step=("positive", 1.5),
         spread=("positive", 0.1),
@@ -698,7 +698,7 @@ UNTANGLING = [
     ),
     entry(
         "untangling.Places.beside",
-        lambda **o: untangling.Places.beside(BLOBS, (np.arange(120) >= 60).astype(int), **o),
+        lambda **o: untangling.Placement.beside(BLOBS, (np.arange(120) >= 60).astype(int), **o),
         lambda r, g: finite(r.moved, g),
         gap=("size", 0.5),
         step=("positive", 1.0),
@@ -714,7 +714,7 @@ UNTANGLING = [
     ),
     entry(
         "untangling.Strands.along",
-        lambda **o: untangling.Strands.along([RING], RING, **o),
+        lambda **o: untangling.ClosedCurves.along([RING], RING, **o),
         lambda r, g: finite(r.points, g),
         radius=("positive", 1.0),
         gap=("size", 3.0),
@@ -841,10 +841,10 @@ NETWORK = [
     ),
 ]
 
-NO_ROWS = "no rows have no values, as in NumPy"
+NO_ROWS = "no samples have no values, as in NumPy"
 LABEL = "any value tells inputs apart; names and infinities are values"
 TAKES = {
-    "topology.MixtureDensity.log_prob": {"x no rows": NO_ROWS},
+    "topology.MixtureDensity.log_prob": {"x no samples": NO_ROWS},
     "topology.MassAxis.level": {"mass=[]": "no masses have no levels, as in NumPy"},
     "topology.circular_coordinates": {"classes=[]": "as classes=0: no coordinate was asked for, and none is given"},
     "alignment.best_matchings": {"unary inf": "forbids the pair, as its docstring says"},
@@ -855,7 +855,7 @@ TAKES = {
     "flow.NarrowingFlow.sample": {"shape=3": "a number of draws, as its docstring says"},
     "flow.FlowCut.sample": {"shape=3": "a number of draws, as its docstring says"},
     "data.check_rows": {
-        "x no rows": "it refuses NaN and infinity only, and there are none",
+        "x no samples": "it refuses NaN and infinity only, and there are none",
         "x no columns": "it refuses NaN and infinity only, and there are none",
     },
     "network.level_set_sizes": dict.fromkeys(
@@ -865,7 +865,7 @@ TAKES = {
             "outputs strings",
             "outputs objects",
             "outputs objects, all numbers",
-            "outputs None of rows",
+            "outputs None of samples",
         ),
         LABEL,
     ),

@@ -66,7 +66,7 @@ def _numpy(base: Any) -> dict[str, Any]:
 
 
 def _rows(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
-    """Rows in other forms, and rows that are none."""
+    """Samples in other forms, and samples that are none."""
     import pandas as pd
     import torch
 
@@ -88,12 +88,12 @@ def _rows(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
         "a tensor with a gradient": torch.tensor(x, requires_grad=True), "masked, nothing hidden": masked,
     }  # fmt: skip
     bad = {
-        "nan": holed, "inf": endless, "no rows": x[:0], "no columns": x[:, :0], "3-D": x[None], "complex": x + 1j,
-        "strings": np.full(x.shape, "a"), "objects": np.full(x.shape, None), "masked, one hidden": part, "None of rows": [None],
+        "nan": holed, "inf": endless, "no samples": x[:0], "no columns": x[:, :0], "3-D": x[None], "complex": x + 1j,
+        "strings": np.full(x.shape, "a"), "objects": np.full(x.shape, None), "masked, one hidden": part, "None of samples": [None],
         "ragged": [[1.0], [1.0, 2.0]], "objects, all numbers": x.astype(object),
     }  # fmt: skip
     either = {
-        "float16": x.astype(np.float16), "whole numbers": np.round(4 * x).astype(int), "one row": x[:1], "two rows": x[:2],
+        "float16": x.astype(np.float16), "whole numbers": np.round(4 * x).astype(int), "one row": x[:1], "two samples": x[:2],
         "1-D": x[:, 0], "a constant column": flat, "scaled by 1e150": 1e150 * x, "booleans": x > 0, "all zeros": 0 * x,
     }  # fmt: skip
     sorts = ((good, "right"), (bad, "error"), (either, "either"))
@@ -103,7 +103,7 @@ def _rows(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
 def _tables(base: Any) -> dict[str, tuple[Callable[[], Any], str]]:
     """A DataFrame in other forms, and what is none."""
     bad = {
-        "3": 3, "'x'": "x", "None": None, "[]": [], "no rows": base.iloc[:0], "no columns": base.iloc[:, :0],
+        "3": 3, "'x'": "x", "None": None, "[]": [], "no samples": base.iloc[:0], "no columns": base.iloc[:, :0],
         "an array": base.to_numpy(), "a column of text": base.assign(**{str(base.columns[0]): "a"}),
     }  # fmt: skip
     either = {"one row": base.iloc[:1]}

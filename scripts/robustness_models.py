@@ -44,7 +44,7 @@ class Text(nn.Sequential):
 
 
 class Centred(nn.Sequential):
-    """Its rows depend on one another."""
+    """Its samples depend on one another."""
 
     def forward(self, x: torch.Tensor) -> Any:
         """The mean of the batch taken away."""
@@ -68,7 +68,7 @@ class Twice(nn.Sequential):
 
 
 class Flat(nn.Sequential):
-    """Gives back one number of all rows."""
+    """Gives back one number of all samples."""
 
     def forward(self, x: torch.Tensor) -> Any:
         """The mean."""
@@ -158,7 +158,7 @@ def batches_of(base: torch.Tensor) -> Forms:
     """What a network is fed, in other forms, and what it cannot be fed.
 
     Args:
-        base: rows.
+        base: samples.
     """
     holed, endless, wide = base.clone(), base.clone(), torch.zeros(len(base), 2 * base.shape[1])
     holed[0, 0], endless[0, 0] = float("nan"), float("inf")
@@ -170,13 +170,13 @@ def batches_of(base: torch.Tensor) -> Forms:
         "a tuple": (base,), "keywords": {"input": base},
     }  # fmt: skip
     bad = {
-        "nan": holed, "inf": endless, "no rows": base[:0], "of another width": base[:, :2], "complex": base + 1j,
+        "nan": holed, "inf": endless, "no samples": base[:0], "of another width": base[:, :2], "complex": base + 1j,
         "None": None, "3": 3, "'x'": "x", "[]": [], "strings": np.full(base.shape, "a"), "masked, one hidden": masked,
     }  # fmt: skip
     either = {
-        "an array": base.numpy(), "a list of lists": base.tolist(), "one row": base[:1], "two rows": base[:2], "1-D": base[:, 0],
+        "an array": base.numpy(), "a list of lists": base.tolist(), "one row": base[:1], "two samples": base[:2], "1-D": base[:, 0],
         "3-D": base[None], "whole numbers": base.round().int(), "booleans": base > 0, "float16": base.half(),
-        "the same row": base[:1].expand(len(base), -1), "scaled by 1e30": 1e30 * base,
+        "the same sample": base[:1].expand(len(base), -1), "scaled by 1e30": 1e30 * base,
     }  # fmt: skip
     return _forms(*({told: partial(_itself, value) for told, value in some.items()} for some in (good, bad, either)))
 

@@ -19,7 +19,7 @@ from robustness_models import SCALAR, SCORES, X, moved_to
 from sklearn.decomposition import PCA
 
 from cnflow import alignment, data, distributed, flow, network, plot
-from cnflow.plot.path import COLUMNS
+from cnflow.plot._narrowing_path import COLUMNS
 
 __all__ = ["NETWORKS", "OTHERS", "PLOTS"]
 
@@ -41,8 +41,8 @@ AFTER = {"model random every time": "the noise is before the source: the map fro
 ENTIRE = {"model x - x.mean(0) inside": "a loss is of the batch as a whole"}
 FROM_THE_END = {"unit=-1": "counts from the end, as in Python"}
 ONE_TENSOR = {
-    "x a tuple": "its rows are one tensor, as its docstring says",
-    "x keywords": "its rows are one tensor, as its docstring says",
+    "x a tuple": "its samples are one tensor, as its docstring says",
+    "x keywords": "its samples are one tensor, as its docstring says",
 }
 
 
@@ -92,9 +92,9 @@ NETWORKS = [
         lambda **o: network.collect(o.pop("model"), o.pop("x"), progress=False, **o),
         lambda r, g: finite(r.arrays[0], g) and r.rows >= 1,
         {
-            "x the same row": "rows that are the same are rows",
+            "x the same sample": "samples that are the same are samples",
             "model random every time": "what is collected is one pass",
-            "model x - x.mean(0) inside": "a warning says from where on rows depend on one another",
+            "model x - x.mean(0) inside": "a warning says from where on samples depend on one another",
         },
         names=("place", "1"),
         memory=("positive", 2e9),
@@ -131,7 +131,7 @@ NETWORKS = [
     ),
     with_model(
         "flat_moves",
-        moves(network.flat_moves),
+        moves(network.flat_perturbations),
         moved,
         **BASE,
         flatness=("size", 1e-3),
@@ -140,15 +140,27 @@ NETWORKS = [
         behaviour=OUTPUT,
     ),
     with_model(
-        "sgd_moves", moves(network.sgd_moves, loss=loss), moved, **BASE, steps=("count", 2), batch_size=("count", 20)
+        "sgd_moves",
+        moves(network.sgd_perturbations, loss=loss),
+        moved,
+        **BASE,
+        steps=("count", 2),
+        batch_size=("count", 20),
     ),
-    with_model("other_moves", moves(network.other_moves, others=[moved_to(SCORES, 1)]), behaviour=OUTPUT, dtype=DTYPE),
+    with_model(
+        "other_moves",
+        moves(network.reference_perturbations, others=[moved_to(SCORES, 1)]),
+        behaviour=OUTPUT,
+        dtype=DTYPE,
+    ),
     entry(
-        "network.other_moves", lambda others: list(network.other_moves(SCORES, X, others)), others=("word", [SCORES])
+        "network.other_moves",
+        lambda others: list(network.reference_perturbations(SCORES, X, others)),
+        others=("word", [SCORES]),
     ),
     with_model(
         "inheritance",
-        network.inheritance,
+        network.input_alignment,
         lambda r, g: finite(r.participation, g),
         layer=LAYER,
         source=("place", "input"),
@@ -161,7 +173,7 @@ NETWORKS = [
     ),
     entry(
         "network.inheritance",
-        lambda grid: network.inheritance(SCORES, X, "1", grid=grid, rotations=2, progress=False),
+        lambda grid: network.input_alignment(SCORES, X, "1", grid=grid, rotations=2, progress=False),
         grid=("word", (1, 3)),
     ),
     with_model(
@@ -394,7 +406,7 @@ PLOTS = [
     drawing("plot_losses", history=("table", HISTORY), prune_step=("?size", 100), fig=FIG),
     drawing(
         "plot_noise",
-        {"noise_standardised no columns": EMPTY, "noise_standardised no rows": EMPTY},
+        {"noise_standardised no columns": EMPTY, "noise_standardised no samples": EMPTY},
         noise_standardised=("rows", BLOBS),
         coverage=("share", 0.95),
         check=("?object", None),
@@ -421,7 +433,7 @@ PLOTS = [
 
 @cache
 def encoded() -> Any:
-    """Rows on workers, as the flow sees them."""
+    """Samples on workers, as the flow sees them."""
     return distributed.encode(fitted(), BLOCKS)
 
 
@@ -450,13 +462,13 @@ HELD = "fields of a name are kept as they are given"
 TAKES = {
     "flow.check_noise": {"x no columns": "how many columns there are is the flow's to check"},
     "network.Composite": AFTER, "network.factorization": AFTER, "network.train_bottleneck": AFTER, "network.sgd_moves": ENTIRE,
-    "network.level_sets": FROM_THE_END | {"mass=1": "all rows are the region"}, "network.reeb_graph": FROM_THE_END | {
+    "network.level_sets": FROM_THE_END | {"mass=1": "all samples are the region"}, "network.reeb_graph": FROM_THE_END | {
         "model random every time": "the values of one pass"},
     "network.reencode": dict.fromkeys(
         ("model a weight nan", "model with dropout, training", "model with batch norm, training", "model x - x.mean(0) inside",
          "model random every time", "model complex", "model that fails"), MEANS),
     "network.same_up_to_relabelling": dict.fromkeys(
-        ("f inf", "f complex", "f strings", "f objects", "f objects, all numbers", "f None of rows"), LABEL),
+        ("f inf", "f complex", "f strings", "f objects", "f objects, all numbers", "f None of samples"), LABEL),
     "network.Site": {"name='no such'": "a name is looked up when it is used", "position=-1": "counts from the end, as in Python"},
     "network.TrainingTrace": dict.fromkeys(("maps=[]", "layers=[]", "level_sets=[]"), "nothing of that kind is measured"),
     "network.TrainingTrace.record": dict.fromkeys(
@@ -466,8 +478,8 @@ TAKES = {
     "flow.NGCA.transform": {"X objects, all numbers": "scikit-learn asks its estimators to read them"},
     "plot.plot_level_sets": {"masses=0.5": "one mass"},
     "data.as_rows": {"x nan": "may hold NaN, as its docstring says: check_rows refuses it", "x inf": "as NaN",
-                     "x no rows": "may be none, as its docstring says", "x no columns": "may be none, as its docstring says"},
-    "distributed.sample": dict.fromkeys(("x nan", "x inf", "x no rows"), "rows as they are: what reads them refuses them"),
+                     "x no samples": "may be none, as its docstring says", "x no columns": "may be none, as its docstring says"},
+    "distributed.sample": dict.fromkeys(("x nan", "x inf", "x no samples"), "samples as they are: what reads them refuses them"),
 }  # fmt: skip
 """Inputs that are bad elsewhere."""
 REFUSES = {

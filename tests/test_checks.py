@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from cnflow import checks
+from cnflow import _validation
 from cnflow.alignment import align, best_matchings, fit_map, retrieval
-from cnflow.data import Batches, Planted
-from cnflow.flow import NarrowingFlow, noise_independence, spectrum
+from cnflow.data import Planted
+from cnflow.data._batches import Batches
+from cnflow.flow import NarrowingFlow, spectrum
+from cnflow.flow._noise_check import noise_independence
 from cnflow.routing import fit
 from cnflow.topology import MixtureDensity, level_sets
 from cnflow.training import ColumnPenalty, NarrowingModule, Schedule
-from cnflow.untangling import MoveApart
+from cnflow.untangling import Separation
 
 ROWS = np.random.default_rng(0).normal(size=(100, 2))
 TWO = MixtureDensity([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [1.0, 1.0])
@@ -19,9 +21,9 @@ TWO = MixtureDensity([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [1.0, 1.0])
 
 @pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3), torch.tensor(3)])
 def test_whole_numbers_of_every_kind_are_read(value):
-    found = checks.integer("n", value, low=3, high=3)
+    found = _validation.integer("n", value, low=3, high=3)
     assert type(found) is int and found == 3
-    assert type(checks.number("n", value)) is float
+    assert type(_validation.number("n", value)) is float
 
 
 @pytest.mark.parametrize(
@@ -29,42 +31,53 @@ def test_whole_numbers_of_every_kind_are_read(value):
 )
 def test_what_is_no_whole_number_in_range_is_refused(value):
     with pytest.raises(ValueError, match="n must be a whole number, at least 3 and at most 4; got"):
-        checks.integer("n", value, low=3, high=4)
+        _validation.integer("n", value, low=3, high=4)
 
 
 @pytest.mark.parametrize("value", [0, 1, -0.5, float("nan"), float("inf"), True, "0.5", None, [0.5], 1j, torch.ones(2)])
 def test_what_is_no_number_in_range_is_refused(value):
     with pytest.raises(ValueError, match="mass must be a finite number, above 0 and below 1; got "):
-        checks.number("mass", value, above=0, below=1)
+        _validation.number("mass", value, above=0, below=1)
 
 
 def test_ends_of_a_range_and_infinity():
-    assert checks.number("a", 0, low=0) == 0 and checks.number("a", torch.tensor(0.5, requires_grad=True)) == 0.5
-    assert checks.number("cap", np.inf, above=0, infinite=True) == np.inf
+    assert (
+        _validation.number("a", 0, low=0) == 0 and _validation.number("a", torch.tensor(0.5, requires_grad=True)) == 0.5
+    )
+    assert _validation.number("cap", np.inf, above=0, infinite=True) == np.inf
     with pytest.raises(ValueError, match="cap must be a number, above 0; got nan"):
-        checks.number("cap", np.nan, above=0, infinite=True)
+        _validation.number("cap", np.nan, above=0, infinite=True)
 
 
 def test_names_flags_objects_and_several_values():
-    assert checks.choice("kind", "b", {"a": 1, "b": 2}) == "b" and checks.flag("go", np.True_) is True
-    assert checks.each("masses", np.array([0.5, 0.9]), checks.number) == (0.5, 0.9)
-    assert checks.shape(torch.Size([2, 3])) == (2, 3) and checks.seed(2**32 - 1) == 2**32 - 1
+    assert _validation.choice("kind", "b", {"a": 1, "b": 2}) == "b" and _validation.flag("go", np.True_) is True
+    assert _validation.each("masses", np.array([0.5, 0.9]), _validation.number) == (0.5, 0.9)
+    assert _validation.shape(torch.Size([2, 3])) == (2, 3) and _validation.seed(2**32 - 1) == 2**32 - 1
     for call, message in (
-        (lambda: checks.choice("kind", ["b"], "ab"), r"kind must be one of a, b; got \['b'\]"),
-        (lambda: checks.flag("go", 1), "go must be True or False; got 1"),
-        (lambda: checks.instance("x", 3, (str, list)), "x must be a str or list; got 3"),
+        (lambda: _validation.choice("kind", ["b"], "ab"), r"kind must be one of a, b; got \['b'\]"),
+        (lambda: _validation.flag("go", 1), "go must be True or False; got 1"),
+        (lambda: _validation.instance("x", 3, (str, list)), "x must be a str or list; got 3"),
         (
-            lambda: checks.each("masses", "0.5", checks.number),
+            lambda: _validation.each("masses", "0.5", _validation.number),
             "masses must be several values, in a list or a tuple; got '0.5'",
         ),
-        (lambda: checks.each("masses", [], checks.number, least=1), r"masses must be at least 1 value; got \[\]"),
-        (lambda: checks.each("masses", [0.5, -1], checks.number, low=0), r"masses\[1\] must be .*, at least 0; got -1"),
         (
-            lambda: checks.seed(2**32),
+            lambda: _validation.each("masses", [], _validation.number, least=1),
+            r"masses must be at least 1 value; got \[\]",
+        ),
+        (
+            lambda: _validation.each("masses", [0.5, -1], _validation.number, low=0),
+            r"masses\[1\] must be .*, at least 0; got -1",
+        ),
+        (
+            lambda: _validation.seed(2**32),
             "seed must be a whole number, at least 0 and at most 4,294,967,295; got 4294967296",
         ),
-        (lambda: checks.shape((2, -1)), r"shape\[1\] must be a whole number, at least 0; got -1"),
-        (lambda: checks.integer("n", np.zeros((2, 3))), r"n must be a whole number; got ndarray of shape \(2, 3\)"),
+        (lambda: _validation.shape((2, -1)), r"shape\[1\] must be a whole number, at least 0; got -1"),
+        (
+            lambda: _validation.integer("n", np.zeros((2, 3))),
+            r"n must be a whole number; got ndarray of shape \(2, 3\)",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -90,7 +103,7 @@ def test_names_flags_objects_and_several_values():
         (lambda: NarrowingModule(jitter=-1), "jitter"),
         (lambda: ColumnPenalty(every=0), "every"),
         (lambda: Schedule(lr=float("nan")), r"schedule\.lr"),
-        (lambda: MoveApart(steps=0), "steps"),
+        (lambda: Separation(steps=0), "steps"),
         (lambda: Batches(ROWS, 2.5), "batch_size"),
         (lambda: Planted("ring").sample(-1), "n"),
     ],

@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 
 import cnflow
 from cnflow import distributed
-from cnflow.topology.mass import MassAxis
+from cnflow.topology.density._mass_axis import MassAxis
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,15 @@ def test_shards(client, flow, rows, blocks, tmp_path):
 
 
 def test_wrong_rows(flow):
-    with pytest.raises(ValueError, match=r"expected rows of shape \(n, d\); got \(5,\)"):
+    with pytest.raises(ValueError, match=r"expected samples of shape \(n, d\); got \(5,\)"):
         distributed.encode(flow, np.zeros(5))
-    with pytest.raises(ValueError, match="rows must be a whole number, at least 1; got 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 1; got 0"):
         distributed.sample(np.zeros((5, 2)), 0)
 
 
 def test_options_that_mean_nothing(flow, rows):
     for call, message in (
-        (lambda: distributed.sample(rows, 2.5), "rows must be a whole number"),
+        (lambda: distributed.sample(rows, 2.5), "samples must be a whole number"),
         (lambda: distributed.sample(np.array([["a"]]), 1), "expected numbers"),
         (lambda: distributed.encode(flow, np.ma.masked_less(np.zeros((3, flow.dim)), 1)), "values are masked"),
         (lambda: distributed.mass_axis(3), "log_prob must be a Array"),

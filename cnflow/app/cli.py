@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import Any
 
 from cnflow import __version__
-from cnflow.app.errors import told_in_one_line
+from cnflow.app._errors import one_line_errors
 
 __all__ = ["console", "main"]
 
 TRAINING = {
     "fit": "Train a flow, and write checkpoints, summary and figures into a run directory.",
-    "validate": "Mean NLL of the validation rows under a trained flow, with the training solver.",
-    "test": "Mean NLL of the test rows under a trained flow, with the adaptive solver.",
-    "predict": "Core, noise and log-densities of all rows under a trained flow, in shards.",
+    "validate": "Mean NLL of the validation samples under a trained flow, with the training solver.",
+    "test": "Mean NLL of the test samples under a trained flow, with the adaptive solver.",
+    "predict": "Core, noise and log-densities of all samples under a trained flow, in shards.",
     "path": "Train a flow for every penalty of a grid: width and held-out NLL against the penalty.",
 }
 """Commands that take a config, with what they do."""
@@ -25,7 +25,7 @@ TRAINING = {
 READERS = {
     "topology": ("topology:topology", "Level sets of a run: structures, how they merge, loops and voids, by mass."),
     "align": ("align:align", "Align the cores of two runs without pairs, and say whether to believe it."),
-    "animate": ("animate:animate", "Animate how a run's flow carries its rows to the core."),
+    "animate": ("animate:animate", "Animate how a run's flow carries its samples to the core."),
     "inspect": (
         "gallery:inspect_network",
         "Every measure and figure of a network, given by import path and checkpoint.",
@@ -44,7 +44,7 @@ Commands that train and use a flow:
 Commands that look at what is finished:
 {readers}
 
-Start with your own rows:  cnflow fit --data cnflow.data.ArrayDataModule --data.path FILE --run.dir runs/mine
+Start with your own samples:  cnflow fit --data cnflow.data.ArrayDataModule --data.path FILE --run.dir runs/mine
 All settings:              cnflow COMMAND --help
 All settings as YAML:      cnflow fit --print_config
 Traceback of an error:     CNFLOW_TRACEBACK=1 cnflow …
@@ -96,11 +96,11 @@ def main(args: Sequence[str] | None = None) -> Any:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    from cnflow.app.lightning_cli import run
+    from cnflow.app._lightning_cli import run
 
     return run(given, own_process=args is None)
 
 
 def console() -> None:
     """The console command ``cnflow``: the same, with nothing to return, and errors of this package in one line."""
-    told_in_one_line(main)
+    one_line_errors(main)

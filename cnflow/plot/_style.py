@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnflow import checks
-from cnflow.data.rows import as_numbers, check_rows
+from cnflow import _validation
+from cnflow.data._arrays import as_numbers, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def new_axes(ax: Axes | None, width: float = 5.5, height: float = 4.2) -> Axes:
     if ax is not None:
         from matplotlib.axes import Axes
 
-        return checks.instance("ax", ax, Axes)
+        return _validation.instance("ax", ax, Axes)
     # Imported late: pyplot picks a backend when imported, and that is the user's to choose.
     import matplotlib.pyplot as plt
 
@@ -52,7 +52,7 @@ def new_figure(fig: Figure | None, width: float, height: float) -> Figure:
     if fig is not None:
         from matplotlib.figure import FigureBase
 
-        return checks.instance("fig", fig, FigureBase)
+        return _validation.instance("fig", fig, FigureBase)
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(width, height), layout="constrained")
@@ -78,10 +78,11 @@ def as_array(name: str, value: Any) -> NDArray[np.float64]:
 
 
 def as_rows(name: str, value: Any) -> NDArray[np.float64]:
-    """Read rows of vectors, shape (n, directions).
+    """Read samples of vectors, shape (n, directions).
 
     Raises:
-        ValueError: the array is not two-dimensional, has no rows, or holds what is not finite, which would be left out in silence.
+        ValueError: the array is not two-dimensional, has no samples, or holds what is not finite, which would be left
+            out in silence.
     """
     array = as_array(name, value)
     if array.ndim != 2 or len(array) == 0:
@@ -107,8 +108,8 @@ def direction_names(names: Sequence[str] | None, count: int, default: str) -> li
     return [str(name) for name in names]
 
 
-def thin(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Choose at most `most` of n rows, in random order so that no label is drawn last and hides others."""
+def subsample(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Choose at most `most` of n samples, in random order so that no label is drawn last and hides others."""
     return np.random.default_rng(seed).permutation(n)[:most]
 
 

@@ -5,6 +5,6 @@ the core has, ``retiring`` which noise retires when, ``density`` gives the core 
 together.
 """
 
-from cnflow.routing.fitting import ROWS, fit
+import lazy_loader
 
-__all__ = ["ROWS", "fit"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

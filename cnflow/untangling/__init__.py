@@ -1,9 +1,5 @@
 """Untying what a flow in the data's own dimension cannot: topology first, then a lifted stage that follows it."""
 
-from cnflow.untangling.apart import MoveApart, Places
-from cnflow.untangling.lifted import LiftedWay, UntangleError
-from cnflow.untangling.shears import Shear, Shears
-from cnflow.untangling.strands import Strands
-from cnflow.untangling.untangle import Untangle
+import lazy_loader
 
-__all__ = ["LiftedWay", "MoveApart", "Places", "Shear", "Shears", "Strands", "Untangle", "UntangleError"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

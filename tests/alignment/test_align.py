@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnflow.alignment import Alignment, AlignmentError, align, cycle_error, foscttm
-from cnflow.alignment.sides import side
+from cnflow.alignment._space import as_space
 from cnflow.topology import level_sets
 
 SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))
@@ -18,7 +18,7 @@ def clusters(n, seed, centres=SCALENE, weights=(0.2, 0.25, 0.25, 0.3)):
 
 
 def seen(z, dim, seed, noise=0.3):
-    """Rows through a smooth invertible map into more directions, with noise."""
+    """Samples through a smooth invertible map into more directions, with noise."""
     rng, own = np.random.default_rng(seed), np.random.default_rng(seed + len(z))
     x = np.hstack([z, noise * own.standard_normal((len(z), dim - z.shape[1]))])
     x = x @ np.linalg.qr(rng.standard_normal((dim, dim)))[0]
@@ -62,7 +62,7 @@ def test_what_is_told_can_be_read(scalene):
     frame = found.to_frame()
     assert list(frame.columns[:2]) == ["a", "b"] and len(frame) == 4 and (frame.status == "certain").all()
     text = repr(found)
-    assert "aligned" in text and "rows overlap by" in text and "certain" in text
+    assert "aligned" in text and "samples overlap by" in text and "certain" in text
     assert found.certificate is not None
     with pytest.raises(AlignmentError, match="space must be 'data' or 'core'"):
         found.transform(scalene[3], space="latent")
@@ -205,13 +205,13 @@ def test_what_cannot_be_aligned_says_why():
     for bad, message in [
         (blob, "side A: 1 structure in 2 directions, and no loop; at least two are needed"),
         (good[:, :1], "side A: one direction has an order"),
-        (good[:, 0], r"side A: expected rows of shape \(n, d\); got \(300,\)\. Reshape"),
+        (good[:, 0], r"side A: expected samples of shape \(n, d\); got \(300,\)\. Reshape"),
         (np.ones((300, 2)), "side A: all 300 points are equal"),
         (
             np.where(np.arange(600).reshape(300, 2) == 5, np.nan, good),
-            r"side A: 1 of 300 rows have NaN or infinite values \(first rows: \[2\]; row 2 has nan in column 1\)",
+            r"side A: 1 of 300 samples have NaN or infinite values \(first samples: \[2\]; sample 2 has nan in column 1\)",
         ),
-        (good[:20], "side A: 20 rows are too few"),
+        (good[:20], "side A: 20 samples are too few"),
         (good.astype(str), "side A: expected numbers"),
     ]:
         with pytest.raises(AlignmentError, match=message):
@@ -226,12 +226,12 @@ def test_what_cannot_be_aligned_says_why():
 
 def test_a_side_is_read_in_any_unit():
     a = clusters(200, 3)[0]
-    one, other = side(a, "A", homology=False), side(1e-30 * a, "B", homology=False)
+    one, other = as_space(a, "A", homology=False), as_space(1e-30 * a, "B", homology=False)
     assert len(one.structures) == len(other.structures) == 4
     np.testing.assert_array_equal(other.label(), one.label())
     np.testing.assert_allclose(other.unit(1e-30 * a), one.unit(a), atol=1e-9)
     with pytest.raises(AlignmentError, match="all 200 points are equal"):
-        side(np.full((200, 2), 1e-30), "A")
+        as_space(np.full((200, 2), 1e-30), "A")
 
 
 def test_a_path_is_a_flow_and_needs_rows(tmp_path):
@@ -242,10 +242,10 @@ def test_a_path_is_a_flow_and_needs_rows(tmp_path):
     file = save_flow(flow, tmp_path / "flow.safetensors")
     for path in (file, str(file)):
         np.testing.assert_array_equal(
-            side((path, b), "A", homology=False).rows, side((flow, b), "A", homology=False).rows
+            as_space((path, b), "A", homology=False).rows, as_space((flow, b), "A", homology=False).rows
         )
         with pytest.raises(
-            AlignmentError, match=r"side B: expected rows.*got the path '.*' alone. Give rows.*cnflow align RUN_A"
+            AlignmentError, match=r"side B: expected samples.*got the path '.*' alone. Give samples.*cnflow align RUN_A"
         ):
             align((flow, b), path, **FAST)
     with pytest.raises(FileNotFoundError):
@@ -262,4 +262,4 @@ def test_structures_are_those_of_the_level_sets():
     for rows in (x[:500], x[500:]):
         own = level_sets(flow, rows, homology=False)
         assert len(own.evidence.tree.leaves) > 3
-        assert len(side((flow, rows), "A", homology=False).structures) == len(own.tree.leaves) == 1
+        assert len(as_space((flow, rows), "A", homology=False).structures) == len(own.tree.leaves) == 1

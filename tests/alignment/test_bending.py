@@ -1,13 +1,14 @@
-"""Maps that bend: undone exactly, kept only where rows they have not seen are better off."""
+"""Maps that bend: undone exactly, kept only where samples they have not seen are better off."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cnflow.alignment import AffineMap, BentMap, Criterion, align, bend, bent_if_better, fit_map, foscttm
-from cnflow.alignment.bending import STEEPEST
-from cnflow.alignment.search import Search
+from cnflow.alignment import AffineMap, SmoothMap, align, fit_map, foscttm
+from cnflow.alignment._criterion import Criterion
+from cnflow.alignment._search import Search
+from cnflow.alignment._smooth_map import STEEPEST, fit_smooth_map, smooth_map_if_better
 
 SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))
 
@@ -18,7 +19,7 @@ def clusters(n, seed):
 
 
 def seen(z, seed, much=1.0):
-    """Rows through a smooth invertible map."""
+    """Samples through a smooth invertible map."""
     rng = np.random.default_rng(seed)
     turn, back = (np.linalg.qr(rng.standard_normal((2, 2)))[0] for _ in range(2))
     x = z @ turn
@@ -31,7 +32,7 @@ def unit(x, like):
 
 @pytest.fixture(scope="module")
 def bent_pair():
-    """Both sides with rows of their own, pairs held out, the best affine map that other pairs give."""
+    """Both sides with samples of their own, pairs held out, the best affine map that other pairs give."""
     test = clusters(600, 2)
     a, b = clusters(500, 0), seen(np.vstack([clusters(500, 1), test]), 5)
     x, y, xt, yt = unit(a, a), unit(b[:500], b[:500]), unit(test, a), unit(b[500:], b[:500])
@@ -45,8 +46,8 @@ def bent(dim_a=3, dim_b=3, bent_dim=None, seed=0):
     weights = rng.standard_normal((20, d))
     first = AffineMap(rng.standard_normal((dim_a, dim_b)), rng.standard_normal(dim_b), "affine")
     centres = rng.standard_normal((20, d))
-    flat = BentMap(first, centres, 1e-6 * weights, 0.8, axes)
-    return BentMap(first, centres, 1e-6 * weights * STEEPEST / flat.lipschitz, 0.8, axes)
+    flat = SmoothMap(first, centres, 1e-6 * weights, 0.8, axes)
+    return SmoothMap(first, centres, 1e-6 * weights * STEEPEST / flat.lipschitz, 0.8, axes)
 
 
 @pytest.mark.parametrize("dims", [(3, 3), (3, 5), (3, 5, 3)])
@@ -65,7 +66,7 @@ def test_the_steepest_slope_is_below_the_bound_and_a_steeper_map_is_refused():
     slope = np.linalg.norm(m.displacement(y + step) - m.displacement(y), axis=1) / np.linalg.norm(step, axis=1)
     assert 0.1 < slope.max() <= m.lipschitz
     with pytest.raises(ValueError, match=r"cannot be undone: its Lipschitz constant may be 1\.60"):
-        BentMap(m.first, m.centres, 2 * m.weights, m.width)
+        SmoothMap(m.first, m.centres, 2 * m.weights, m.width)
 
 
 def test_only_the_axes_are_bent():
@@ -77,13 +78,13 @@ def test_only_the_axes_are_bent():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_same_density_is_left_straight(seed):
     x, y = (clusters(500, s) for s in (2 * seed, 2 * seed + 1))
-    assert bent_if_better(AffineMap(np.eye(2), np.zeros(2)), unit(x, x), unit(y, x), seed) is None
+    assert smooth_map_if_better(AffineMap(np.eye(2), np.zeros(2)), unit(x, x), unit(y, x), seed) is None
 
 
 def test_a_bent_pair_is_carried_better(bent_pair):
     x, y, xt, yt, first = bent_pair
-    found = bent_if_better(first, x, y)
-    assert isinstance(found, BentMap) and found.first is first and found.lipschitz <= STEEPEST + 1e-9
+    found = smooth_map_if_better(first, x, y)
+    assert isinstance(found, SmoothMap) and found.first is first and found.lipschitz <= STEEPEST + 1e-9
     assert foscttm(found(xt), yt) < 0.7 * foscttm(first(xt), yt)
     np.testing.assert_allclose(found.inverse(found(xt)), xt, atol=1e-8)
     assert foscttm(found.inverse(yt), xt) < 0.7 * foscttm(first.inverse(yt), xt)
@@ -91,7 +92,7 @@ def test_a_bent_pair_is_carried_better(bent_pair):
 
 def test_clusters_do_not_shrink(bent_pair):
     x, y, *_, first = bent_pair
-    found = bend(first, x, y, width=0.5, ridge=0.001)
+    found = fit_smooth_map(first, x, y, width=0.5, ridge=0.001)
     # of clusters that are moved onto others of the same size, the area is kept
     judge = Criterion(x, y)
     near_x, near_y = (np.sort(((s[:, None] - s) ** 2).sum(2), 1)[:, 20].mean() for s in (found(x), y))
@@ -124,7 +125,7 @@ def test_align_bends_where_it_is_better():
     found = align(a[:500], b[:500], **FAST)
     straight = replace(found, bent=None)
     assert found.aligned and found.map is found.bent and straight.map is straight.core_map
-    assert found.bent.first is found.core_map and "BentMap" in repr(found) and "BentMap" not in repr(straight)
+    assert found.bent.first is found.core_map and "SmoothMap" in repr(found) and "SmoothMap" not in repr(straight)
     carried, plain = found.transform(a[500:]), straight.transform(a[500:])
     assert carried.shape == (300, 3)
     assert foscttm(carried[:, :2], b[500:, :2]) < 0.8 * foscttm(plain[:, :2], b[500:, :2])

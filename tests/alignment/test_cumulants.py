@@ -1,13 +1,13 @@
-"""Cumulants against closed forms, rotations that are known, and rows that arrive."""
+"""Cumulants against closed forms, rotations that are known, and samples that arrive."""
 
 import numpy as np
 import pytest
 import torch
 
 from cnflow.alignment import align, foscttm
-from cnflow.alignment.arrivals import Arrivals
-from cnflow.alignment.criterion import mixing
-from cnflow.alignment.cumulants import agreeing_rotations, cumulants
+from cnflow.alignment._correspondence import Correspondence
+from cnflow.alignment._criterion import mixing
+from cnflow.alignment._cumulants import cumulants, matching_rotations
 
 
 def skewed(n, dim, seed):
@@ -46,14 +46,14 @@ def test_cumulants_turn_with_the_rows_and_add_over_independent_directions():
 def test_a_known_rotation_is_found_from_rows_of_its_own():
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
     x, y = skewed(20_000, 4, 2), skewed(20_000, 4, 3) @ turn
-    found, agreement = agreeing_rotations(x, y, keep=5)
+    found, agreement = matching_rotations(x, y, keep=5)
     # best first for each of the two weightings
     assert agreement[0] == agreement[:2].max() and len(agreement) <= 10
     np.testing.assert_allclose(found[0] @ found[0].T, np.eye(4), atol=1e-5)
     # the Gaussian direction is found as what is left; its sign cannot be known
     np.testing.assert_allclose(found[0][:3], turn[:3], atol=0.06)
     assert abs(found[0][3] @ turn[3]) > 0.995
-    again, _ = agreeing_rotations(x, y, keep=5)
+    again, _ = matching_rotations(x, y, keep=5)
     np.testing.assert_array_equal(found, again)
 
 
@@ -63,7 +63,7 @@ def test_structures_that_are_divided_differently_are_one():
     arrived = np.r_[np.repeat([0, 1], [20, 10]), np.repeat([1, 2], [8, 22]), np.full(40, 3), np.full(20, -1)]
     label_b = np.repeat([0, 1, 2, 3], [20, 14, 22, 40])
     back = np.r_[np.full(20, 0), np.repeat([0, 1], [8, 6]), np.full(22, 1), np.full(40, 2)]
-    one = Arrivals.counted(label_a, arrived, label_b, back, (4, 4))
+    one = Correspondence.counted(label_a, arrived, label_b, back, (4, 4))
     assert one.there.sum() == 100 and one.of_a.tolist() == [30, 30, 40, 20]
     parts = one.parts()
     grouped = one.grouped(*parts)
@@ -78,7 +78,7 @@ def test_what_lands_on_half_of_another_is_not_the_same():
     arrived = np.r_[np.zeros(100, dtype=int), np.full(50, 1)]
     label_b = np.repeat([0, 1, 2], [50, 50, 50])
     back = np.r_[np.repeat([0, 1], [25, 25]), np.full(50, 2), np.full(50, -1)]
-    one = Arrivals.counted(label_a, arrived, label_b, back, (3, 3))
+    one = Correspondence.counted(label_a, arrived, label_b, back, (3, 3))
     assert one.parts() == (((0,), (1,), (2,)),) * 2
     assert one.partner.tolist() == [-1, -1, 1]
 

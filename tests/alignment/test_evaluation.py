@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnflow.alignment import evaluate, foscttm
-from cnflow.alignment.evaluation import label_transfer, retrieval
+from cnflow.alignment._evaluation import label_transfer, retrieval
 
 
 def pairs(n=60, k=3, seed=0):
@@ -44,9 +44,9 @@ def test_rows_that_are_the_same_share_the_first_place():
 def test_what_is_not_finite_is_an_error(score, value):
     x, y = pairs()
     for broken in (value * np.ones_like(x), np.where(np.arange(60)[:, None] == 7, value, x)):
-        with pytest.raises(ValueError, match=r"x: .* rows have NaN or infinite values"):
+        with pytest.raises(ValueError, match=r"x: .* samples have NaN or infinite values"):
             score(broken, y)
-        with pytest.raises(ValueError, match=r"y: .* rows have NaN or infinite"):
+        with pytest.raises(ValueError, match=r"y: .* samples have NaN or infinite"):
             score(y, broken)
     with pytest.raises(ValueError, match="NaN or infinite"):
         label_transfer(value * x, np.arange(60) % 3, y, np.arange(60) % 3)

@@ -5,21 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from cnflow.alignment import (
-    AffineMap,
-    best_matchings,
-    certificate,
-    continuous_symmetry,
-    evaluate,
-    fit_map,
-    foscttm,
-    label_transfer,
-    retrieval,
-    symmetry_gap,
-)
-from cnflow.alignment.criterion import Criterion
-from cnflow.alignment.refine import coupling, refine
-from cnflow.alignment.symmetry import orbits_of
+from cnflow.alignment import AffineMap, best_matchings, evaluate, fit_map, foscttm, label_transfer, retrieval
+from cnflow.alignment._criterion import Criterion
+from cnflow.alignment._refinement import refine, transport_plan
+from cnflow.alignment._symmetry import certificate, continuous_symmetry, orbits_of, symmetry_gap
 from cnflow.topology import MixtureDensity
 
 
@@ -148,7 +137,7 @@ def test_rotations_that_change_nothing(rng):
 def test_scores_of_pairs():
     x = np.arange(6.0)[:, None]
     assert foscttm(x, x) == 0
-    # reversed: rank of the match of row i is known, and rows as near count half
+    # reversed: rank of the match of sample i is known, and samples as near count half
     away = np.abs(x - x[::-1].T)
     own = np.diag(away)
     tied = (away == own[:, None]).sum() - 6
@@ -167,7 +156,7 @@ def test_scores_of_pairs():
 def test_transport_leaves_out_what_is_far_away(rng):
     x = rng.normal(size=(100, 2))
     y = np.vstack([x, rng.normal(size=(50, 2)) + 20])
-    plan = coupling(x, y, 0.02, 0.5)
+    plan = transport_plan(x, y, 0.02, 0.5)
     assert plan[:, 100:].sum() < 1e-6 < plan[:, :100].sum()
     assert np.abs(plan.sum(1)).max() <= 1.5 / 100
 
@@ -196,5 +185,5 @@ def test_the_criterion_knows_the_truth_from_the_rest(rng):
     # a map that collapses everything onto the highest peak gains one way and loses the other
     flat = criterion(AffineMap(np.zeros((2, 2)), y[0]))
     assert flat.value > same.value
-    # a row that fits nowhere costs no more than the background
+    # a sample that fits nowhere costs no more than the background
     assert criterion(AffineMap(np.eye(2), np.full(2, 1e3))).there.max() < 1e6

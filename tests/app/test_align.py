@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnflow.alignment import Part
-from cnflow.app import align as command
+from cnflow.alignment._space import SpaceStructure
+from cnflow.app import _align as command
 from cnflow.app.cli import main
 from cnflow.flow import MLPField, NarrowingFlow
 
@@ -16,7 +16,7 @@ CENTRES = np.array([[0, 0], [3, 0], [0.5, 4.5], [5.5, 3]])
 
 
 def opened(folder, seed, allow):
-    """A flow whose base is fitted to four clusters of unequal masses, its rows and their labels."""
+    """A flow whose base is fitted to four clusters of unequal masses, its samples and their labels."""
     rng = np.random.default_rng(len(folder.name))
     label = rng.choice(4, 500, p=[0.15, 0.2, 0.3, 0.35])
     x = CENTRES[label] + 0.35 * rng.standard_normal((500, 2))
@@ -44,7 +44,7 @@ def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
 
 def test_a_structure_that_holds_two_labels_is_named_by_both():
     class Two:
-        structures = (Part(0, (0,), 0.6), Part(1, (1,), 0.4))
+        structures = (SpaceStructure(0, (0,), 0.6), SpaceStructure(1, (1,), 0.4))
 
         def label(self):
             return np.array([0] * 10 + [1] * 10)

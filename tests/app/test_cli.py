@@ -15,11 +15,11 @@ import torch
 import yaml
 
 import cnflow
+from cnflow.app._command_line import asks_for_penalties
+from cnflow.app._predict import ShardWriter, read_shards
 from cnflow.app.cli import main
-from cnflow.app.given import asks_for_penalties
-from cnflow.app.predict import ShardWriter, read_shards
 from cnflow.data import DigitsDataModule, PlantedDataModule
-from cnflow.flow import Narrowed
+from cnflow.flow._cut import Narrowed
 from cnflow.training import NarrowingModule, Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_fit_leaves_what_it_says(finished):
 
 @pytest.mark.parametrize("step", [9, 24, 25, 34], ids=["select", "before pruning", "after pruning", "refit"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, step):
-    """630 rows make 9 batches of 64 an epoch, so every kill but one falls inside an epoch."""
+    """630 samples make 9 batches of 64 an epoch, so every kill but one falls inside an epoch."""
     folder = tmp_path / "killed"
     arguments = [*SMALL, "--run.dir", folder]
     call(
@@ -163,7 +163,7 @@ def test_a_fit_that_is_refused_leaves_no_run(tmp_path, monkeypatch):
 def test_a_run_is_animated(finished, tmp_path, capsys):
     main(["animate", str(finished), "--out", str(tmp_path / "deep/way.gif"), "--rows", "60", "--frames", "3"])
     assert (tmp_path / "deep/way.gif").stat().st_size > 10_000 and (tmp_path / "deep/way.png").is_file()
-    assert "Passage(3 depths of 60 rows)" in capsys.readouterr().out
+    assert "Passage(3 depths of 60 samples)" in capsys.readouterr().out
 
 
 def test_topology_of_a_run_is_written_at_the_end_and_on_demand(finished, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from jsonargparse import auto_cli
 
-from cnflow.app.gallery import inspect_network
+from cnflow.app._inspect import inspect_network
 from cnflow.network import NetworkError
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def network(width=6):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, 2))
 
-def rows():
+def samples():
     return torch.randn(300, 3, generator=torch.Generator().manual_seed(1))
 
 number = 3
@@ -81,7 +81,7 @@ def test_the_shipped_config_names_what_there_is(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     seen = {}
-    monkeypatch.setattr("cnflow.app.gallery._make", lambda folder, part, *_: seen.setdefault(part, folder))
+    monkeypatch.setattr("cnflow.app._inspect._make", lambda folder, part, *_: seen.setdefault(part, folder))
     files = runpy.run_path("scripts/digits_network.py")
     torch.save(files["network"]().state_dict(), tmp_path / "epoch=40.pt")
     auto_cli(inspect_network, args=[
@@ -95,7 +95,7 @@ def test_the_shipped_config_names_what_there_is(monkeypatch, tmp_path):
     [
         ({"model": "mine"}, r"expected package\.module:name"),
         ({"model": "no.such.module:network"}, "cannot be imported"),
-        ({"model": "{maker}:netwrk"}, "has no 'netwrk'; it has torch, nn, network, rows"),
+        ({"model": "{maker}:netwrk"}, "has no 'netwrk'; it has torch, nn, network, samples"),
         ({"data": "{maker}:none"}, "has no 'none'"),
         ({"model": "{maker}:rows"}, "gives a Tensor; expected a torch.nn.Module"),
         ({"parts": ["all"]}, r"parts has \['all'\]; expected some of factorization"),

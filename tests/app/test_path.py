@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cnflow.app.history import Progress
-from cnflow.app.path import NLL_FILE, NarrowingPath, PathMismatchError, PathPoint, narrowing_path
+from cnflow.app._history import Progress
+from cnflow.app._narrowing_path import NLL_FILE, NarrowingPath, PathMismatchError, PathPoint, narrowing_path
 from cnflow.data import ArrayDataModule, PlantedDataModule
 from cnflow.flow import MLPField, load_flow, save_flow
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty
@@ -113,7 +113,7 @@ def test_the_rule_takes_the_narrowest_within_a_standard_error_of_the_best():
 
 
 def test_paired_differences_are_a_sharper_rule(tmp_path):
-    """Rows that differ by nats, flows that differ by hundredths: only row by row can they be told apart."""
+    """Samples that differ by nats, flows that differ by hundredths: only sample by sample can they be told apart."""
     rng = np.random.default_rng(0)
     rows = rng.normal(scale=3.0, size=400)
     points = []

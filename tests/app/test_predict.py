@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cnflow
-from cnflow.app.predict import read_shards
+from cnflow.app._predict import read_shards
 from tests.app.test_cli import ROOT, call
 
 SMALL = [
@@ -67,7 +67,7 @@ def test_a_prediction_that_was_stopped_goes_on(run, tmp_path, number):
         said = one.stderr.read().decode()
     if number == signal.SIGTERM:
         assert one.returncode == 143
-        assert "stopped by SIGTERM after 65,536 rows in 1 shards; run the same command again" in said
+        assert "stopped by SIGTERM after 65,536 samples in 1 shards; run the same command again" in said
         assert "Traceback" not in said
     first = tmp_path / "out" / "part-00000.npz"
     written = first.stat().st_mtime_ns

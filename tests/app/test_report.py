@@ -5,12 +5,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from cnflow.app.history import History
-from cnflow.app.report import OverfitWarning, _best, _left_out, _rose
+from cnflow.app._history import History
+from cnflow.app._report import OverfitWarning, _best, _left_out, _rose
 from cnflow.data import ArrayDataModule
 from cnflow.flow import load_flow
 from cnflow.training import NarrowingModule, Schedule
-from cnflow.training.checkpoints import KeepBest, WholeCheckpoints
+from cnflow.training._checkpoints import KeepBest, WholeCheckpoints
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_flow_that_was_better_before_says_so(trained, monkeypatch):
     with torch.no_grad():
         model.flow.base.log_std -= 1.0
     with pytest.warns(
-        OverfitWarning, match=rf"worse on validation rows than that of step {kept.step}, which is kept in .*best"
+        OverfitWarning, match=rf"worse on validation samples than that of step {kept.step}, which is kept in .*best"
     ):
         told = _best(model, val)
     assert told["step"] == kept.step and told["behind"] > 2 * told["behind_se"] > 0

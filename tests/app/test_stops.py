@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 
-from cnflow.app.errors import told_in_one_line
-from cnflow.app.folder import FolderInUseError, ResumeError, changes, checkpoint_to_resume, hold
-from cnflow.app.history import History
-from cnflow.files import replacing
-from cnflow.flow.plan import CheckpointError
-from cnflow.training.checkpoints import WholeCheckpoints
+from cnflow._atomic_files import replacing
+from cnflow.app._errors import one_line_errors
+from cnflow.app._history import History
+from cnflow.app._run_directory import FolderInUseError, ResumeError, changed_settings, checkpoint_to_resume, hold
+from cnflow.flow._serialization import CheckpointError
+from cnflow.training._checkpoints import WholeCheckpoints
 from tests.app.test_cli import ROOT, SMALL, call
 
 
@@ -83,7 +83,7 @@ def test_an_error_of_a_thread_that_writes_is_told_once(capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(SystemExit, match=r"No space left on device\. Free some space"):
-        told_in_one_line(run)
+        one_line_errors(run)
     said = capsys.readouterr().err
     assert "KeyError" in said and "OSError" not in said
 
@@ -109,7 +109,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_taken_when_the_last_is_damag
 
 
 def test_a_run_directory_is_held_by_one_process_and_freed_by_its_death(tmp_path):
-    code = f"from cnflow.app.folder import hold; lock = hold({str(tmp_path)!r}); print('held', flush=True); input()"
+    code = f"from cnflow.app._run_directory import hold; lock = hold({str(tmp_path)!r}); print('held', flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], text=True, cwd=ROOT, **pipes) as other:
         assert other.stdout.readline() == "held\n"
@@ -123,14 +123,14 @@ def test_settings_that_differ_are_named_old_and_new(tmp_path):
     old = {"model": {"schedule": {"lr": 0.002}, "components": 4}, "trainer": {"devices": 1}, "run": {"dir": "a"}}
     new = {"model": {"schedule": {"lr": 0.5}}, "trainer": {"devices": 2}, "run": {"dir": "b"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
-    assert changes(tmp_path, yaml.safe_dump(old)) == []
-    assert changes(tmp_path, yaml.safe_dump(new)) == [
+    assert changed_settings(tmp_path, yaml.safe_dump(old)) == []
+    assert changed_settings(tmp_path, yaml.safe_dump(new)) == [
         "model.components: 4 in the run, 'not set' now",
         "model.schedule.lr: 0.002 in the run, 0.5 now",
     ]
     (tmp_path / "config.yaml").write_text("[")
     with pytest.raises(ResumeError, match="cannot be read"):
-        changes(tmp_path, yaml.safe_dump(new))
+        changed_settings(tmp_path, yaml.safe_dump(new))
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_errors_of_the_file_system_are_one_line(error, told, monkeypatch):
         raise error
 
     with pytest.raises(SystemExit, match=told):
-        told_in_one_line(fail)
+        one_line_errors(fail)
     monkeypatch.setenv("CNFLOW_TRACEBACK", "1")
     with pytest.raises(OSError, match=error.strerror):
-        told_in_one_line(fail)
+        one_line_errors(fail)
 
 
 def test_errors_of_others_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        told_in_one_line(lambda: 1 / 0)
+        one_line_errors(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from cnflow.app.topology import imported, run_data
+from cnflow.app._topology import imported, run_data
 from cnflow.data import ArrayDataModule
-from cnflow.flow.plan import CheckpointError
+from cnflow.flow._serialization import CheckpointError
 
 
 def config(folder, content):
@@ -16,7 +16,9 @@ def config(folder, content):
     return folder
 
 
-@pytest.mark.parametrize("path", ["os.mkdir", "trap.Data", "cnflow.data.read_array", "cnflow.data.modules.np.save"])
+@pytest.mark.parametrize(
+    "path", ["os.mkdir", "trap.Data", "cnflow.data.read_array", "cnflow.data._data_modules.np.save"]
+)
 def test_a_config_cannot_name_what_is_not_a_data_module(tmp_path, monkeypatch, path):
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -35,7 +37,7 @@ def test_a_config_without_a_data_module_is_refused(tmp_path, content):
         run_data(config(tmp_path, content))
 
 
-@pytest.mark.parametrize("path", ["cnflow.data.ArrayDataModule", "cnflow.data.modules.ArrayDataModule"])
+@pytest.mark.parametrize("path", ["cnflow.data.ArrayDataModule", "cnflow.data._data_modules.ArrayDataModule"])
 def test_data_modules_of_cnflow_are_read(tmp_path, path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 3)))
     given = {"class_path": path, "init_args": {"path": str(tmp_path / "x.npy")}}

@@ -8,15 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from cnflow.data import (
-    ArrayDataModule,
-    Batches,
-    DigitsDataModule,
-    PlantedDataModule,
-    check_rows,
-    find_columns,
-    read_array,
-)
+from cnflow.data import ArrayDataModule, DigitsDataModule, PlantedDataModule, read_array
+from cnflow.data._arrays import check_rows
+from cnflow.data._batches import Batches
+from cnflow.data._constant_columns import find_columns
 
 
 @pytest.fixture
@@ -91,7 +86,7 @@ def test_files_that_cannot_be_used(rows, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file at"):
         read_array(tmp_path / "none.npy")
     np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match=r"expected rows of shape \(n, d\); got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"expected samples of shape \(n, d\); got \(2, 3, 4\)"):
         read_array(tmp_path / "cube.npy")
     np.savez(tmp_path / "two.npz", first=rows, second=rows)
     with pytest.raises(ValueError, match=r"holds 2 arrays \(first, second\): name one with key="):
@@ -104,7 +99,7 @@ def test_files_that_cannot_be_used(rows, tmp_path):
 def test_bad_rows_are_counted_and_named(rows):
     rows[3, 1], rows[9, 0], rows[9, 2] = np.nan, np.inf, np.nan
     with pytest.raises(
-        ValueError, match=r"array: 2 of 57 rows have .* \(first rows: \[3, 9\]; row 3 has nan in column 1\)"
+        ValueError, match=r"array: 2 of 57 samples have .* \(first samples: \[3, 9\]; sample 3 has nan in column 1\)"
     ):
         ArrayDataModule(array=rows).setup()
     check_rows(np.delete(rows, [3, 9], axis=0))
@@ -140,7 +135,7 @@ def test_labels_follow_their_rows(rows):
         np.testing.assert_array_equal(np.asarray(data.split(part)), rows[data.labels(part)])
     np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[data.all_labels()])
     assert ArrayDataModule(array=rows).all_labels() is None
-    with pytest.raises(ValueError, match=r"one entry per row, shape \(57,\); got \(3,\)"):
+    with pytest.raises(ValueError, match=r"one entry per sample, shape \(57,\); got \(3,\)"):
         ArrayDataModule(array=rows, labels=[1, 2, 3]).setup()
     with pytest.raises(ValueError, match="three fractions"):
         ArrayDataModule(array=rows, split=(0.5, 0.1, 0.1))
@@ -180,7 +175,7 @@ def test_batches_go_on_from_any_position(done):
 def test_batches_that_make_no_sense():
     with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1; got 0"):
         Batches(torch.zeros(3, 1), 0)
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="no samples"):
         Batches(torch.zeros(0, 1), 2)
 
 
@@ -244,7 +239,7 @@ def test_labels_come_from_files_of_their_own(rows, tmp_path):
     for name in ("text.npy", "only.npz", "lines.txt", "bare.csv", "named.csv", "named.parquet"):
         assert ArrayDataModule(path, labels=tmp_path / name).all_labels().tolist() == text.tolist()
     np.save(tmp_path / "wide.npy", np.zeros((57, 2)))
-    with pytest.raises(ValueError, match=r"expected one label per row, shape \(57,\); got shape \(57, 2\)"):
+    with pytest.raises(ValueError, match=r"expected one label per sample, shape \(57,\); got shape \(57, 2\)"):
         ArrayDataModule(path, labels=str(tmp_path / "wide.npy")).setup()
     with pytest.raises(ValueError, match=r"no column 'kind'\. It has no names"):
         ArrayDataModule(path, labels="kind").setup()
@@ -284,7 +279,7 @@ def test_a_dataframe_as_an_array(rows):
     data = ArrayDataModule(array=frame, columns=["c", "a"], labels="kind")
     np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[:, [2, 0]])
     assert data.names == ["c", "a"] and data.kept == [0, 1] and set(data.all_labels()) == {"x"}
-    with pytest.raises(ValueError, match="array, row 0, column 'kind': 'x' is not a number"):
+    with pytest.raises(ValueError, match="array, sample 0, column 'kind': 'x' is not a number"):
         ArrayDataModule(array=frame).setup()
     data = ArrayDataModule(array=frame.drop(columns="kind"))
     with pytest.warns(UserWarning, match=r"1 constant \(e\) and 1 duplicate \(f = b\)"):
@@ -314,7 +309,7 @@ def test_a_fingerprint_tells_data_apart(rows, tmp_path):
 
 
 def test_numbers_keep_their_digits_on_the_way(rows):
-    """Row numbers near 2⁴⁰, values beyond float32, and an offset of 10⁸ come out of the batches as they went in."""
+    """Sample numbers near 2⁴⁰, values beyond float32, and an offset of 10⁸ come out of the batches as they went in."""
     wild = np.stack([2.0**40 + np.arange(57), 1e39 * rows[:, 0], 1e8 + rows[:, 1], 1.7e9 + np.arange(57)], 1)
     data = ArrayDataModule(array=wild, batch_size=8)
     np.testing.assert_array_equal(torch.cat(list(data.predict_dataloader())).numpy(), wild)
@@ -323,7 +318,7 @@ def test_numbers_keep_their_digits_on_the_way(rows):
 
 
 def test_many_rows_take_no_memory(tmp_path):
-    """A file of 2 million rows, nearly all of them holes: their numbers alone would be 16 MB."""
+    """A file of 2 million samples, nearly all of them holes: their numbers alone would be 16 MB."""
     n = 2_000_000
     array = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", dtype="float16", shape=(n, 2))
     array[:: n // 100] = np.random.default_rng(0).normal(size=(100, 2))

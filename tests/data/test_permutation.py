@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from cnflow.data import permutation
-from cnflow.data.permutation import Permutation
+from cnflow.data import _permutation as permutation
+from cnflow.data._permutation import Permutation
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_all_orders_of_four_are_equally_likely(computed):
 
 
 def test_a_split_is_a_random_sample(computed):
-    """Numbers of the first tenth of the places are uniform over any stretch of the rows."""
+    """Numbers of the first tenth of the places are uniform over any stretch of the samples."""
     part = Permutation(1_000_000, [1, 2]).part(0, 100_000)[:]
     counts = np.bincount(part // 10_000, minlength=100)
     # hypergeometric: 10 % of 10 000

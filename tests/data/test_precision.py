@@ -1,4 +1,4 @@
-"""Offsets cost no digits: rows stay as precise as they came until a flow has centred them."""
+"""Offsets cost no digits: samples stay as precise as they came until a flow has centred them."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cnflow.flow import MLPField, NarrowingFlow, check_noise
 from cnflow.training import NarrowingModule
 
 OFFSET = 1e8
-"""Of the columns; the rows are multiples of 2⁻²⁰, so that adding it is exact."""
+"""Of the columns; the samples are multiples of 2⁻²⁰, so that adding it is exact."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def x():
 
 
 def values(flow, x):
-    """Log-densities of rows by every way to them, shape (4, n)."""
+    """Log-densities of samples by every way to them, shape (4, n)."""
     batches = ArrayDataModule(array=x).predict_dataloader()
     ways = (flow.log_prob(x), flow.log_prob(torch.as_tensor(x)), flow.encode(x).log_prob)
     return torch.stack([*ways, torch.cat([flow.encode(batch).log_prob for batch in batches])]).detach().numpy()
@@ -66,7 +66,7 @@ def test_penalties_train_the_same_beside_an_offset(x, tmp_path):
 
 
 def test_whole_numbers_are_not_rounded():
-    """Row numbers near 2⁴⁰ differ by less than float32 can tell."""
+    """Sample numbers near 2⁴⁰ differ by less than float32 can tell."""
     x = 2**40 + np.arange(48)[:, None]
     flow = NarrowingFlow(1, components=1).initialise(x)
     for rows in (x, torch.as_tensor(x)):

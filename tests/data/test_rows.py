@@ -1,4 +1,4 @@
-"""Whatever holds rows of numbers is read, and what does not is refused by name; all entry points agree."""
+"""Whatever holds samples of numbers is read, and what does not is refused by name; all entry points agree."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import cnflow
-from cnflow.data import ArrayDataModule, as_rows, check_rows, check_support, dequantize
-from cnflow.data.rows import thin
+from cnflow.data import ArrayDataModule, check_support, dequantize
+from cnflow.data._arrays import as_rows, check_rows, subsample
 from cnflow.flow import NGCA, NarrowingFlow, check_noise
-from cnflow.topology.density import rows_of
+from cnflow.topology.density._density import rows_of
 
 X = np.random.default_rng(0).normal(size=(60, 2))
 FLOW = NarrowingFlow(2, components=1).initialise(X)
@@ -53,12 +53,15 @@ REFUSED = {
     "dates": (X.astype("datetime64[s]"), "expected numbers; got dates"),
     "records": (np.zeros((60, 2), dtype=[("a", float)]), "expected numbers; got records.*unstructured"),
     "complex tensor": (torch.tensor(X + 1j), "complex"),
-    "text column": (pd.DataFrame({"a": X[:, 0], "kind": ["cat"] * 60}), "row 0, column 'kind': 'cat' is not a number"),
+    "text column": (
+        pd.DataFrame({"a": X[:, 0], "kind": ["cat"] * 60}),
+        "sample 0, column 'kind': 'cat' is not a number",
+    ),
     "column of dates": (pd.DataFrame({"a": X[:, 0], "day": pd.to_datetime([0] * 60)}), "column 'day' holds datetime64"),
     "one axis": (X[:, 0], r"shape \(n, (d|2)\).*got \(60,\).*"),
     "three axes": (X[None], r"\(1, 60, 2\)"),
     "ragged": ([[1.0], [1.0, 2.0]], "cannot be read as numbers"),
-    "infinite": (np.where(X[7, 1] == X, np.inf, X), r"first rows: \[7\]; row 7 has inf in column 1\)"),
+    "infinite": (np.where(X[7, 1] == X, np.inf, X), r"first samples: \[7\]; sample 7 has inf in column 1\)"),
 }
 
 ENTRIES = {
@@ -94,27 +97,27 @@ def test_other_readers_refuse_masks():
 def test_names_of_columns_are_told():
     frame = pd.DataFrame(X, columns=["height", "weight"])
     frame.loc[3, "weight"] = np.nan
-    with pytest.raises(ValueError, match=r"row 3 has nan in column 'weight'"):
+    with pytest.raises(ValueError, match=r"sample 3 has nan in column 'weight'"):
         cnflow.fit(frame)
-    with pytest.raises(ValueError, match=r"row 3 has nan in column 'b'"):
+    with pytest.raises(ValueError, match=r"sample 3 has nan in column 'b'"):
         check_rows(frame.to_numpy(), names=["a", "b"])
     assert "columns height, weight are" in check_support(np.ones((30, 2))).warnings(["height", "weight"])[0]
 
 
 def test_few_rows_are_a_choice_in_their_order():
-    some = thin(np.arange(1000)[:, None], 50, 3)[:, 0]
+    some = subsample(np.arange(1000)[:, None], 50, 3)[:, 0]
     assert len(some) == 50 and (np.diff(some) > 0).all()
-    np.testing.assert_array_equal(thin(pd.DataFrame(np.arange(1000)), 50, 3).to_numpy()[:, 0], some)
-    assert thin(X, 60, 0).shape == X.shape
+    np.testing.assert_array_equal(subsample(pd.DataFrame(np.arange(1000)), 50, 3).to_numpy()[:, 0], some)
+    assert subsample(X, 60, 0).shape == X.shape
 
 
 def test_batches_are_joined():
     x = np.arange(12.0).reshape(6, 2)
     for given in (iter([x[:4], x[4:]]), DataLoader(TensorDataset(torch.tensor(x), torch.arange(6)), batch_size=4)):
         np.testing.assert_array_equal(as_rows(given), x)
-    with pytest.raises(ValueError, match=r"x, batch 1: expected rows of shape \(m, d\); got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"x, batch 1: expected samples of shape \(m, d\); got shape \(2,\)"):
         as_rows(iter([x, x[0]]))
     with pytest.raises(
-        ValueError, match=r"expected rows of shape \(n, 2\); got \(2,\). Give a single row as x\[None\]"
+        ValueError, match=r"expected samples of shape \(n, 2\); got \(2,\). Give a single sample as x\[None\]"
     ):
         as_rows(x[0], width=2)

@@ -1,4 +1,4 @@
-"""Rows without a density are named; rows with one are not."""
+"""Samples without a density are named; samples with one are not."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cnflow.data import ArrayDataModule, read_array
-from cnflow.data.files import read_file
+from cnflow.data._files import read_file
 
 X = np.round(np.random.default_rng(0).normal(size=(30, 3)), 6)
 

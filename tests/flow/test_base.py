@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from cnflow.flow import NarrowingFlow, load_flow, save_flow
-from cnflow.flow.base import NoiseMixture
+from cnflow.flow._base import NoiseMixture
 
 
 @pytest.fixture

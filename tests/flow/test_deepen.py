@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cnflow.flow import Adaptive, MLPField, NarrowingFlow, VelocityField, load_flow, save_flow
-from cnflow.flow.deepen import deepen
+from cnflow.flow._deepen import deepen
 
 
 @pytest.fixture(params=[1, 2])

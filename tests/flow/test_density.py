@@ -57,7 +57,7 @@ def test_samples_of_a_linear_flow_have_the_closed_form_moments(rng):
 def test_mixture_agrees_with_torch_distributions(rng):
     base = stir(NoiseMixture(4, 5).double())
     z = torch.randn(30, 4, generator=rng, dtype=torch.float64)
-    from cnflow.flow.core import core_density
+    from cnflow.flow._core import core_density
 
     torch.testing.assert_close(base.log_prob(z), core_density(base).log_prob(z), atol=1e-12, rtol=0)
 

@@ -12,9 +12,9 @@ from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.neighbors import KernelDensity
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from cnflow.flow.fisher import Spectrum, SpectrumPath, spectrum
-from cnflow.flow.scores import BLOCK, draw, score_rows, state_rows
-from cnflow.flow.whitening import bootstrap_eigenvalues, gaussian_null, sample_whitening
+from cnflow.flow._scores import BLOCK, draw_samples, score_rows, state_rows
+from cnflow.flow._spectrum import Spectrum, SpectrumPath, spectrum
+from cnflow.flow._whitening import bootstrap_eigenvalues, gaussian_null, sample_whitening
 
 from .fields import wild_flow
 
@@ -266,7 +266,7 @@ def test_bootstrap_in_blocks(monkeypatch):
     mixture = Mixture(RING, 0.4, 4)
     y = mixture.rows(150, seed=0)
     found = spectrum(mixture.score, y, n_bootstrap=7)
-    monkeypatch.setattr("cnflow.flow.whitening.MAX_ENTRIES", 400)
+    monkeypatch.setattr("cnflow.flow._whitening.MAX_ENTRIES", 400)
     again = spectrum(mixture.score, y, n_bootstrap=7)
     np.testing.assert_allclose(again.std_error, found.std_error, rtol=1e-9)
 
@@ -410,7 +410,7 @@ def test_zuko_flows(call):
     flow = zuko.flows.NSF(2, transforms=2, hidden_features=(16,))
     density = flow() if call else flow
     found = fast(density, n=500)
-    x = draw(density, 500, seed=0)
+    x = draw_samples(density, 500, seed=0)
     with torch.no_grad():
         score = numeric(lambda y: flow.double()().log_prob(torch.as_tensor(y)).numpy(), x.double().numpy())
     np.testing.assert_allclose(found.eigenvalues, fast(lambda y: score, x, chunk=500).eigenvalues, rtol=2e-2)
@@ -430,7 +430,7 @@ def test_draws_are_seeded_and_leave_global_states_alone(density):
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
     np.testing.assert_array_equal(found.eigenvalues, again.eigenvalues)
     assert found.n_rows == 600 and not np.allclose(found.eigenvalues, other.eigenvalues)
-    assert draw(density, 7).shape == (7, 3)
+    assert draw_samples(density, 7).shape == (7, 3)
 
 
 # -- depth -------------------------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_a_flow_that_narrows():
 
 def test_a_narrowing_flow_at_any_depth():
     flow = wild_flow(dim=3, stages=2)
-    x = draw(flow, 60, seed=0)
+    x = draw_samples(flow, 60, seed=0)
     path = spectrum(flow, x, [0.0, 0.3, 1.0], n_bootstrap=10)
     assert path.width_profile == (3, 3, 3)
     data = spectrum(flow, x, n_bootstrap=10)
@@ -502,7 +502,7 @@ def test_readable():
     assert frame.index.name == "direction" and frame.index[0] == 1 and frame["above"].sum() == found.n_above
     path = spectrum(Unwinding(), depth=[0, 1], n=500, n_bootstrap=0)
     assert repr(path).startswith(
-        "SpectrumPath: 2 depths, 3 directions, 500 rows, width profile 3 → 3 → 1\n  depth 0.000:"
+        "SpectrumPath: 2 depths, 3 directions, 500 samples, width profile 3 → 3 → 1\n  depth 0.000:"
     )
     assert path.to_frame()["depth"].tolist() == [0, 0, 0, 1, 1, 1]
     assert np.isnan(path[0].std_error).all() and np.isnan(path[0].trace_std_error)
@@ -544,17 +544,21 @@ class Flat:
         (lambda: spectrum(GaussianMixture(), ROWS), ValueError, "GaussianMixture is not fitted"),
         (lambda: score_rows(KernelDensity().fit(ROWS), np.ones((4, 3))), ValueError, "3 columns, expected 2"),
         (lambda: spectrum(lambda x: -x), TypeError, r"x is None, but function has no sample\(\(n,\)\)"),
-        (lambda: spectrum(NORMAL.log_prob, torch.tensor(ROWS)), ValueError, r"log_prob gave shape \(50,\) for rows of"),
+        (
+            lambda: spectrum(NORMAL.log_prob, torch.tensor(ROWS)),
+            ValueError,
+            r"log_prob gave shape \(50,\) for samples of",
+        ),
         (
             lambda: spectrum(Normal(torch.zeros(2), torch.ones(2)), ROWS),
             ValueError,
-            r"Normal.log_prob gave shape \(50, 2\) for rows of shape \(50, 2\), expected \(50,\).*Independent",
+            r"Normal.log_prob gave shape \(50, 2\) for samples of shape \(50, 2\), expected \(50,\).*Independent",
         ),
         (lambda: spectrum(Flat(), ROWS), ValueError, "Flat.log_prob does not exist.*does not depend on x"),
-        (lambda: spectrum(lambda x: x / 0.0 * 0, ROWS), ValueError, r"not finite at 50 of 50 rows \(first: \[0, 1"),
-        (lambda: spectrum(NORMAL, ROWS[:, 0]), ValueError, r"x: expected rows of shape \(n, d\); got \(50,\)"),
-        (lambda: spectrum(NORMAL, ROWS * [1, np.nan]), ValueError, "x: 50 of 50 rows have NaN or infinite values"),
-        (lambda: spectrum(NORMAL, ROWS[:3]), ValueError, "x has 3 rows in 2 directions, expected at least 4"),
+        (lambda: spectrum(lambda x: x / 0.0 * 0, ROWS), ValueError, r"not finite at 50 of 50 samples \(first: \[0, 1"),
+        (lambda: spectrum(NORMAL, ROWS[:, 0]), ValueError, r"x: expected samples of shape \(n, d\); got \(50,\)"),
+        (lambda: spectrum(NORMAL, ROWS * [1, np.nan]), ValueError, "x: 50 of 50 samples have NaN or infinite values"),
+        (lambda: spectrum(NORMAL, ROWS[:3]), ValueError, "x has 3 samples in 2 directions, expected at least 4"),
         (
             lambda: spectrum(NORMAL, ROWS[:, [0, 0]] * [1, 3] + 5),
             ValueError,

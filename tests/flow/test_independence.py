@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnflow.flow.independence import (
+from cnflow.flow._noise_check import (
     NoiseCheck,
     check_noise,
     distance_correlation_squared,
@@ -161,7 +161,7 @@ def test_fresh_noise_is_not_the_data_again() -> None:
 
 
 def test_rows_are_limited() -> None:
-    """The limits are obeyed, and the result says how many rows it used."""
+    """The limits are obeyed, and the result says how many samples it used."""
     check = noise_independence(*_draw(500, 1, 1), max_rows=200, max_distance_rows=100, n_permutations=9)
     assert (check.n_rows, check.n_distance_rows, len(check.auc_null)) == (200, 100, 9)
     assert check.noise.shape == (200, 1)
@@ -179,12 +179,12 @@ def test_check_noise_standardises_what_the_flow_encodes() -> None:
     assert check.n_rows == 300 and check.noise.dtype == np.float64
     np.testing.assert_allclose(check.mean, 0, atol=0.25)
     np.testing.assert_allclose(check.std, 1, atol=0.15)
-    with pytest.raises(ValueError, match=r"x: expected rows of shape \(n, d\); got \(600,\)"):
+    with pytest.raises(ValueError, match=r"x: expected samples of shape \(n, d\); got \(600,\)"):
         check_noise(flow, x[:, 0])
     # one row that is not among those drawn
     holed = torch.as_tensor(np.array(x)).clone()
     holed[7, 1] = float("nan")
-    with pytest.raises(ValueError, match=r"x: 1 of .* rows have NaN"):
+    with pytest.raises(ValueError, match=r"x: 1 of .* samples have NaN"):
         check_noise(flow, holed, max_rows=20)
 
 
@@ -211,12 +211,12 @@ def test_summary_forms(independent: NoiseCheck) -> None:
         (
             np.full((50, 1), np.nan),
             np.zeros((50, 1)),
-            "core: 50 of 50 rows have NaN or infinite values",
+            "core: 50 of 50 samples have NaN or infinite values",
         ),
-        (np.zeros((50, 1)), np.full((50, 1), np.inf), "noise: 50 of 50 rows have NaN or infinite values"),
-        (np.zeros((50, 1)), np.zeros((60, 1)), "core has 50 rows and noise 60; expected the same"),
-        (np.zeros(50), np.zeros((50, 1)), r"core: expected rows of shape \(n, d\); got \(50,\)"),
-        (np.zeros((10, 1)), np.zeros((10, 1)), "core has 10 rows, expected at least 40"),
+        (np.zeros((50, 1)), np.full((50, 1), np.inf), "noise: 50 of 50 samples have NaN or infinite values"),
+        (np.zeros((50, 1)), np.zeros((60, 1)), "core has 50 samples and noise 60; expected the same"),
+        (np.zeros(50), np.zeros((50, 1)), r"core: expected samples of shape \(n, d\); got \(50,\)"),
+        (np.zeros((10, 1)), np.zeros((10, 1)), "core has 10 samples, expected at least 40"),
     ],
 )
 def test_errors_say_what_was_got(core: np.ndarray, noise: np.ndarray, expected: str) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import cnflow
 from cnflow.flow import NarrowingFlow
-from cnflow.flow.inputs import Inputs
+from cnflow.flow._inputs import Inputs
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def test_batches_are_read_one_at_a_time(flow, rows):
 def test_batches_that_cannot_be_read_are_refused(flow):
     bad = torch.zeros(20, 3)
     bad[13, 1] = float("nan")
-    with pytest.raises(ValueError, match="batch 1: x: 1 of 10 rows have NaN"):
+    with pytest.raises(ValueError, match="batch 1: x: 1 of 10 samples have NaN"):
         flow.encode(DataLoader(bad, batch_size=10))
     with pytest.raises(
-        ValueError, match=r"x, batch 0: expected rows, or \(rows, labels\); got a mapping with \['image'\]"
+        ValueError, match=r"x, batch 0: expected samples, or \(samples, labels\); got a mapping with \['image'\]"
     ):
         flow.log_prob(iter([{"image": torch.zeros(3, 3)}]))
     with pytest.raises(ValueError, match="generator gives no batches"):
@@ -127,7 +127,7 @@ def test_a_memory_map_is_read_in_chunks_and_told_by_its_own_rows(flow, rows, tmp
     x[400_000, 2] = np.nan
     np.save(file, x)
     for ask in (flow.log_prob, flow.encode):
-        with pytest.raises(ValueError, match=r"1 of 500000 rows have NaN.*row 400000 has nan in column 1"):
+        with pytest.raises(ValueError, match=r"1 of 500000 samples have NaN.*sample 400000 has nan in column 1"):
             ask(np.load(file, mmap_mode="r"))
-    with pytest.raises(ValueError, match=r"width this flow was trained on|expected rows of shape"):
+    with pytest.raises(ValueError, match=r"width this flow was trained on|expected samples of shape"):
         flow.log_prob(np.load(file, mmap_mode="r")[:, :2])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from cnflow.flow import FixedGrid, LiftBound, NarrowingFlow, load_flow, save_flow
+from cnflow.flow import FixedGrid, NarrowingFlow, load_flow, save_flow
+from cnflow.flow._lift import LiftBound
 
 from .fields import LinearField, stir
 
@@ -77,7 +78,7 @@ def test_samples_and_decoded_rows_have_the_width_of_the_data():
     narrowed = flow.encode((5 * x[:20]).numpy())
     assert narrowed.core.shape == (20, 5)
     torch.testing.assert_close(flow.decode(narrowed).float(), 5 * x[:20], rtol=0, atol=1e-3)
-    # the same rows are lifted the same
+    # the same samples are lifted the same
     torch.testing.assert_close(flow.encode((5 * x[:20]).numpy()).core, narrowed.core, rtol=0, atol=0)
 
 

@@ -6,9 +6,9 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cnflow.data import Planted
-from cnflow.flow.nongaussian import METHODS, NGCA, ngca
-from cnflow.flow.start import ROTATIONS, frame_rotation
-from cnflow.flow.stein import choose_kernel, kernels, waves
+from cnflow.flow._initial_rotation import ROTATIONS, frame_rotation
+from cnflow.flow._ngca import METHODS, NGCA, ngca
+from cnflow.flow._stein import choose_kernel, kernels, waves
 
 SETS = ("ring", "clusters", "linked_rings", "trefoil")
 
@@ -167,7 +167,7 @@ def test_missing_rank():
     assert correlations(found.transform(x), sample.structure).min() > 0.999
     with pytest.raises(ValueError, match=r"n_components=9, but X of shape \(2000, 11\) has rank 8: ask for at most 8"):
         NGCA(9).fit(x)
-    with pytest.raises(ValueError, match=r"every column of X is constant over 7 rows.*pass data that vary"):
+    with pytest.raises(ValueError, match=r"every column of X is constant over 7 samples.*pass data that vary"):
         NGCA().fit(np.ones((7, 3)))
 
 

@@ -18,7 +18,7 @@ from cnflow.flow import (
     load_flow,
     save_flow,
 )
-from cnflow.flow.plan import describe
+from cnflow.flow._serialization import describe
 
 from .fields import TIGHT, LinearField, WavyField, stir, wild_flow
 
@@ -183,7 +183,7 @@ def test_too_many_steps_is_a_stiff_field_too():
 
 def test_a_field_that_is_not_finite_says_for_how_many_rows():
     flow = NarrowingFlow(2, field=Explosive(float("nan")), components=1)
-    with pytest.raises(StiffFieldError, match="not finite for 4 of 4 rows in stage 1 of 1"):
+    with pytest.raises(StiffFieldError, match="not finite for 4 of 4 samples in stage 1 of 1"):
         flow.log_prob(torch.ones(4, 2))
 
 
@@ -224,7 +224,8 @@ def test_input_of_every_number_type_and_of_the_wrong_kind():
     bad = whole.double().clone()
     bad[1, 0], bad[3, 2] = math.nan, math.inf
     with pytest.raises(
-        ValueError, match=r"2 of 4 rows have NaN or infinite values \(first rows: \[1, 3\]; row 1 has nan in column 0\)"
+        ValueError,
+        match=r"2 of 4 samples have NaN or infinite values \(first samples: \[1, 3\]; sample 1 has nan in column 0\)",
     ):
         flow.log_prob(bad)
     with pytest.raises(ValueError, match=r"core of shape \(n, 3\) and noise of shape \(n, 0\)"):
@@ -234,7 +235,7 @@ def test_input_of_every_number_type_and_of_the_wrong_kind():
 
 
 def test_too_few_rows_for_the_mixture():
-    with pytest.raises(ValueError, match="16 components needs at least 32 training rows; got 20"):
+    with pytest.raises(ValueError, match="16 components needs at least 32 training samples; got 20"):
         NarrowingFlow(2).initialise(torch.randn(20, 2, generator=torch.Generator().manual_seed(0)))
 
 

@@ -7,8 +7,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from cnflow.data import ArrayDataModule, PlantedDataModule
-from cnflow.flow import Adaptive, FixedGrid, FlowCut, MLPField, NarrowingFlow, check_noise, load_flow, save_flow
-from cnflow.flow.field import EmbeddedField
+from cnflow.flow import Adaptive, FixedGrid, MLPField, NarrowingFlow, check_noise, load_flow, save_flow
+from cnflow.flow._cut import FlowCut
+from cnflow.flow._fields import EmbeddedField
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty, Schedule
 
 from .fields import TIGHT, WavyField, stir, wild_flow

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import cnflow
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
-from cnflow.flow.plan import CheckpointError
-from cnflow.flow.store import _digest
+from cnflow.flow._checkpoint import _digest
+from cnflow.flow._serialization import CheckpointError
 from tests.flow.fields import LinearField
 
 
@@ -49,7 +49,7 @@ def changed(file, part, spec):
         "builtins.exec",
         "torch.nn.Linear",
         "cnflow.save_flow",
-        "cnflow.flow.store.load_flow",
+        "cnflow.flow._checkpoint.load_flow",
     ],
 )
 def test_a_file_cannot_name_what_is_not_a_field_or_a_solver_of_this_package(file, tmp_path, part, path):
@@ -82,7 +82,7 @@ def test_a_module_that_a_file_names_is_not_imported(file, tmp_path, monkeypatch)
 
 
 def test_a_field_in_the_place_of_a_solver_is_refused(file):
-    spec = {"class_path": "cnflow.flow.mlp.MLPField", "init_args": {}}
+    spec = {"class_path": "cnflow.flow._mlp.MLPField", "init_args": {}}
     with pytest.raises(CheckpointError, match="as a Solver"):
         cnflow.load_flow(changed(file, "solver", spec))
 
@@ -92,9 +92,9 @@ def test_a_field_in_the_place_of_a_solver_is_refused(file):
     [
         ("os.mkdir", "expected class path and arguments"),
         ({"class_path": 3, "init_args": {}}, "expected class path and arguments"),
-        ({"class_path": "cnflow.flow.mlp.MLPField"}, "expected class path and arguments"),
-        ({"class_path": "cnflow.flow.mlp.MLPField", "init_args": {"hidden": {"a": 1}}}, "must be numbers, strings"),
-        ({"class_path": "cnflow.flow.mlp.MLPField", "init_args": {"unheard": 1}}, "cannot be made"),
+        ({"class_path": "cnflow.flow._mlp.MLPField"}, "expected class path and arguments"),
+        ({"class_path": "cnflow.flow._mlp.MLPField", "init_args": {"hidden": {"a": 1}}}, "must be numbers, strings"),
+        ({"class_path": "cnflow.flow._mlp.MLPField", "init_args": {"unheard": 1}}, "cannot be made"),
     ],
 )
 def test_what_is_not_a_class_path_with_plain_arguments_is_refused(file, spec, said):

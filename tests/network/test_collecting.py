@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from cnflow.network.activations import Activations
-from cnflow.network.collecting import collect
-from cnflow.network.errors import NetworkError
-from cnflow.network.sites import Site
+from cnflow.network.activations._activations import Activations
+from cnflow.network.activations._collect import collect
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.activations._sites import Site
 
 Pair = namedtuple("Pair", "hidden weights")
 
@@ -157,7 +157,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, x, tmp_path):
 def test_a_killed_process_goes_on(tmp_path):
     code = """
 import sys, time, torch
-from cnflow.network.collecting import collect
+from cnflow.network.activations._collect import collect
 def model():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh()).eval()
@@ -206,10 +206,10 @@ def test_resuming_something_else_is_refused(model, x, tmp_path):
 def test_files_that_were_damaged_or_are_of_others_are_refused(model, x, tmp_path):
     quiet(model, x, "1", to=tmp_path / "cut")
     (tmp_path / "cut" / "1.npy").write_bytes((tmp_path / "cut" / "1.npy").read_bytes()[:300])
-    with pytest.raises(NetworkError, match=r"has 300 bytes, expected at least .* for 100 rows"):
+    with pytest.raises(NetworkError, match=r"has 300 bytes, expected at least .* for 100 samples"):
         quiet(model, list(x.split(256)) * 2, "1", to=tmp_path / "cut")
     np.save(tmp_path / "cut" / "1.npy", np.zeros((200, 8), np.int64))
-    with pytest.raises(NetworkError, match="does not hold rows of 8 float32"):
+    with pytest.raises(NetworkError, match="does not hold samples of 8 float32"):
         quiet(model, list(x.split(256)) * 2, "1", to=tmp_path / "cut")
     np.save(tmp_path / "1.npy", np.zeros(3))
     with pytest.raises(NetworkError, match=r"holds 1\.npy but no progress\.json"):
@@ -277,7 +277,7 @@ def test_sequences(sequence, tmp_path):
     # of other lengths from batch to batch
     batches = [ids[:10], ids[10:, :3]]
     assert quiet(sequence, batches, [Site("embed", position="mean"), Site("embed", position=0)]).rows == 30
-    with pytest.raises(NetworkError, match=r"has 12 numbers a row in batch 1, and 20 before.*position=0.*or pad"):
+    with pytest.raises(NetworkError, match=r"has 12 numbers a sample in batch 1, and 20 before.*position=0.*or pad"):
         quiet(sequence, batches, Site("embed", position="all"))
     with pytest.raises(NetworkError, match="say which position"):
         quiet(sequence, ids, "embed")
@@ -325,7 +325,7 @@ def test_masks_that_do_not_fit(sequence):
     cases = [
         (ids, last, padded, "position -1 of 'embed' is padding in 1 of 4 samples: choose another"),
         (ids, mean, whole * torch.arange(4)[:, None].clamp(max=1), "sample 0 of a batch is all padding"),
-        (ids, mean, whole[:3], "mask has 3 rows, and the data 4"),
+        (ids, mean, whole[:3], "mask has 3 samples, and the data 4"),
         (ids, mean, whole[:, :4], r"mask has shape \(4, 4\), and 'embed' \(4, 5, 4\); expected \(4, 5\)"),
         (ids, mean, whole * -1e9, r"values from -1e\+09 to -1e\+09; expected \(n, positions\) of 0 and 1"),
         (ids, mean, whole[:, None], r"mask has shape \(4, 1, 5\)"),
@@ -370,7 +370,7 @@ def test_what_is_refused(model, sequence, x, tmp_path):
         quiet(model, bad, "1", to=tmp_path, batch_size=20)
     assert Activations.load(tmp_path).rows == 60
     for nothing in ([], iter(())):
-        with pytest.raises(NetworkError, match="batches gave no rows"):
+        with pytest.raises(NetworkError, match="batches gave no samples"):
             quiet(model, nothing, "1")
     for wrong in (3, "words"):
         with pytest.raises(NetworkError, match="expected batches"):
@@ -384,7 +384,7 @@ def test_what_is_refused(model, sequence, x, tmp_path):
         def forward(self, y):
             return self.flat(y[..., None]).sum() + self.whole(y)
 
-    with pytest.raises(NetworkError, match="batch 0 has 300 rows of 'flat' and 100 of 'whole'"):
+    with pytest.raises(NetworkError, match="batch 0 has 300 samples of 'flat' and 100 of 'whole'"):
         quiet(Apart(), x, ["flat", "whole"])
 
 

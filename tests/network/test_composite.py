@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from cnflow.network import Composite, NetworkError, Site, reeb_graph
-from cnflow.network.running import forward, take
-from cnflow.network.sites import matching_names
+from cnflow.network.activations._forward import forward, take
+from cnflow.network.activations._sites import matching_names
 
 
 def mlp():
@@ -111,7 +111,7 @@ def test_positions_tuples_and_dictionaries():
     assert forward(model, ids, [each])[each].shape == (12, 6)
     with pytest.raises(NetworkError, match="'embed at each' has 12 rows for 4 samples; expected one for each"):
         Composite(model, ids, each, Site("output", item="pooled"))
-    with pytest.raises(NetworkError, match=r"values f have shape \(4,\) and rows x \(12, 6\)"):
+    with pytest.raises(NetworkError, match=r"values f have shape \(4,\) and samples x \(12, 6\)"):
         reeb_graph(model, ids, Site("output", item="pooled"), source=each, unit=0)
     # other positions do not go through this one
     assert (

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network.discrete import decisions, level_set_sizes, same_up_to_relabelling
-from cnflow.network.errors import NetworkError
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.preimages._discrete import decisions, level_set_sizes, same_up_to_relabelling
 
 matplotlib.use("agg")
 
@@ -100,7 +100,7 @@ def test_results_can_be_read():
         (3, r"shape \(\)"),
         ([1.0, float("nan")], "NaN"),
         (np.array([np.nan]), "equals nothing"),
-        ([[1], [1, 2]], "rows of different lengths"),
+        ([[1], [1, 2]], "samples of different lengths"),
     ],
 )
 def test_errors_say_what_to_do(outputs, told):

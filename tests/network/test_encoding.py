@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from cnflow.flow import NarrowingFlow
-from cnflow.network import Composite, Encoding, NetworkError, Site, random_encoding, reencode
-from cnflow.network.encoding import KINDS
+from cnflow.network import Composite, NetworkError, Site, random_encoding, reencode
+from cnflow.network.activations._reencoding import KINDS, Encoding
 
 
 def rows(n=50, d=6):
@@ -74,7 +74,7 @@ def test_what_cannot_be_encoded():
     for strength in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="strength must be a finite number, at least 0"):
             random_encoding(rows(), strength=strength)
-    with pytest.raises(ValueError, match=r"activations: expected rows of shape \(n, d\); got \(6,\)"):
+    with pytest.raises(ValueError, match=r"activations: expected samples of shape \(n, d\); got \(6,\)"):
         random_encoding(rows()[0])
     with pytest.raises(NetworkError, match="2 lifted directions"):
         reencode(model, "0", NarrowingFlow(4, lift=2))

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from cnflow.network import NetworkError, factorization, random_encoding, reencode, train_bottleneck
-from cnflow.network.composite import Composite
-from cnflow.network.spectra import spectra
+from cnflow.network.activations._composite import Composite
+from cnflow.network.rank._singular_values import spectra
 
 
 def through(d, k, t, seed=0):
@@ -51,9 +51,9 @@ def test_the_dimension_is_found_in_bent_coordinates_of_both_layers():
     torch.testing.assert_close(bent(x), model(x), rtol=1e-8, atol=1e-8)
     f = factorization(bent, x, a, b)
     assert f.dimension == 6 and (f.pointwise == 6).all()
-    # no plane of the source will do now: its row space turns
+    # no plane of the source will do now: its sample space turns
     assert f.row_dimension == 40 and f.consistency < 0.9999 and "target side" in repr(f)
-    # the summary decides the target: rows whose summary agrees have targets that agree
+    # the summary decides the target: samples whose summary agrees have targets that agree
     assert f.summary_coordinates(x).shape == (200, 6)
 
 

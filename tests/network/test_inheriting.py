@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network.inheriting import inheritance
+from cnflow.network.coordinates._input_alignment import input_alignment
 
 
 def measure(model, x, layer, **options):
-    return inheritance(model.double().eval(), x, layer, progress=False, **options)
+    return input_alignment(model.double().eval(), x, layer, progress=False, **options)
 
 
 @pytest.fixture

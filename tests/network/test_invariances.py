@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network import MEASURES, Measure, NetworkError, invariance
+from cnflow.network import NetworkError, invariance
+from cnflow.network._invariance import MEASURES, Measure
 
 
 @pytest.fixture(scope="module")
 def found():
     torch.manual_seed(0)
-    # plane rows in a bent layer, then a map of rank 2 whose first output is smallest on a circle
+    # plane samples in a bent layer, then a map of rank 2 whose first output is smallest on a circle
     model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3)).eval()
     rng = torch.Generator().manual_seed(1)
     x = torch.rand(600, 2, generator=rng) * 2 - 1
@@ -30,7 +31,7 @@ def test_each_measure_keeps_its_word(found, measure):
             assert found.stayed[i, j], f"{measure.name} changed by {found.change[i, j]} under a {kind} encoding"
     if set(measure.invariant) < set(found.kinds):
         freed = [j for j, kind in enumerate(found.kinds) if kind not in measure.invariant]
-        assert (found.change[i, freed] > 1e-3).any() or measure.name == "joint row space"
+        assert (found.change[i, freed] > 1e-3).any() or measure.name == "joint sample space"
 
 
 def test_table(found):
@@ -59,12 +60,12 @@ def test_a_measure_of_your_own_that_breaks_its_word():
 
 
 def _first(model, x, layer):
-    from cnflow.network.running import forward
+    from cnflow.network.activations._forward import forward
 
     return forward(model, x, [layer])[layer].detach()
 
 
 def test_numbers_of_another_count_have_changed():
-    from cnflow.network.invariances import _apart
+    from cnflow.network._invariance import _apart
 
     assert _apart(np.ones(2), np.ones(3)) == float("inf") and _apart(np.zeros(2), np.zeros(2)) == 0

@@ -6,9 +6,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
-from cnflow.network.errors import NetworkError
-from cnflow.network.perturbing import activations, flat_moves, other_moves, sgd_moves
-from cnflow.network.sites import Site
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.activations._sites import Site
+from cnflow.network.perturbation._moves import (
+    activations,
+    flat_perturbations,
+    reference_perturbations,
+    sgd_perturbations,
+)
 
 
 def net(*widths, tanh=False, seed=0):
@@ -33,9 +38,9 @@ def delta(moved, model):
 
 def test_a_regression_with_more_parameters_than_rows_moves_in_its_null_space():
     model, x = net(12, 2), rows(5, 12)
-    for move in flat_moves(model, x, draws=3, step=0.3, flatness=0, iterations=500):
+    for move in flat_perturbations(model, x, draws=3, step=0.3, flatness=0, iterations=500):
         d = delta(move.model, model).reshape(2, 12)
-        # in closed form: the rows of the weights move orthogonally to the data
+        # in closed form: the samples of the weights move orthogonally to the data
         assert (d @ x.T).norm() < 1e-10 * d.norm() * x.norm()
         assert move.behaviour_change < 1e-10
         assert move.size == pytest.approx(0.3)
@@ -45,7 +50,9 @@ def test_a_regression_with_more_parameters_than_rows_moves_in_its_null_space():
 def test_a_null_space_direction_is_the_projection_of_a_random_one():
     # so it has as much of every direction of the null space as of any other: identity covariance there
     model, x = net(6, 1), rows(3, 6)
-    d = torch.stack([delta(m.model, model) for m in flat_moves(model, x, draws=300, flatness=0, iterations=100)])
+    d = torch.stack(
+        [delta(m.model, model) for m in flat_perturbations(model, x, draws=300, flatness=0, iterations=100)]
+    )
     d = d / d.norm(dim=1, keepdim=True)
     null = torch.linalg.svd(x)[2][3:]
     spread = (d @ null.T).T @ (d @ null.T) / len(d)
@@ -55,7 +62,7 @@ def test_a_null_space_direction_is_the_projection_of_a_random_one():
 def test_two_linear_layers_move_along_their_linear_group():
     model, x = net(6, 4, 3), rows(50, 6)
     w1, w2 = (p.detach() for p in model.parameters())
-    for move in flat_moves(model, x, draws=3, step=1e-3, flatness=0, iterations=1000):
+    for move in flat_perturbations(model, x, draws=3, step=1e-3, flatness=0, iterations=1000):
         d = delta(move.model, model)
         d1, d2 = d[:24].reshape(4, 6), d[24:].reshape(3, 4)
         # W2 W1 stays to first order, and what moves is W1 → G W1, W2 → W2 G⁻¹, or what W2 does not read
@@ -69,7 +76,7 @@ def test_two_linear_layers_move_along_their_linear_group():
 def test_behaviour_changes_with_the_square_of_the_step():
     model, x = net(4, 16, 2, tanh=True), rows(12, 4)
     change = [
-        next(flat_moves(model, x, draws=1, step=s, bound=9, flatness=0, iterations=2000)).behaviour_change
+        next(flat_perturbations(model, x, draws=1, step=s, bound=9, flatness=0, iterations=2000)).behaviour_change
         for s in (0.02, 0.01)
     ]
     assert change[0] / change[1] == pytest.approx(4, rel=0.1)
@@ -77,14 +84,14 @@ def test_behaviour_changes_with_the_square_of_the_step():
 
 def test_flat_is_much_flatter_than_random_even_if_nothing_is_exactly_flat():
     model, x = net(4, 8, 2, tanh=True), rows(200, 4)
-    moves = list(flat_moves(model, x, draws=3))
+    moves = list(flat_perturbations(model, x, draws=3))
     assert all(m.flatter > 20 for m in moves)
     assert all(0 < m.behaviour_change < 0.01 for m in moves)
 
 
 def test_the_step_is_halved_until_the_behaviour_is_within_the_bound():
     model, x = net(4, 8, 2, tanh=True), rows(200, 4)
-    (move,) = flat_moves(model, x, draws=1, step=1.0, bound=1e-3)
+    (move,) = flat_perturbations(model, x, draws=1, step=1.0, bound=1e-3)
     assert move.behaviour_change <= 1e-3
     assert np.log2(move.size) == pytest.approx(round(np.log2(move.size)))
     assert move.size < 1
@@ -100,7 +107,7 @@ def test_a_loss_that_is_flat_where_the_outputs_are_not():
 
     with torch.no_grad():
         model[0].weight[0] = torch.linalg.lstsq(x, y).solution[:, 0]
-    for move in flat_moves(model, (x, y), draws=3, loss=first, flatness=0, iterations=200):
+    for move in flat_perturbations(model, (x, y), draws=3, loss=first, flatness=0, iterations=200):
         d = delta(move.model, model).reshape(2, 3)
         assert d[0].norm() < 1e-8 * d[1].norm()
         assert move.behaviour_change < 1e-10
@@ -110,7 +117,7 @@ def test_attention_in_float32():
     torch.manual_seed(0)
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).eval()
     x = torch.randn(6, 3, 8)
-    moves = list(flat_moves(model, x, draws=1, behaviour=Site("output", "all"), dtype=None, iterations=20))
+    moves = list(flat_perturbations(model, x, draws=1, behaviour=Site("output", "all"), dtype=None, iterations=20))
     assert moves[0].model.linear1.weight.dtype == torch.float32
     assert moves[0].behaviour_change <= 0.05
 
@@ -119,7 +126,7 @@ def test_sgd_goes_where_training_goes_within_its_bounds():
     model, x = net(4, 8, 2, tanh=True), rows(100, 4)
     y = rows(100, 2, seed=3)
     before = [p.clone() for p in model.parameters()]
-    moves = list(sgd_moves(model, (x, y), mse, draws=3, step=0.01, batch_size=100))
+    moves = list(sgd_perturbations(model, (x, y), mse, draws=3, step=0.01, batch_size=100))
     for move in moves:
         assert 0 < move.size <= 0.01
         assert move.behaviour_change <= 0.05
@@ -130,7 +137,7 @@ def test_sgd_goes_where_training_goes_within_its_bounds():
 
 def test_other_networks_may_have_other_shapes():
     model, x = net(4, 8, 2, tanh=True), rows(20, 4)
-    same, wider, wide = other_moves(
+    same, wider, wide = reference_perturbations(
         model, x, [net(4, 8, 2, tanh=True, seed=1), net(4, 9, 2, tanh=True), net(4, 9, 3, tanh=True)]
     )
     assert same.size > 0.5
@@ -142,7 +149,7 @@ def test_other_networks_may_have_other_shapes():
 
 def test_draws_are_the_same_for_the_same_seed():
     model, x = net(4, 8, 2, tanh=True), rows(20, 4)
-    a, b, c = (delta(next(flat_moves(model, x, draws=1, seed=s)).model, model) for s in (0, 0, 1))
+    a, b, c = (delta(next(flat_perturbations(model, x, draws=1, seed=s)).model, model) for s in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)
 
@@ -170,24 +177,24 @@ class Frozen(nn.Module):
 )
 def test_what_is_refused(change, text):
     with pytest.raises(ValueError, match=text):
-        list(flat_moves(net(4, 3, 2), rows(5, 4), draws=1, **change))
+        list(flat_perturbations(net(4, 3, 2), rows(5, 4), draws=1, **change))
 
 
 def test_networks_that_are_refused():
     with pytest.raises(NetworkError, match="the Frozen has no parameters: there is nothing to move"):
-        list(flat_moves(Frozen(), rows(5, 4)))
+        list(flat_perturbations(Frozen(), rows(5, 4)))
     with pytest.raises(NetworkError, match="all parameters are frozen"):
-        list(flat_moves(net(4, 2).requires_grad_(False), rows(5, 4)))
+        list(flat_perturbations(net(4, 2).requires_grad_(False), rows(5, 4)))
     with pytest.raises(NetworkError, match=r"call model.eval\(\) first"):
-        list(flat_moves(nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.1)).train(), rows(5, 4)))
+        list(flat_perturbations(nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.1)).train(), rows(5, 4)))
     with pytest.raises(
-        NetworkError, match="no direction leaves the behaviour as it was: 8 parameters are decided by 30 rows"
+        NetworkError, match="no direction leaves the behaviour as it was: 8 parameters are decided by 30 samples"
     ):
-        list(flat_moves(net(4, 2), rows(30, 4), flatness=0))
+        list(flat_perturbations(net(4, 2), rows(30, 4), flatness=0))
     with pytest.raises(NetworkError, match="perturb or others holds str; expected"):
-        list(other_moves(net(4, 2), rows(5, 4), ["sgd"]))
+        list(reference_perturbations(net(4, 2), rows(5, 4), ["sgd"]))
     with pytest.raises(NetworkError, match="the loss has no gradient"):
-        list(sgd_moves(net(4, 2), rows(5, 4), lambda m, b: m(b).sum() * 0))
+        list(sgd_perturbations(net(4, 2), rows(5, 4), lambda m, b: m(b).sum() * 0))
 
 
 def test_activations_are_named_and_checked():

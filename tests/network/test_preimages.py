@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network.errors import NetworkError
-from cnflow.network.newton import between
-from cnflow.network.preimages import level_sets
-from cnflow.network.region import Region
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.preimages._gauss_newton import interpolate
+from cnflow.network.preimages._preimages import level_sets
+from cnflow.network.preimages._region import Region
 
 matplotlib.use("agg")
 
@@ -19,7 +19,7 @@ TURN = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed
 
 
 class Function(nn.Module):
-    """A function of rows as a network."""
+    """A function of samples as a network."""
 
     def __init__(self, function):
         super().__init__()
@@ -172,7 +172,7 @@ def test_seeded_and_readable():
         (
             lambda x: x[:, 0] * 0 + 3,
             {"value": 3.0},
-            "output 0 of output is 3 on all rows.*a constant has no level sets",
+            "output 0 of output is 3 on all samples.*a constant has no level sets",
         ),
         (lambda x: x.norm(dim=1), {}, "only 1 different points of the level set.*may be single points"),
         (lambda x: x.argmax(1), {}, r"no derivative.*level_set_sizes\(decisions\(model, x, layer\)\)"),
@@ -183,7 +183,7 @@ def test_seeded_and_readable():
         (lambda x: x, {"unit": 0, "value": [1.0, 2.0]}, "one for each of the 1 outputs"),
         (lambda x: x[:, 0], {"value": float("nan")}, "expected one finite number"),
         (lambda x: x[:, 0], {"mass": 1.5}, "mass must be .* at most 1; got 1.5"),
-        (lambda x: x[:, 0], {"neighbours": 300}, "200 rows and neighbours=300: expected more rows"),
+        (lambda x: x[:, 0], {"neighbours": 300}, "200 samples and neighbours=300: expected more samples"),
         (lambda x: x[:, 0], {"points": 3}, "points must be a whole number, at least 20; got 3"),
         (lambda x: x[:, 0], {"landmarks": 0}, "landmarks must be a whole number, at least 1; got 0"),
         (lambda x: x[:, 0], {"max_dim": -1}, "max_dim must be a whole number, at least 0"),
@@ -222,5 +222,5 @@ def test_regions_and_places_between():
     assert len(drawn) == 700 and region.contains(drawn[450:]).all()
     # between two clusters far apart there are no places: only a step towards the other
     two = np.concatenate([rng.normal(size=(20, 2)), 100 + rng.normal(size=(1, 2))])
-    places, start = between(two, 300, rng)
+    places, start = interpolate(two, 300, rng)
     assert np.linalg.norm(places - two[start], axis=1).max() < 20

@@ -1,4 +1,4 @@
-"""Modules that are called several times are several places, everywhere the same; rows that depend on one another are noticed."""
+"""Modules that are called several times are several places, everywhere the same; samples that depend on one another are noticed."""
 
 import warnings
 
@@ -17,7 +17,7 @@ from cnflow.network import (
     collect,
     decisions,
     factorization,
-    inheritance,
+    input_alignment,
     invariance,
     level_sets,
     random_encoding,
@@ -25,9 +25,9 @@ from cnflow.network import (
     reencode,
     sensitivity,
 )
-from cnflow.network.invariances import MEASURES
-from cnflow.network.probing import all_places, each_place
-from cnflow.network.sites import matching_names
+from cnflow.network._invariance import MEASURES
+from cnflow.network.activations._probe import all_sites, list_sites
+from cnflow.network.activations._sites import matching_names
 
 
 class Twice(nn.Module):
@@ -113,7 +113,7 @@ def test_maps_between_calls():
         lambda m, x, place: factorization(m, x, place, "output"),
         lambda m, x, place: level_sets(m, x, place, 0.0, unit=0),
         lambda m, x, place: reeb_graph(m, x, place, unit=0),
-        lambda m, x, place: inheritance(m, x, place),
+        lambda m, x, place: input_alignment(m, x, place),
         lambda m, x, place: decisions(m, x, place),
         lambda m, x, place: sensitivity(PCA(1), m, x, place, progress=False),
         lambda m, x, place: TrainingTrace(x, layers=[place]).record(m, 0),
@@ -136,8 +136,8 @@ def test_names_with_a_colon_of_their_own(x):
     assert matching_names(model, "act:1") == [Site("act:1")]
     model.forward = model["act:1"].forward
     with pytest.raises(NetworkError, match="'act:1' is never called"):
-        each_place(model, x, ["act:1"])
-    assert all_places(Twice(), x, ["input", "act:*", "b"]) == [Site("act:0"), Site("act:1"), Site("b"), Site("input")]
+        list_sites(model, x, ["act:1"])
+    assert all_sites(Twice(), x, ["input", "act:*", "b"]) == [Site("act:0"), Site("act:1"), Site("b"), Site("input")]
 
 
 def test_a_module_that_is_called_more_often_in_a_later_batch_is_refused(x):
@@ -167,7 +167,7 @@ def test_rows_that_depend_on_one_another(model, where, x):
     np.testing.assert_allclose(acts["output"], model(x).detach(), atol=1e-6)
     for measure in (
         lambda: factorization(model, x, "input", "output"),
-        lambda: inheritance(model, x, "output"),
+        lambda: input_alignment(model, x, "output"),
         lambda: level_sets(model, x, "output", 0.0, unit=0),
         lambda: decisions(model, x),
         lambda: sensitivity(PCA(1), model, x, "output", progress=False),

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnflow.network.errors import NetworkError
-from cnflow.network.reeb import reeb_graph
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.preimages._reeb import reeb_graph
 
 matplotlib.use("agg")
 
@@ -109,12 +109,12 @@ def test_the_result_can_be_read():
 @pytest.mark.parametrize(
     ("values", "options", "told"),
     [
-        (np.ones(100), {}, "the value is 1 in all rows: a constant has one level set"),
-        (np.ones(7), {}, r"values f have shape \(7,\) and rows x \(100, 2\)"),
-        (np.full(100, np.nan), {}, "values f are not finite, first in row 0"),
+        (np.ones(100), {}, "the value is 1 in all samples: a constant has one level set"),
+        (np.ones(7), {}, r"values f have shape \(7,\) and samples x \(100, 2\)"),
+        (np.full(100, np.nan), {}, "values f are not finite, first in sample 0"),
         (np.arange(100.0), {"overlap": 0.6}, r"overlap must be .* below 0\.5; got 0\.6"),
-        (np.arange(100.0), {"intervals": 50}, "100 rows, 50 intervals, 15 neighbours: expected"),
-        (np.arange(100.0), {"neighbours": 100}, "100 rows, 4 intervals, 100 neighbours"),
+        (np.arange(100.0), {"intervals": 50}, "100 samples, 50 intervals, 15 neighbours: expected"),
+        (np.arange(100.0), {"neighbours": 100}, "100 samples, 4 intervals, 100 neighbours"),
         (np.arange(100.0), {"smallest": 0}, "smallest must be a whole number, at least 1; got 0"),
         (np.arange(100.0), {"smallest": float("nan")}, "smallest must be .* got nan"),
         (np.arange(100.0), {"intervals": 5.5}, r"intervals must be .* got 5\.5"),

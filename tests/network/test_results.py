@@ -27,7 +27,7 @@ MAKERS = {
     "collect": lambda m, x: network.collect(m, x, "*", progress=False),
     "basis_kurtosis": lambda m, x: network.basis_kurtosis(x, progress=False),
     "factorization": lambda m, x: network.factorization(m, x, "input", "output", call=lambda net, batch: net(batch)),
-    "inheritance": lambda m, x: network.inheritance(m, x, "1", grid=(2, 2), progress=False),
+    "inheritance": lambda m, x: network.input_alignment(m, x, "1", grid=(2, 2), progress=False),
     "sensitivity": lambda m, x: network.sensitivity(PCA(2), m, x, "1", draws=2, progress=False),
     "sparsest_insensitive": lambda m, x: network.sparsest_insensitive(
         m, x, "1", 1e9, n_components=2, draws=2, progress=False
@@ -38,7 +38,7 @@ MAKERS = {
     "level_sets": lambda m, x: network.level_sets(m, x, unit=0, points=60, starts=60),
     "train_bottleneck": lambda m, x: network.train_bottleneck(m, x, "input", "output", (1,), steps=2, progress=False),
     "invariance": lambda m, x: network.invariance(m, x[:60], "1", measures=network.MEASURES[:1]),
-    "flat_moves": lambda m, x: list(network.flat_moves(m, x, draws=1)),
+    "flat_moves": lambda m, x: list(network.flat_perturbations(m, x, draws=1)),
     "SparseRotation": lambda m, x: network.SparseRotation(2, random_state=0).fit(x.numpy()),
     "TrainingTrace": lambda m, x: network.TrainingTrace(x, layers=["1"]),
     "MEASURES": lambda m, x: network.MEASURES,

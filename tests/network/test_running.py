@@ -12,8 +12,8 @@ from torch import nn
 from cnflow import network
 from cnflow.network import Composite, NetworkError, TrainingTrace, basis_kurtosis, collect, decisions, reeb_graph
 from cnflow.network import factorization as factorize
-from cnflow.network.perturbing import activations
-from cnflow.network.precision import number_type
+from cnflow.network.activations._precision import number_type
+from cnflow.network.perturbation._moves import activations
 
 
 def mlp(seed=0):
@@ -93,7 +93,7 @@ def test_number_types_that_are_not_measured_in():
     for wrong in (torch.bfloat16, torch.int64, "float64"):
         with pytest.raises(NetworkError, match=r"expected torch\.float64, torch\.float32, or None"):
             factorize(mlp(), rows(), "input", "output", dtype=wrong)
-    with pytest.raises(NetworkError, match="x has no rows"):
+    with pytest.raises(NetworkError, match="x has no samples"):
         decisions(mlp(), rows(0))
     for batch in (0, -3, 2.5, float("nan")):
         with pytest.raises(ValueError, match="batch must be a whole number, at least 1"):
@@ -109,8 +109,10 @@ MEASURED = {
     "factorization": lambda m, x: network.factorization(m, x, "0", "output", points=2),
     "collect": lambda m, x: network.collect(m, x, "1", progress=False),
     "decisions": network.decisions,
-    "other_moves": lambda m, x: list(network.other_moves(m, x, [m])),
-    "sgd_moves": lambda m, x: list(network.sgd_moves(m, x, lambda model, batch: model(batch).square().mean(), draws=1)),
+    "other_moves": lambda m, x: list(network.reference_perturbations(m, x, [m])),
+    "sgd_moves": lambda m, x: list(
+        network.sgd_perturbations(m, x, lambda model, batch: model(batch).square().mean(), draws=1)
+    ),
 }
 
 
@@ -135,7 +137,7 @@ def test_a_random_network_is_not_measured_by_how_it_behaves():
     torch.manual_seed(0)
     model, x = Noisy(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), torch.randn(20, 3)
     for measure in (
-        lambda: list(network.other_moves(model, x, [model])),
+        lambda: list(network.reference_perturbations(model, x, [model])),
         lambda: network.invariance(model, x, "1", measures=network.MEASURES[:1]),
     ):
         with pytest.raises(network.NetworkError, match="two runs of the network differ"):
@@ -146,4 +148,4 @@ def test_masked_rows_and_rows_with_a_gradient():
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(20, 3)
     with pytest.raises(ValueError, match="1 values are masked"):
         network.collect(model, np.ma.masked_array(x.numpy(), np.arange(60).reshape(20, 3) == 5), "1", progress=False)
-    assert network.inheritance(model, x.requires_grad_(), "1", rotations=1, progress=False).n_rows == 20
+    assert network.input_alignment(model, x.requires_grad_(), "1", rotations=1, progress=False).n_rows == 20

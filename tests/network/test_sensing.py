@@ -7,11 +7,11 @@ from sklearn.decomposition import PCA, FastICA
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from cnflow.network.changes import Ratio
-from cnflow.network.coordinates import SparseRotation, match, named_transforms, read_coordinates, unrelated
-from cnflow.network.errors import NetworkError
-from cnflow.network.sensing import sensitivity
-from cnflow.network.sparsest import sparsest_insensitive
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.coordinates._transforms import SparseRotation, match, named_transforms, read_coordinates, unrelated
+from cnflow.network.perturbation._coordinate_change import Ratio
+from cnflow.network.perturbation._sensitivity import sensitivity
+from cnflow.network.perturbation._sparse_coordinates import sparsest_insensitive
 
 matplotlib.use("agg")
 
@@ -80,7 +80,7 @@ class TestSparseRotation:
             SparseRotation(tol=float("nan")).fit(np.random.default_rng(0).normal(size=(20, 3)))
         with pytest.raises(ValueError, match="n_init must be a whole number, at least 1; got 0"):
             SparseRotation(n_init=0).fit(x)
-        with pytest.raises(NetworkError, match="all 3 activations are constant over 20 rows"):
+        with pytest.raises(NetworkError, match="all 3 activations are constant over 20 samples"):
             SparseRotation().fit(np.ones((20, 3)))
 
 
@@ -243,7 +243,7 @@ class TestSensitivity:
             (dict(step=-1), "step must be .* above 0; got -1"),
             (dict(flatnes=1), "flat_moves has no option 'flatnes'; it has draws, step, bound"),
             (dict(layer="no"), "no module is called 'no'"),
-            (dict(x=rows(12)), "give more rows"),
+            (dict(x=rows(12)), "give more samples"),
             (dict(x=rows() * float("nan")), "is not finite"),
             (dict(perturb=[nn.Sequential(nn.Linear(4, 2))]), "no module is called '1'"),
         ],

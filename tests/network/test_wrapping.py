@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from cnflow.network import NetworkError, TrainingTrace, collect, decisions, factorization, invariance, reencode
-from cnflow.network.invariances import MEASURES
-from cnflow.network.wrapping import unwrapped
+from cnflow.network._invariance import MEASURES
+from cnflow.network.activations._wrappers import unwrap
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def compiled(model):
 @pytest.mark.parametrize("wrap", [compiled, nn.DataParallel, lambda model: compiled(nn.DataParallel(compiled(model)))])
 def test_the_network_inside_is_measured(base, x, wrap, tmp_path):
     model = wrap(base)
-    assert unwrapped(model) is base
+    assert unwrap(model) is base
     np.testing.assert_array_equal(factorization(model, x, "0", "2").spectrum, factorization(base, x, "0", "2").spectrum)
     acts = collect(model, x, "*", to=tmp_path, progress=False)
     assert list(acts) == ["0", "1", "2"]

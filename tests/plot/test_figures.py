@@ -247,7 +247,7 @@ def test_images_share_a_scale() -> None:
     assert [ax.get_ylabel() for ax in fig.axes] == ["a", "", "", "b", "", ""]
     assert [ax.get_title() for ax in fig.axes] == ["x", "y", "z", "", "", ""]
     assert fig.get_suptitle() == "steps"
-    with pytest.raises(ValueError, match=r"images has shape \(2, 64\), expected \(rows, columns, "):
+    with pytest.raises(ValueError, match=r"images has shape \(2, 64\), expected \(samples, columns, "):
         plot_images(np.zeros((2, 64)))
     with pytest.raises(ValueError, match="row_labels has 1 entries, expected 2"):
         plot_images(images, row_labels=["a"])
@@ -266,7 +266,7 @@ def test_figures_given_are_used() -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plot_core([[0.0, np.nan], [1.0, 2.0]]), "core: 1 of 2 rows have NaN"),
+        (lambda: plot_core([[0.0, np.nan], [1.0, 2.0]]), "core: 1 of 2 samples have NaN"),
         (lambda: plot_core(np.ones((3, 2)) + 1j), "core: expected numbers; got complex"),
         (lambda: plot_core(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0]), "labels has 1 values that are NaN"),
         (lambda: plot_samples(np.zeros((3, 2)), np.full((3, 2), np.inf)), "samples: 3 of 3 rows"),

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import cnflow.plot
-from cnflow.app.report import _draw_training, draw
+from cnflow.app._report import _draw_training, draw
 from cnflow.data import ArrayDataModule
-from cnflow.flow import NarrowingFlow, Selection
-from cnflow.flow.selection import Candidate
+from cnflow.flow import NarrowingFlow
+from cnflow.flow._selection import Candidate, Selection
 
 
 @pytest.fixture

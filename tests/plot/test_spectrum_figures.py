@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from cnflow.flow.fisher import Spectrum, SpectrumPath
+from cnflow.flow._spectrum import Spectrum, SpectrumPath
+from cnflow.plot._spectrum import plot_spectrum
 from cnflow.plot._style import BLUE, GREY
-from cnflow.plot.spectrum import plot_spectrum
 
 
 def _spectrum(eigenvalues: list[float], depth: float | None = None, **changes: object) -> Spectrum:
@@ -54,7 +54,7 @@ def test_renders_and_leaves_settings_alone(result: Spectrum | SpectrumPath) -> N
 
 def test_importing_does_not_import_pyplot() -> None:
     """Nor torch, which a figure has no use for: the backend stays the user's to choose."""
-    code = "import sys, cnflow.plot.spectrum; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, cnflow.plot._spectrum; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -75,7 +75,7 @@ def test_one_depth() -> None:
         "direction, by eigenvalue",
         "non-Gaussianity: eigenvalue of M (no unit)",
     )
-    assert ax.get_title() == "Non-Gaussian directions: 2 of 4\n1000 rows, trace 6 ± 0.1"
+    assert ax.get_title() == "Non-Gaussian directions: 2 of 4\n1000 samples, trace 6 ± 0.1"
 
 
 def test_one_depth_of_a_flow_and_given_whitening() -> None:
@@ -97,7 +97,7 @@ def test_path() -> None:
     assert list(curves[1].get_ydata()) == [2.0, 0.02, 0.006] and list(curves[1].get_xdata()) == [0, 0.5, 1]
     assert [text.get_text() for text in ax.texts] == ["3 active", "2", "core 1"]
     assert list(ax.lines[4].get_xdata()) == [0.5, 0.5] and len(ax.lines) == 5
-    assert ax.get_title() == "Non-Gaussian directions: 2 of 3 at depth 0, 1 at depth 1\n1000 rows"
+    assert ax.get_title() == "Non-Gaussian directions: 2 of 3 at depth 0, 1 at depth 1\n1000 samples"
     assert ax.get_xlabel() == "depth (0 data, 1 latent)" and ax.get_yscale() == "log"
 
 

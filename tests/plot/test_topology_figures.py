@@ -14,10 +14,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from cnflow.plot import plot_barcode, plot_betti, plot_level_sets, plot_topology, plot_tree
+from cnflow.plot._barcode import MOST
+from cnflow.plot._merge_tree import leaf_colour
 from cnflow.plot._style import BLUE, FAINT, GREEN, MANY, ORANGE
-from cnflow.plot.barcode import MOST
-from cnflow.plot.merge_tree import leaf_colour
-from cnflow.topology import Homology, HomologyClass, LevelSets, MixtureDensity, level_sets
+from cnflow.topology import LevelSets, MixtureDensity, level_sets
+from cnflow.topology.persistence._homology import Homology, HomologyClass
 
 FIGURES = [plot_level_sets, plot_tree, plot_barcode, plot_betti]
 
@@ -98,7 +99,7 @@ def test_renders_and_leaves_settings_alone(name: str, request: pytest.FixtureReq
     fig.canvas.draw()
     assert dict(matplotlib.rcParams) == before and np.array_equal(np.random.get_state()[1], state)
     assert fig.get_suptitle().startswith("Level sets of MixtureDensity(") and fig.get_suptitle().endswith(
-        f": {len(t.rows):,} rows"
+        f": {len(t.rows):,} samples"
     )
     titles = [ax.get_title() for ax in fig.axes]
     assert len(fig.axes) == 4 and titles[1].startswith("Merge tree: ") and titles[2] == "Barcode"
@@ -120,7 +121,7 @@ def test_given_figure_and_the_space_of_a_flow(four: LevelSets) -> None:
     fig = Figure(figsize=(12, 5), layout="constrained")
     core = replace(four, source=replace(four.source, space="core"))
     assert plot_topology(core, fig) is fig
-    assert fig.get_suptitle() == "Level sets of MixtureDensity(4 components, 2-D), core space: 900 rows"
+    assert fig.get_suptitle() == "Level sets of MixtureDensity(4 components, 2-D), core space: 900 samples"
     assert (fig.axes[0].get_xlabel(), fig.axes[0].get_ylabel()) == ("core direction 1", "core direction 2")
 
 
@@ -159,7 +160,7 @@ def test_colours_of_leaves() -> None:
 
 
 def test_tree_is_as_wide_as_structures_are_heavy(four: LevelSets) -> None:
-    """From birth to merge; at its merge a structure is as wide as its share of the rows, at any level as what it holds there."""
+    """From birth to merge; at its merge a structure is as wide as its share of the samples, at any level as what it holds there."""
     ax = plot_tree(four)
     for s in four.tree:
         (shape,) = _labelled(ax.collections, f"structure {s.number}")
@@ -173,7 +174,7 @@ def test_tree_is_as_wide_as_structures_are_heavy(four: LevelSets) -> None:
             inside = np.isin(four.tree.label, s.leaves) & (four.axis.mass(four.log_prob) <= mass)
             assert np.ptp(path[path[:, 1] == mass, 0]) == pytest.approx(inside.mean(), abs=1.5 / 900)
     assert ax.get_ylim()[0] == 1.0 and ax.get_ylim()[1] < 0 and ax.get_ylabel() == "mass of the level set"
-    assert ax.get_xlabel() == "width: share of the rows (base: 100 %)"
+    assert ax.get_xlabel() == "width: share of the samples (base: 100 %)"
     assert ax.get_title() == "Merge tree: 4 leaves, 3 merges"
 
 
@@ -248,7 +249,7 @@ def test_tree_shows_band_loops_and_voids(decorated: LevelSets, many: LevelSets) 
 
 
 def test_tree_in_pieces() -> None:
-    """Two roots, where the support falls apart: both reach the bottom, and rows of no structure are missing from the base."""
+    """Two roots, where the support falls apart: both reach the bottom, and samples of no structure are missing from the base."""
     t = _result([[-3.0], [3.0]], [0.6, 0.4])
     roots = tuple(
         replace(s, parent=None, merge=-np.inf, merge_mass=1.0, saddle=None, members=(rows := np.flatnonzero(label == s.number)),
@@ -257,7 +258,7 @@ def test_tree_in_pieces() -> None:
     )  # fmt: skip
     label = np.where(np.arange(900) < 90, -1, t.tree.label)
     ax = plot_tree(replace(t, tree=replace(t.tree, structures=roots, label=label)))
-    assert ax.get_xlabel() == "width: share of the rows (base: 90 %)"
+    assert ax.get_xlabel() == "width: share of the samples (base: 90 %)"
     widths = []
     for shape in ax.collections:
         path = shape.get_paths()[0].vertices
@@ -388,7 +389,7 @@ def test_betti_by_default_over_all_masses(four: LevelSets) -> None:
 
 
 def test_plane(four: LevelSets) -> None:
-    """Borders at the levels of the masses, each named once; rows by leaf; peaks and merges where they are."""
+    """Borders at the levels of the masses, each named once; samples by leaf; peaks and merges where they are."""
     ax = plot_level_sets(four, masses=(0.9, 0.5))
     fill, lines, rows = ax.collections
     levels = four.axis.level([0.9, 0.5])
@@ -414,14 +415,14 @@ def test_plane(four: LevelSets) -> None:
 
 
 def test_plane_shows_the_whole_of_the_largest_level_set() -> None:
-    """Also of so few rows that they do not reach its border."""
+    """Also of so few samples that they do not reach its border."""
     t = _result([[0.0, 0.0], [4.0, 0.0]], [0.5, 0.5], n=30)
     ax = plot_level_sets(t, masses=(0.9,))
     border = ax.collections[1].get_paths()[0].vertices
     for ends, values in ((ax.get_xlim(), border[:, 0]), (ax.get_ylim(), border[:, 1])):
         assert ends[0] < values.min() and values.max() < ends[1]
     radius = np.ptp(border[:, 1]) / 2
-    assert radius > 1.0  # the rows reach less far than the 90 % of a Gaussian of deviation .6
+    assert radius > 1.0  # the samples reach less far than the 90 % of a Gaussian of deviation .6
 
 
 def test_default_masses_are_those_that_can_be_told(four: LevelSets) -> None:
@@ -432,7 +433,7 @@ def test_default_masses_are_those_that_can_be_told(four: LevelSets) -> None:
 
 
 def test_many_leaves_in_the_plane(many: LevelSets) -> None:
-    """Twelve are numbered, the others are dots of their colours; at most 3000 rows are drawn."""
+    """Twelve are numbered, the others are dots of their colours; at most 3000 samples are drawn."""
     ax = plot_level_sets(many)
     assert len([text for text in _texts(ax) if "%" not in text]) == 12
     dots = [line for line in ax.lines if line.get_marker() == "o"]
@@ -459,7 +460,7 @@ def test_line(line: LevelSets) -> None:
 
 
 def test_solid(solid: LevelSets) -> None:
-    """Rows by the structure of one level set that they are in, in the two directions in which they spread most."""
+    """Samples by the structure of one level set that they are in, in the two directions in which they spread most."""
     ax = plot_level_sets(solid, masses=(0.6,))
     component = solid.tree.component(float(solid.axis.level(0.6)))
     points, colours = np.asarray(ax.collections[0].get_offsets()), ax.collections[0].get_facecolor()
@@ -470,7 +471,7 @@ def test_solid(solid: LevelSets) -> None:
     np.testing.assert_allclose(np.sort(points.var(0))[::-1], np.linalg.eigvalsh(np.cov(solid.rows.T, ddof=0))[:0:-1])
     told = [text.get_text() for text in ax.get_legend().get_texts()]
     assert told[-1] == f"outside: {100 * (component < 0).mean():.0f} %" and told[0].startswith("structure 0: ")
-    assert ax.get_title() == "Rows by structure of the 60 % level set" and ax.get_aspect() == 1.0
+    assert ax.get_title() == "Samples by structure of the 60 % level set" and ax.get_aspect() == 1.0
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("principal direction 1", "principal direction 2")
     assert "90 %" in plot_level_sets(solid).get_title()
 
@@ -485,7 +486,7 @@ def test_solid_in_named_directions(solid: LevelSets) -> None:
 
 
 def test_joined_structures_have_the_colour_of_their_highest_leaf(solid: LevelSets) -> None:
-    """Where all are one, all rows inside have one colour, and the legend tells how many leaves it is."""
+    """Where all are one, all samples inside have one colour, and the legend tells how many leaves it is."""
     joined = plot_level_sets(solid, masses=(0.989,))
     level = float(solid.axis.level(0.989))
     (root,) = solid.tree.at(level)
@@ -498,7 +499,7 @@ def test_joined_structures_have_the_colour_of_their_highest_leaf(solid: LevelSet
 
 @pytest.mark.parametrize("dim", [1, 2])
 def test_log_densities_of_rows_alone(dim: int) -> None:
-    """Without a function to evaluate, borders run through triangles of rows, and the line through the rows."""
+    """Without a function to evaluate, borders run through triangles of samples, and the line through the samples."""
     density = MixtureDensity([0.5, 0.5], np.eye(2, dim)[::-1] * 4.0, [1.0, 1.0])
     rows = density.sample(800, 3)
     t = level_sets(density.log_prob(rows), rows, homology=False)
@@ -533,7 +534,7 @@ def test_density_of_bounded_support() -> None:
         (
             "solid",
             {"masses": (0.5, 0.9)},
-            "masses has 2 entries, expected one: rows of 3 directions .* one figure for each",
+            "masses has 2 entries, expected one: samples of 3 directions .* one figure for each",
         ),
         ("solid", {"axes": (1, 1)}, r"axes is \(1, 1\), expected two different directions from 0 to 2"),
         ("solid", {"axes": (0, 3)}, r"axes is \(0, 3\), expected two different directions from 0 to 2"),

@@ -11,9 +11,9 @@ from scipy.special import gammaln
 
 import cnflow
 from cnflow.flow import Adaptive, NarrowingFlow, RadialField, load_flow, save_flow
-from cnflow.flow.radial import stretched
-from cnflow.routing.model import RoutedDensity
-from cnflow.routing.tails import fit_radial, reshape_tails
+from cnflow.flow._radial import stretch_radius
+from cnflow.routing._model import RoutedDensity
+from cnflow.routing._tails import fit_radial, reshape_tails
 
 
 def field(width: int = 4, kept: int = 1, stages: int = 1) -> RadialField:
@@ -57,7 +57,7 @@ def test_log_determinant_and_divergence_are_those_of_the_jacobian() -> None:
 
 def test_power_law_of_the_length() -> None:
     q = torch.tensor([0.0, 1.0, 30.0], dtype=torch.float64)
-    moved, _ = stretched(q, 3, torch.tensor(math.log(2.0)), torch.tensor(math.log(0.5)))
+    moved, _ = stretch_radius(q, 3, torch.tensor(math.log(2.0)), torch.tensor(math.log(0.5)))
     np.testing.assert_allclose(1 + moved / 2, (1 + q / 2) ** 0.5)
 
 
@@ -93,7 +93,7 @@ def test_flow_with_a_radial_stage_is_exact_at_every_boundary(tmp_path) -> None:
 
 
 def heavy(n: int, m: int, nu: int = 5) -> np.ndarray:
-    """Noise of unit variance and one random scale per row: a multivariate t-distribution."""
+    """Noise of unit variance and one random scale per sample: a multivariate t-distribution."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(n, m)) * np.sqrt((nu - 2) / rng.chisquare(nu, n))[:, None]
 

@@ -9,17 +9,17 @@ import torch
 
 import cnflow
 from cnflow.flow import Adaptive, Divergence, FixedGrid, NarrowingFlow, RoutingField, load_flow, save_flow
-from cnflow.flow.autoregressive import AutoregressiveMixture
-from cnflow.flow.base import NoiseMixture
-from cnflow.flow.deepen import deepen
-from cnflow.flow.mlp import MLPField
-from cnflow.flow.stage import Stage, Stages
-from cnflow.routing.density import smooth_flow
-from cnflow.routing.model import FULL_MAP, RoutedDensity
-from cnflow.routing.retiring import _graded, retire
-from cnflow.routing.search import train
-from cnflow.routing.sizes import Sizes, inherit, smallest
-from cnflow.routing.whitening import negentropy, nongaussian_rotation, whiten
+from cnflow.flow._autoregressive import AutoregressiveMixture
+from cnflow.flow._base import NoiseMixture
+from cnflow.flow._deepen import deepen
+from cnflow.flow._mlp import MLPField
+from cnflow.flow._stages import Stage, Stages
+from cnflow.routing._core_density import smooth_flow
+from cnflow.routing._core_size import Sizes, inherit_networks, smallest_within_error
+from cnflow.routing._model import FULL_MAP, RoutedDensity
+from cnflow.routing._noise_order import _graded, order_noise
+from cnflow.routing._optimization import train
+from cnflow.routing._whitening import negentropy, nongaussian_rotation, whiten
 
 TIGHT = Adaptive("dopri8", rtol=1e-11, atol=1e-11)
 
@@ -230,7 +230,7 @@ def test_noise_retires_in_the_order_of_what_it_needs():
     start = _graded(model, u[1000:], 1e-9)
     # nothing is dropped: the same density in another basis
     assert start.scaled == 6 and torch.allclose(start(u[:50]), model(u[:50]), atol=1e-4)
-    graded = retire(model, u[1000:], u[:1000])
+    graded = order_noise(model, u[1000:], u[:1000])
     assert graded.scaled == 2 and graded.sheared <= 2
     # what is free is the plane of the first two noise directions, given the linear core
     free = torch.linalg.qr(graded.map[2 + graded.scaled + graded.sheared :].detach().T)[0]
@@ -252,7 +252,7 @@ def test_the_rule_takes_the_smallest_size_within_error_or_share():
     common = torch.randn(2000, generator=generator)
     held = {0: common - 2.0, 1: common - 0.5, 2: common - 0.01, 3: common + 0.0}
     held = {k: v + 0.001 * torch.randn(2000, generator=generator) for k, v in held.items()}
-    assert smallest(held) == 2
+    assert smallest_within_error(held) == 2
 
 
 def test_whitening_is_free_of_coordinates_and_of_outliers():
@@ -310,7 +310,7 @@ def test_fit_finds_a_ring_in_any_units(fitted_ring, tmp_path):
     assert np.allclose(flow.decode(narrowed).numpy(), rows[:500], rtol=1e-5, atol=1e-2)
     for boundary in range(len(flow.width_profile)):
         assert torch.allclose(flow.at(boundary).encode(rows[:500]).log_prob, narrowed.log_prob, atol=1e-3)
-    # the core is a linear function of the rows, and a ring: few rows near its middle
+    # the core is a linear function of the samples, and a ring: few samples near its middle
     h = narrowed.core.double().numpy()
     linear = np.linalg.lstsq(np.c_[(rows - rows.mean(0)) / rows.std(0), np.ones(len(rows))][:500], h, rcond=None)[0]
     assert np.abs(np.c_[(rows - rows.mean(0)) / rows.std(0), np.ones(len(rows))][:500] @ linear - h).max() < 1e-3
@@ -352,7 +352,7 @@ def test_rows_off_the_plane_have_no_density():
 def test_fewer_rows_than_columns_and_repeated_rows_come_with_a_warning():
     rng = np.random.default_rng(0)
     flow = cnflow.fit(rng.normal(size=(30, 50)), time_budget=2.0)
-    assert "30 rows in 50 columns" in flow.selection.warnings[0]
+    assert "30 samples in 50 columns" in flow.selection.warnings[0]
     assert torch.isfinite(flow.log_prob(rng.normal(size=(4, 50)))).all()
     half = rng.normal(size=(400, 3))
     half[::2] = 0
@@ -366,7 +366,7 @@ def test_bad_input_is_named():
         cnflow.fit(np.array([["a", "b"]] * 30))
     with pytest.raises(ValueError, match="NaN or infinite"):
         cnflow.fit(np.r_[np.ones((30, 2)), [[np.inf, 1.0]]])
-    with pytest.raises(ValueError, match="at least 20 rows"):
+    with pytest.raises(ValueError, match="at least 20 samples"):
         cnflow.fit(np.ones((3, 2)))
     with pytest.raises(ValueError, match="never grows"):
         NarrowingFlow(3, profile=(2, 3))
@@ -405,7 +405,7 @@ def test_a_larger_core_inherits_the_shifts_of_the_smaller_one():
     noise = torch.linalg.qr(turned[2:, 2:])[0] @ source.map[2:]
     with torch.no_grad():
         model.map.copy_(torch.cat([core, noise]))
-    inherit(model, source, fresh=0.0)
+    inherit_networks(model, source, fresh=0.0)
     u = torch.randn(20, 5)
     expected = source.shift(source.linear(u)[0][:, :2]) @ (noise[1:] @ source.map[2:].T).T
     torch.testing.assert_close(model.shift(model.linear(u)[0][:, :3]), expected, atol=1e-4, rtol=1e-4)

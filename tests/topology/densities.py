@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from cnflow.topology.density import TorchDensity
-from cnflow.topology.mixture import MixtureDensity
+from cnflow.topology.density._density import TorchDensity
+from cnflow.topology.density._mixture import MixtureDensity
 
 
 def two_gaussians(dim: int, a: float) -> MixtureDensity:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cnflow.topology import circular
-from cnflow.topology.circular import circular_coordinates, lattice_reduced
-from cnflow.topology.cycles import representative_cycle
-from cnflow.topology.density import DensityError
-from cnflow.topology.diagrams import rips
+from cnflow.topology.density._density import DensityError
+from cnflow.topology.persistence import _circular_coordinates as circular
+from cnflow.topology.persistence._circular_coordinates import circular_coordinates, lattice_reduced
+from cnflow.topology.persistence._cycles import representative_cycle
+from cnflow.topology.persistence._rips import rips
 
 
 def errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_the_cycle_of_a_polygon_is_the_polygon():
     first = int(np.flatnonzero(cycle.rows == 0)[0])
     way = np.roll(cycle.rows, -first)
     assert way.tolist() in (list(range(40)), [0, *range(39, 0, -1)])
-    assert repr(cycle).startswith("Cycle(40 rows, length 6.28")
+    assert repr(cycle).startswith("Cycle(40 samples, length 6.28")
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ RING = ring(300)[0]
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: circular_coordinates(np.ones((90, 2))), "at least 4 different rows; got 1 different of 90"),
+        (lambda: circular_coordinates(np.ones((90, 2))), "at least 4 different samples; got 1 different of 90"),
         (lambda: circular_coordinates(RING[:3]), "got 3 different of 3"),
         (
             lambda: circular_coordinates(RING, 10_000),
@@ -249,7 +249,7 @@ def test_a_cocycle_that_does_not_lift_is_said_to(monkeypatch):
 
 def test_readable():
     found = circular_coordinates(RING, landmarks=100)
-    assert repr(found).startswith("CircularCoordinates(300 rows, 1 loops: class 0, ")
+    assert repr(found).startswith("CircularCoordinates(300 samples, 1 loops: class 0, ")
     frame = found.to_frame()
     assert list(frame.columns) == ["class", "birth", "death", "p_value", "scale", "coverage", "cycle_rows"]
     assert frame["cycle_rows"].tolist() == [len(found.cycles[0])]

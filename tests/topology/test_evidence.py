@@ -1,4 +1,4 @@
-"""What rows show: valleys and holes that are there, and none that are not."""
+"""What samples show: valleys and holes that are there, and none that are not."""
 
 import json
 
@@ -11,15 +11,15 @@ from scipy.stats import binom
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
-from cnflow.app.topology import groups_by_label
+from cnflow.app._topology import groups_by_label
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
-from cnflow.topology.evidence import holm
-from cnflow.topology.holes import enclosing, hole_p_value
-from cnflow.topology.missed import refit_anew, with_missed_groups
-from cnflow.topology.mixture import MixtureDensity
-from cnflow.topology.sources import as_density
-from cnflow.topology.valleys import valleys_of
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.density._mixture_refit import add_missed_groups, refit_mixture
+from cnflow.topology.density._sources import as_density
+from cnflow.topology.merge_tree._evidence import holm
+from cnflow.topology.merge_tree._valleys import valleys_of
+from cnflow.topology.persistence._hole_tests import enclosing, hole_p_value
 
 
 def blobs(separation, n, d, seed=0, count=2):
@@ -41,7 +41,7 @@ def test_holm_by_hand():
 
 
 def test_hole_p_value_is_the_binomial_one():
-    # 5 rows near one point, 1 near the centre, others far away
+    # 5 samples near one point, 1 near the centre, others far away
     rows = np.array([[0.0, 0.0]] + [[3.0, 0.1 * i] for i in range(5)] + [[50.0, 50.0]])
     assert hole_p_value(np.zeros(2), np.array([[3.0, 0.2]]), rows) == pytest.approx(
         binom.cdf(1, 6, 1 / (1 + np.exp(0.1)))
@@ -138,7 +138,7 @@ def test_rows_of_a_tree_without_a_merge_need_no_test():
 
 def test_another_kind_of_evidence_is_refused():
     density = MixtureDensity([1.0], [[0.0]], [1.0])
-    with pytest.raises(ValueError, match="evidence must be one of rows, band, none; got 'faith'"):
+    with pytest.raises(ValueError, match="evidence must be one of samples, band, none; got 'faith'"):
         level_sets(density, density.sample(100), evidence="faith")
 
 
@@ -178,15 +178,15 @@ def test_a_group_that_the_mixture_has_no_peak_for_is_added_when_the_rows_show_it
 
 def test_nothing_is_added_to_the_right_mixture():
     x = blobs(5.0, 1000, 3)
-    assert with_missed_groups(as_density(GaussianMixture(2, random_state=0).fit(x), 3), x) is None
-    assert with_missed_groups(as_density(KernelDensity().fit(x), 3), x) is None
+    assert add_missed_groups(as_density(GaussianMixture(2, random_state=0).fit(x), 3), x) is None
+    assert add_missed_groups(as_density(KernelDensity().fit(x), 3), x) is None
 
 
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_a_mixture_fitted_anew_is_of_the_same_type(kind):
     x = blobs(6.0, 1500, 3)
     given = as_density(GaussianMixture(2, covariance_type=kind, random_state=0).fit(x), 3)
-    again = refit_anew(given, x[:1000], 1)
+    again = refit_mixture(given, x[:1000], 1)
     assert again.covariances.shape == given.covariances.shape
     if kind == "tied":
         assert np.ptp(again.covariances, axis=0).max() == 0
@@ -217,7 +217,7 @@ def test_what_is_not_shown_is_drawn_dotted():
     ax = t.plot_tree()
     dotted = [line for line in ax.lines if str(line.get_label()).startswith("not shown")]
     assert len(dotted) == 1
-    assert "1 more that the rows do not show" in ax.get_title()
+    assert "1 more that the samples do not show" in ax.get_title()
     plt.close("all")
 
 
@@ -239,7 +239,7 @@ def grid_of_sixteen(seed=0):
 
 
 def test_few_distinct_values_that_are_all_held_out_show_no_valley():
-    # every row is one of those counted, so that none is left to choose windows by
+    # every sample is one of those counted, so that none is left to choose windows by
     mixture, x, points = grid_of_sixteen()
     found = level_sets(mixture, x, held_out=points)
     assert len(found.tree.leaves) == 1

@@ -6,10 +6,10 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import ortho_group
 
-from cnflow.data.structures import structure
-from cnflow.topology.density import DensityError, FunctionDensity
-from cnflow.topology.grid import grid_homology, superlevel_pairs
-from cnflow.topology.mixture import MixtureDensity
+from cnflow.data._structures import structure
+from cnflow.topology.density._density import DensityError, FunctionDensity
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.persistence._grid import grid_homology, superlevel_pairs
 from tests.topology.densities import curved_valleys, trimodal, two_gaussians
 
 R, S = 2.0, 0.5
@@ -127,7 +127,7 @@ def test_turning_a_density_changes_nothing():
         turn = ortho_group.rvs(dim, random_state=rng)
         density = MixtureDensity(weights, means, np.full(6, 0.25))
         turned = MixtureDensity(weights, means @ turn.T, np.full(6, 0.25))
-        # other rows too, so that the two grids have nothing in common
+        # other samples too, so that the two grids have nothing in common
         a, b = (
             grid_homology(density, density.sample(3000), points=points),
             grid_homology(turned, turned.sample(3000, seed=1), points=points),
@@ -327,7 +327,7 @@ def test_mistakes_are_told_with_the_way_out(ring):
         grid_homology(density, x, points=(10, 10, 10))
     with pytest.raises(ValueError, match="mass_floor must be a finite number, above 0 and at most 1"):
         grid_homology(density, x, mass_floor=0.0)
-    with pytest.raises(DensityError, match="no row has log p at or above"):
+    with pytest.raises(DensityError, match="no sample has log p at or above"):
         grid_homology(density, x, level_floor=3.0)
     with pytest.raises(DensityError, match="still 0 nats on the border after 8 doublings"):
         grid_homology(FunctionDensity(lambda x: np.zeros(len(x)), 2), x)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cnflow.flow import Adaptive, MLPField
-from cnflow.topology.knots import knot_report
-from cnflow.topology.polygons import linking_number
+from cnflow.topology.knots._invariants import knot_report
+from cnflow.topology.knots._polygons import linking_number
 from tests.flow.fields import wild_flow
 
 DEPTHS = (0.3, 0.7, 1.0)

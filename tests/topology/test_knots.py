@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnflow.topology.knots import (
+from cnflow.topology.knots._diagram import crossings, simplify
+from cnflow.topology.knots._invariants import (
     KNOTS,
     alexander_polynomial,
     certificate,
@@ -13,8 +14,7 @@ from cnflow.topology.knots import (
     knot_name,
     knot_report,
 )
-from cnflow.topology.polygons import curve_distance, linking_number
-from cnflow.topology.projection import crossings, simplify
+from cnflow.topology.knots._polygons import curve_distance, linking_number
 
 
 def around(n: int) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_determinants_in_the_table_are_those_published() -> None:
 @pytest.mark.parametrize("curve", [torus(2, 3, 120), figure_eight(120), torus(3, 4, 120), wiggly(120)])
 def test_reidemeister_moves_do_not_matter(curve: np.ndarray) -> None:
     """The diagram before and after simplification, from many sides: different crossings, the same polynomial."""
-    from cnflow.topology.knots import _polynomial
+    from cnflow.topology.knots._invariants import _polynomial
 
     views = [crossings(curve, seed=seed) for seed in range(6)]
     assert len({len(view) for view in views}) > 1
@@ -151,7 +151,7 @@ def test_reidemeister_moves_do_not_matter(curve: np.ndarray) -> None:
 
 def test_random_polygons_from_two_sides() -> None:
     """Polygons knotted at random, with polynomials far outside the table."""
-    from cnflow.topology.knots import _polynomial
+    from cnflow.topology.knots._invariants import _polynomial
 
     found = set()
     for seed in range(25):
@@ -192,7 +192,7 @@ def test_simplified_polygons_keep_few_vertices() -> None:
 
 def test_simplification_does_not_pull_through_a_strand() -> None:
     """One strand through a triangle keeps its vertex; beside it, it goes."""
-    from cnflow.topology.projection import _free
+    from cnflow.topology.knots._diagram import _free
 
     corner = np.array([[0.0, 0, 0], [1, 2, 0], [2, 0, 0], [2, -1, 0]])
     through = np.concatenate([corner, [[1, -2, -1], [1, 0.5, -1], [1, 0.5, 1], [1, -2, 1], [0, -1, 0]]])
@@ -263,7 +263,7 @@ def test_linking_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few pairs at a time give what all at once do, and curves that almost touch are still told apart."""
     a, b, truth = LINKS["torus 2,4"]
     whole = crossings(torus(3, 4))
-    monkeypatch.setattr("cnflow.topology.polygons.BLOCK", 500)
+    monkeypatch.setattr("cnflow.topology.knots._polygons.BLOCK", 500)
     assert linking_number(a, b) == truth
     assert len(crossings(torus(3, 4))) == len(whole)
     assert linking_number(circle(), circle()[:, [0, 2, 1]] + [1.9999, 0, 0]) == -1
@@ -297,7 +297,7 @@ def test_certificate_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_certificate() -> None:
     """Genus and fibredness of known knots, and knot Floer homology's Euler characteristic, which is Δ."""
     library = pytest.importorskip("knot_floer_homology")
-    from cnflow.topology.knots import _planar_diagram, _reduced
+    from cnflow.topology.knots._invariants import _planar_diagram, _reduced
 
     expected = {
         "unknot": (0, True, "unknot"),
@@ -336,7 +336,7 @@ def test_messages() -> None:
     """What was got, what was expected."""
     with pytest.raises(ValueError, match=r"curve has shape \(40, 2\), expected \(n, 3\): pad a plane curve"):
         knot_determinant(circle()[:, :2])
-    with pytest.raises(ValueError, match="b has 2 distinct vertices in a row, expected at least 3"):
+    with pytest.raises(ValueError, match="b has 2 distinct vertices in a sample, expected at least 3"):
         linking_number(circle(), [[0.0, 0, 0], [1, 1, 1], [1, 1, 1]])
     with pytest.raises(ValueError, match="curve has 0 distinct vertices"):
         knot_determinant(np.empty((0, 3)))
@@ -351,7 +351,7 @@ def test_messages() -> None:
 
 def test_far_too_many_crossings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than waited for."""
-    monkeypatch.setattr("cnflow.topology.knots.MAX_CROSSINGS", 2)
+    monkeypatch.setattr("cnflow.topology.knots._invariants.MAX_CROSSINGS", 2)
     with pytest.raises(ValueError, match=r"3 crossings are left of \d+ vertices, expected at most 2: smooth the curve"):
         knot_determinant(torus(2, 3))
     assert knot_determinant(wiggly()) == 1

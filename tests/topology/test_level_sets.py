@@ -8,9 +8,9 @@ from scipy.integrate import quad
 
 from cnflow.data import structure
 from cnflow.topology import MixtureDensity, as_density, circular_coordinates, grid_homology, level_sets, rips
-from cnflow.topology.density import DensityError, FunctionDensity
-from cnflow.topology.knots import knot_determinant
-from cnflow.topology.polygons import linking_number
+from cnflow.topology.density._density import DensityError, FunctionDensity
+from cnflow.topology.knots._invariants import knot_determinant
+from cnflow.topology.knots._polygons import linking_number
 
 RNG = np.random.default_rng(0)
 A, B = RNG.uniform(0, 2 * np.pi, (2, 4000))
@@ -75,7 +75,7 @@ def test_a_density_of_bounded_support_has_its_loop_and_no_warning():
 
 
 def test_a_grid_is_refused_beyond_three_directions():
-    with pytest.raises(DensityError, match="landmarks of the rows beyond 3"):
+    with pytest.raises(DensityError, match="landmarks of the samples beyond 3"):
         grid_homology(MixtureDensity([1.0], np.zeros((1, 4)), [1.0]), np.zeros((5, 4)))
 
 
@@ -134,7 +134,7 @@ def test_two_angles_of_a_torus_are_told_apart():
 
 
 def test_trefoil_and_hopf_link_are_told_from_samples():
-    from cnflow.topology.confidence import refitted
+    from cnflow.topology.merge_tree._confidence_band import refitted
 
     for name in ("trefoil", "linked_rings"):
         shape = structure(name)
@@ -221,7 +221,7 @@ def test_what_cannot_be_asked_says_so():
 def test_too_few_rows_are_refused():
     x = np.random.default_rng(0).normal(size=(20, 40))
     assert len(level_sets(-0.5 * (x**2).sum(1), x, refits=0, homology=False).rows) == 20
-    with pytest.raises(DensityError, match="at least 20 rows; got 5 rows of 40 columns"):
+    with pytest.raises(DensityError, match="at least 20 samples; got 5 samples of 40 columns"):
         level_sets(np.zeros(5), x[:5])
     with pytest.raises(DensityError, match="log-densities: 1 values are masked"):
         level_sets(np.ma.masked_less(np.arange(20.0), 1), x)

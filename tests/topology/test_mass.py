@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import stats
 
-from cnflow.topology.calibration import Calibration, calibrate
-from cnflow.topology.mass import LADDER, MassAxis
+from cnflow.topology.density._calibration import Calibration, calibrate
+from cnflow.topology.density._mass_axis import LADDER, MassAxis
 
 MASSES = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
 
@@ -53,7 +53,7 @@ def test_the_error_of_a_level_covers_as_often_as_it_says(d):
     for bound in (1, 2):
         nominal = 2 * stats.norm.cdf(bound) - 1
         within = (np.abs(z) < bound).mean(0)
-        # the width itself is an estimate from 2000 rows, which costs a few points of coverage
+        # the width itself is an estimate from 2000 samples, which costs a few points of coverage
         assert (np.abs(within - nominal) < 3 * np.sqrt(nominal * (1 - nominal) / repeats) + 0.03).all(), within
 
 
@@ -122,7 +122,7 @@ def test_a_sketch_stays_within_its_rank_error():
 def test_sketches_of_shards_merge_to_that_of_all_rows(k, shards):
     values = gaussian(400_000)
     exact = MassAxis.fit(values)
-    # each shard another part of the line, in a random order: nothing may depend on how rows are dealt out
+    # each shard another part of the line, in a random order: nothing may depend on how samples are dealt out
     parts = np.array_split(np.sort(values), shards)
     parts = [parts[i] for i in np.random.default_rng(k).permutation(shards)]
     axes = [MassAxis.stream([part], k=k) for part in parts]
@@ -220,7 +220,7 @@ def test_axes_come_back_from_bytes_files_and_pickles(kind, tmp_path):
 
 RANK = """
 import sys, numpy as np, torch.distributed as dist
-from cnflow.topology.mass import MassAxis
+from cnflow.topology.density._mass_axis import MassAxis
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 values = np.random.default_rng(rank).normal(size=30_000)
@@ -255,10 +255,11 @@ def test_masses_that_the_rows_cannot_tell_are_refused():
     assert np.isfinite(axis.level_error([0.01, 0.99])).all()
     assert np.isfinite(axis.level_error([0.001, 0.999], rows_needed=1)).all()
     with pytest.raises(
-        ValueError, match=r"mass 0.999 needs 10 rows on either side .* 1000 rows .* ask for 0.01 to 0.99, give more"
+        ValueError,
+        match=r"mass 0.999 needs 10 samples on either side .* 1000 samples .* ask for 0.01 to 0.99, give more",
     ):
         axis.level([0.5, 0.999])
-    with pytest.raises(ValueError, match=r"mass 0.5 needs 10 rows .* 12 rows .* no mass can be asked for"):
+    with pytest.raises(ValueError, match=r"mass 0.5 needs 10 samples .* 12 samples .* no mass can be asked for"):
         MassAxis.fit(gaussian(12)).level_error(0.5)
     sketch = MassAxis.stream([gaussian(200_000)], k=200)
     low, high = sketch.askable()
@@ -281,7 +282,10 @@ def test_masses_that_the_rows_cannot_tell_are_refused():
 @pytest.mark.parametrize("build", [MassAxis.fit, lambda values: MassAxis.stream([values])])
 def test_bad_log_densities_are_named(build):
     good = gaussian(50)
-    for value, words in ((np.nan, "2 of 52 values of .* are NaN, first in row 50"), (np.inf, r"2 of 52 .* are \+inf")):
+    for value, words in (
+        (np.nan, "2 of 52 values of .* are NaN, first in sample 50"),
+        (np.inf, r"2 of 52 .* are \+inf"),
+    ):
         with pytest.raises(ValueError, match=words):
             build(np.append(good, [value, value]))
     with pytest.raises(ValueError, match=r"no log-densities were given"):
@@ -290,7 +294,7 @@ def test_bad_log_densities_are_named(build):
         build(np.full(30, -2.0))
     with pytest.raises(ValueError, match=r"all 30 log-densities are -inf"):
         build(np.full(30, -np.inf))
-    with pytest.raises(ValueError, match=r"shape \(25, 2\), expected one log-density a row"):
+    with pytest.raises(ValueError, match=r"shape \(25, 2\), expected one log-density a sample"):
         build(good.reshape(25, 2))
     with pytest.raises(TypeError, match=r"dtype complex128, expected real numbers"):
         build(good + 0j)
@@ -298,7 +302,7 @@ def test_bad_log_densities_are_named(build):
 
 def test_bad_shards_are_named(tmp_path):
     np.save(tmp_path / "bad.npy", np.append(gaussian(2000), np.nan))
-    with pytest.raises(ValueError, match=r"of shard 1 \(.*bad.npy\) are NaN, first in row 2000"):
+    with pytest.raises(ValueError, match=r"of shard 1 \(.*bad.npy\) are NaN, first in sample 2000"):
         MassAxis.stream([gaussian(10), tmp_path / "bad.npy"], block=1000)
     with pytest.raises(ValueError, match=r"shard 0 .*rows.csv', expected a .npy file"):
         MassAxis.stream(["rows.csv"])
@@ -325,7 +329,7 @@ def test_rows_outside_the_support_count_as_the_lowest(build):
     with pytest.raises(ValueError, match=r"2000 of them outside the support"):
         axis.level(0.85)
     assert MassAxis.combine([axis, axis]).n_outside == 4000
-    assert "2000 rows outside the support" in repr(axis)
+    assert "2000 samples outside the support" in repr(axis)
 
 
 def test_a_plateau_is_told():
@@ -333,7 +337,7 @@ def test_a_plateau_is_told():
     values = np.append(gaussian(5000), np.full(5000, -50.0))
     for build in (MassAxis.fit, lambda values: MassAxis.stream([values])):
         with pytest.warns(
-            UserWarning, match=r"0.5 of the rows have the log-density -50, so that masses 0.5 to 1 have one level"
+            UserWarning, match=r"0.5 of the samples have the log-density -50, so that masses 0.5 to 1 have one level"
         ):
             axis = build(values)
         assert axis.level(0.7) == -50 and axis.mass(axis.level(0.7)) == 1
@@ -345,7 +349,7 @@ def test_tables_and_words_of_an_axis():
     assert table.index.tolist() == [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95] and set(table.index) < set(LADDER)
     assert table.columns.tolist() == ["level", "level_error", "mass_error"]
     assert table.level[0.5] == axis.level(0.5) and table.mass_error[0.5] == pytest.approx(np.sqrt(0.25 / 500))
-    assert "500 rows (exact); masses 0.02 to 0.98 can be asked for" in repr(axis)
+    assert "500 samples (exact); masses 0.02 to 0.98 can be asked for" in repr(axis)
     assert "sketch of rank error 4.8e-05" in repr(MassAxis.stream([gaussian(500_000)]))
     assert "too few to ask" in repr(MassAxis.fit(gaussian(5)))
 
@@ -426,14 +430,16 @@ def test_a_coarse_sketch_counts_as_fewer_rows():
 def test_rows_outside_the_support_have_mass_one():
     held = np.append(gaussian(980, seed=1), np.full(20, -np.inf))
     found = calibrate(gaussian(20_000), held)
-    assert found.n_outside == 20 and (found.masses[-20:] == 1).all() and "20 held-out rows lie outside" in repr(found)
+    assert (
+        found.n_outside == 20 and (found.masses[-20:] == 1).all() and "20 held-out samples lie outside" in repr(found)
+    )
     assert found.coverage(0.999999) == 0.98 and not found.trustworthy(0.99)
 
 
 def test_calibration_tells_its_table():
     found = calibrate(gaussian(20_000), gaussian(2000, seed=1))
     assert isinstance(found, Calibration) and found.n == 2000 and found.n_model == 20_000
-    assert "masses can be trusted, as far as 2000 held-out rows and 20000 of the axis can tell" in repr(found)
+    assert "masses can be trusted, as far as 2000 held-out samples and 20000 of the axis can tell" in repr(found)
     assert found.ladder.tolist() == list(LADDER)
     table = found.to_frame()
     assert (
@@ -450,17 +456,17 @@ def test_calibration_tells_its_table():
 
 def test_calibration_refuses_what_it_cannot_test():
     model = gaussian(1000)
-    with pytest.raises(ValueError, match=r"made of these very 1000 rows"):
+    with pytest.raises(ValueError, match=r"made of these very 1000 samples"):
         calibrate(model, model[::-1])
     with pytest.warns(UserWarning, match=r"each of the 100 held-out log-densities is among the axis's"):
         calibrate(model, model[:100])
     with pytest.raises(ValueError, match=r"held_out_log_prob is empty"):
         calibrate(model, [])
-    with pytest.raises(ValueError, match=r"1 of 3 values of held_out_log_prob are NaN, first in row 1"):
+    with pytest.raises(ValueError, match=r"1 of 3 values of held_out_log_prob are NaN, first in sample 1"):
         calibrate(model, [0.0, np.nan, 1.0])
     with pytest.raises(ValueError, match="alpha must be a finite number, above 0 and below 1; got 5"):
         calibrate(model, gaussian(50, seed=1), alpha=5)
-    with pytest.raises(ValueError, match=r"mass 0.999 needs 10 rows"):
+    with pytest.raises(ValueError, match=r"mass 0.999 needs 10 samples"):
         calibrate(model, gaussian(50, seed=1), ladder=[0.999])
     with pytest.raises(ValueError, match=r"mass is 1, expected"):
         calibrate(model, gaussian(50, seed=1)).coverage(1.0)

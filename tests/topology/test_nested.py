@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from cnflow.topology import DensityError, MixtureDensity, hierarchy, level_sets
-from cnflow.topology.density import FunctionDensity
+from cnflow.topology.density._density import FunctionDensity
 
 WEIGHTS = np.array([0.25, 0.15, 0.2, 0.1, 0.18, 0.12])
 ANGLES = 2 * np.pi * np.arange(3) / 3
@@ -75,7 +75,7 @@ def test_components_of_one_bump_are_one_from_the_start():
 
 
 def test_the_core_of_a_flow_tells_its_hierarchy():
-    from cnflow.flow.core import CoreDensity
+    from cnflow.flow._core import CoreDensity
 
     parts = Independent(Normal(torch.as_tensor(NESTED.means), 0.45 * torch.ones(6, 2, dtype=torch.float64)), 1)
     core = CoreDensity(Categorical(torch.as_tensor(WEIGHTS)), parts, validate_args=False)

@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from cnflow.topology.blocks import Separability, _band, mutual_information, separability
-from cnflow.topology.cup import _is_coboundary, cup_product
-from cnflow.topology.factors import STANDARD, factor_betti, kunneth
+from cnflow.topology.products._cup_product import _is_coboundary, cup_product
+from cnflow.topology.products._kunneth import STANDARD, factor_betti, kunneth
+from cnflow.topology.products._separability import Separability, _band, mutual_information, separability
 
 N = 4000
 
@@ -28,10 +28,10 @@ def _rotation(k: int, rng: np.random.Generator) -> np.ndarray:
 def _leak(found: Separability, x: np.ndarray, planted: np.ndarray) -> float:
     """Largest share of a planted block's directions, shape (k, a), in the coordinates of the smaller block found that is left.
 
-    Each found coordinate is a linear function of rows; the part of it that reads other than the planted block.
+    Each found coordinate is a linear function of samples; the part of it that reads other than the planted block.
     """
     reads = found.whitening @ found.first
-    # weigh what is read by how much rows vary there
+    # weigh what is read by how much samples vary there
     varies = np.linalg.cholesky(np.cov(x.T))
     other = np.eye(len(planted)) - planted @ planted.T
     return float((np.linalg.norm(varies.T @ other @ reads, axis=0) / np.linalg.norm(varies.T @ reads, axis=0)).max())
@@ -115,7 +115,7 @@ def test_shell_in_space_is_irreducible() -> None:
 
 
 def test_mixture_of_two_clusters() -> None:
-    """One cluster lies in a line: its rows, half of all, are in a band across that line."""
+    """One cluster lies in a line: its samples, half of all, are in a band across that line."""
     rng = np.random.default_rng(6)
     line = rng.normal(size=(N // 2, 2)) * [3.0, 0.1]
     far = np.array([6.0, 4.0]) + 0.5 * rng.normal(size=(N // 2, 2))
@@ -125,12 +125,12 @@ def test_mixture_of_two_clusters() -> None:
 
 
 def test_mixture_index_of_a_gaussian_is_its_closed_form() -> None:
-    """Searched on other rows than it is counted on, it cannot be above the best band, which is the middle one."""
+    """Searched on other samples than it is counted on, it cannot be above the best band, which is the middle one."""
     x = np.random.default_rng(1).normal(size=(N, 3))
     found = separability(x, n_permutations=19, alpha=0.1, max_rows=N)
     assert found.mixture_null == pytest.approx(0.0797, abs=1e-4)
     assert found.mixture_index < found.mixture_null + 3 * found.mixture_std_error
-    # searched and counted on the same rows it is flattered
+    # searched and counted on the same samples it is flattered
     direction, offset = _band(x[:500], 0.1, np.random.default_rng(0))
     assert (np.abs(x[:500] @ direction - offset) < 0.1 * np.sqrt(1 + offset**2)).mean() > 0.11
 
@@ -160,10 +160,10 @@ def test_affine_maps_and_row_order_do_not_matter_and_seeds_repeat() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros(100)}, r"x: expected rows of shape \(n, d\); got \(100,\)"),
+        ({"x": np.zeros(100)}, r"x: expected samples of shape \(n, d\); got \(100,\)"),
         ({"x": np.zeros((100, 11))}, "pass the core of a flow"),
-        ({"x": np.zeros((20, 2))}, "x has 20 rows, expected at least 80"),
-        ({"x": np.full((100, 2), np.nan)}, "100 of 100 rows have NaN or infinite values.*Drop"),
+        ({"x": np.zeros((20, 2))}, "x has 20 samples, expected at least 80"),
+        ({"x": np.full((100, 2), np.nan)}, "100 of 100 samples have NaN or infinite values.*Drop"),
         ({"x": np.ones((100, 2))}, "do not vary"),
         ({"n_permutations": 3}, "n_permutations is 3, expected at least 19"),
         ({"alpha": 0.001}, "alpha is 0.001 with 99 permutations, expected 0.01 or more"),
@@ -350,7 +350,7 @@ def test_coboundaries_agree_with_dense_elimination() -> None:
     assert 5 < sum(seen) < 55
 
 
-# a small circle that is filled before a large one, of as few rows, closes
+# a small circle that is filled before a large one, of as few samples, closes
 TURN = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 APART = np.vstack([radius * np.column_stack([np.cos(TURN), np.sin(TURN)]) + [100 * radius, 0] for radius in (1, 20)])
 
@@ -358,7 +358,7 @@ APART = np.vstack([radius * np.column_stack([np.cos(TURN), np.sin(TURN)]) + [100
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros(9)}, r"x: expected rows of shape \(n, d\); got \(9,\)"),
+        ({"x": np.zeros(9)}, r"x: expected samples of shape \(n, d\); got \(9,\)"),
         ({"x": np.zeros((9, 3)), "metric": "precomputed"}, r"expected \(n, n\), finite and symmetric"),
         ({"metric": "cosine"}, "metric must be one of euclidean, precomputed; got 'cosine'"),
         ({"landmarks": 1000}, "landmarks is 1000, expected 4 to 200"),

@@ -5,17 +5,17 @@ import pytest
 from scipy.special import i0e, i1e
 
 from cnflow.data import structure
-from cnflow.topology.density import DensityError
-from cnflow.topology.knots import knot_report
-from cnflow.topology.mixture import MixtureDensity
-from cnflow.topology.polygons import linking_number
-from cnflow.topology.ridge import NoLoopError, project_to_ridge, ridge_loops
+from cnflow.topology.density._density import DensityError
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.knots._invariants import knot_report
+from cnflow.topology.knots._polygons import linking_number
+from cnflow.topology.knots._ridges import NoLoopError, project_to_ridge, ridge_loops
 
 SEEDS = range(10)
 
 
 def level_set(name: str, seed: int, n: int = 4000, mass: float = 0.5) -> np.ndarray:
-    """Rows of a structure in the smallest set that holds a mass."""
+    """Samples of a structure in the smallest set that holds a mass."""
     kind = structure(name)
     x = kind.sample(n, np.random.default_rng(seed)).points
     level = kind.log_prob(x)
@@ -141,7 +141,7 @@ def test_components_are_found_or_given() -> None:
 
 
 def test_labels_part_strands_that_meet() -> None:
-    """Two circles that cross are one component of the rows, and two of the labels."""
+    """Two circles that cross are one component of the samples, and two of the labels."""
     rng = np.random.default_rng(1)
     x = np.vstack([circle(t, rng, 1.5) for t in rng.uniform(0, 2 * np.pi, (2, 500))])
     x[500:] += [1.5, 0]
@@ -155,7 +155,7 @@ def test_labels_part_strands_that_meet() -> None:
 
 @pytest.mark.parametrize("concentration", [0.5, 1.0])
 def test_uneven_sampling(concentration: float) -> None:
-    """Rows e^(2κ) times denser on one side than on the other."""
+    """Samples e^(2κ) times denser on one side than on the other."""
     rng = np.random.default_rng(0)
     (loop,) = ridge_loops(circle(rng.vonmises(0, concentration, 1500), rng))
     assert loop.length == pytest.approx(4 * np.pi, rel=0.02)
@@ -179,24 +179,24 @@ def test_gap_is_closed_up_to_max_gap() -> None:
 def test_what_is_not_one_closed_curve_is_refused(name: str) -> None:
     for seed in range(2):
         with pytest.raises(
-            NoLoopError, match=r"no closed loop was found|lies along the loop|two strands are|half the rows are"
+            NoLoopError, match=r"no closed loop was found|lies along the loop|two strands are|half the samples are"
         ):
             ridge_loops(structure(name).sample(800, np.random.default_rng(seed)).points, missing="skip", landmarks=60)
 
 
 @pytest.mark.parametrize("landmarks", [30, 60])
 def test_noise_in_a_blob_is_no_loop(landmarks: int) -> None:
-    """Few landmarks in a thick blob always close into some polygon; rows all over it give that away."""
+    """Few landmarks in a thick blob always close into some polygon; samples all over it give that away."""
     for seed in range(8):
         with pytest.raises(NoLoopError):
             ridge_loops(np.random.default_rng(seed).normal(size=(500, 2)), landmarks=landmarks, seed=seed)
 
 
 def test_thick_ring_has_no_hole_to_be_sure_of() -> None:
-    """The exact ridge is a circle, and the rows are spread over half its radius."""
+    """The exact ridge is a circle, and the samples are spread over half its radius."""
     rng = np.random.default_rng(0)
     x = circle(rng.uniform(0, 2 * np.pi, 600), rng, sigma=0.8)
-    with pytest.raises(NoLoopError, match=r"half the rows are farther from the loop than 0\.\d+ of its mean radius"):
+    with pytest.raises(NoLoopError, match=r"half the samples are farther from the loop than 0\.\d+ of its mean radius"):
         ridge_loops(x, exact("ring"), bandwidth=0.5, landmarks=60)
 
 
@@ -216,7 +216,7 @@ def test_component_without_a_loop_is_skipped_on_request() -> None:
 
 
 def test_rotation_scale_and_seed() -> None:
-    """Moving and scaling the rows does the same to the loop; the same seed gives the same loop."""
+    """Moving and scaling the samples does the same to the loop; the same seed gives the same loop."""
     x = level_set("trefoil", 4, n=2000)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     (loop,), (again,) = (ridge_loops(x, landmarks=120) for _ in range(2))
@@ -227,7 +227,7 @@ def test_rotation_scale_and_seed() -> None:
 
 
 def test_weights_choose_the_rows_that_count() -> None:
-    """Rows of weight zero may lie anywhere and do not move the ridge."""
+    """Samples of weight zero may lie anywhere and do not move the ridge."""
     rng = np.random.default_rng(5)
     x = circle(rng.uniform(0, 2 * np.pi, 900), rng)
     inner = circle(rng.uniform(0, 2 * np.pi, 300), rng, radius=1.7)
@@ -248,15 +248,15 @@ def test_messages() -> None:
         (
             {"labels": np.zeros(7, int)},
             DensityError,
-            "expected one integer label for each of 100 rows; got int64 of shape",
+            "expected one integer label for each of 100 samples; got int64 of shape",
         ),
         ({"labels": np.zeros(100)}, DensityError, "got float64 of shape"),
         ({"labels": np.full(100, -1)}, DensityError, "every one of 100 labels is negative"),
-        ({"weights": -np.ones(100)}, DensityError, "expected one weight, not negative, for each of 100 rows"),
+        ({"weights": -np.ones(100)}, DensityError, "expected one weight, not negative, for each of 100 samples"),
         (
             {"labels": np.arange(100) // 10},
             NoLoopError,
-            "component 0: no closed loop was found: 10 rows, expected at least 20",
+            "component 0: no closed loop was found: 10 samples, expected at least 20",
         ),
         ({"density": object()}, DensityError, "object has no score and hessian"),
     ):
@@ -264,7 +264,7 @@ def test_messages() -> None:
             ridge_loops(x, **arguments)
     with pytest.raises(DensityError, match=r"at least 2 dimensions; got points of shape \(100, 1\)"):
         ridge_loops(x[:, :1])
-    with pytest.raises(DensityError, match=r"1 of 100 rows have NaN or infinite values \(first rows: \[4\]"):
+    with pytest.raises(DensityError, match=r"1 of 100 samples have NaN or infinite values \(first samples: \[4\]"):
         ridge_loops(np.where(np.arange(100)[:, None] == 4, np.nan, x))
-    with pytest.raises(NoLoopError, match="most rows are repeated"):
+    with pytest.raises(NoLoopError, match="most samples are repeated"):
         ridge_loops(np.repeat(x[:2], 50, axis=0))

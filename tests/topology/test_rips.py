@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
-from cnflow.topology.diagrams import covering_radius, maxmin_landmarks, noise_p, rips, universal_p
+from cnflow.topology.persistence._rips import covering_radius, maxmin_landmarks, noise_p, rips, universal_p
 
 RNG = np.random.default_rng(0)
 N = 4000
@@ -47,10 +47,10 @@ def test_every_landmark_is_the_farthest_row_from_those_before():
     assert found.radius == pytest.approx(distance.min(1).max())
 
 
-@pytest.mark.parametrize("kind", ["ties everywhere", "repeated rows", "generic"])
+@pytest.mark.parametrize("kind", ["ties everywhere", "repeated samples", "generic"])
 def test_the_order_of_rows_does_not_decide(kind):
     grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3), -1).reshape(-1, 3)
-    x = {"ties everywhere": grid, "repeated rows": np.repeat(grid, 3, 0), "generic": RNG.normal(size=(300, 2))}[kind]
+    x = {"ties everywhere": grid, "repeated samples": np.repeat(grid, 3, 0), "generic": RNG.normal(size=(300, 2))}[kind]
     expected = x[maxmin_landmarks(x, 30)]
     for seed in range(3):
         other = x[np.random.default_rng(seed).permutation(len(x))]
@@ -182,7 +182,7 @@ def test_which_law_judged_is_told():
 def test_readable():
     found = rips(circle(1000, 0.1, 0), 80, fields=(2, 3))
     text = repr(found)
-    assert text.startswith("RipsDiagrams(80 landmarks of 1000 rows, covering radius ")
+    assert text.startswith("RipsDiagrams(80 landmarks of 1000 samples, covering radius ")
     assert text.endswith("Betti (1, 1) over Z/2, (1, 1) over Z/3 at alpha 0.01)")
     frame = found.to_frame()
     assert list(frame.columns) == ["dim", "field", "birth", "death", "ratio", "p_value", "law"]
@@ -198,14 +198,14 @@ def test_readable():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rips(np.ones((50, 2))), "homology needs at least 4 different rows; got 1 different of 50"),
+        (lambda: rips(np.ones((50, 2))), "homology needs at least 4 different samples; got 1 different of 50"),
         (lambda: rips(np.eye(3)), "got 3 different of 3"),
         (lambda: rips(np.eye(9), 3), "landmarks must be a whole number, at least 4; got 3"),
         (lambda: rips(np.eye(9), max_edge=-1.0), "max_edge must be a finite number, above 0; got -1.0"),
         (lambda: rips(np.eye(9), fields=(2, 6)), r"fields must be primes, such as 2 and 3; got \(2, 6\): 6 is"),
         (lambda: rips(np.eye(9), fields=()), "fields must be at least 1 value"),
-        (lambda: rips(np.full((9, 2), np.nan)), "9 of 9 rows have NaN"),
-        (lambda: rips(np.ones((2, 3, 4))), r"expected rows of shape \(n, d\)"),
+        (lambda: rips(np.full((9, 2), np.nan)), "9 of 9 samples have NaN"),
+        (lambda: rips(np.ones((2, 3, 4))), r"expected samples of shape \(n, d\)"),
         (lambda: rips(np.eye(9)).betti(5), r"no diagram over Z/5, only over \[2\]: ask rips\(fields=...\)"),
         (lambda: rips(np.eye(9)).p_values(2), r"no diagram of dim 2: ask rips\(max_dim=2\)"),
         (

@@ -11,10 +11,17 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 
 from cnflow.data import structure
 from cnflow.flow import MLPField, NarrowingFlow
-from cnflow.topology.ascent import ascend, newton
-from cnflow.topology.density import DensityError, FunctionDensity, NoGradientError, Tabulated, TorchDensity, rows_of
-from cnflow.topology.mixture import MixtureDensity
-from cnflow.topology.sources import as_density, read
+from cnflow.topology.density._density import (
+    DensityError,
+    FunctionDensity,
+    NoGradientError,
+    Tabulated,
+    TorchDensity,
+    rows_of,
+)
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.density._sources import as_density, read_source
+from cnflow.topology.merge_tree._mode_seeking import newton, seek_modes
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(3, 4, 4))
@@ -93,22 +100,23 @@ def test_what_is_no_density_says_why():
         as_density(object(), 2)
     with pytest.raises(DensityError, match="does not tell its dimension"):
         as_density(lambda x: x)
-    with pytest.raises(DensityError, match="one log-density for each row"):
+    with pytest.raises(DensityError, match="one log-density for each sample"):
         as_density(lambda x: np.zeros(7), 2)
     with pytest.raises(DensityError, match="call fit first"):
         as_density(KernelDensity())
     with pytest.raises(ValueError, match="space must be one of core, joint, data"):
-        read(structure("ring"), None, space="latent")
-    with pytest.raises(DensityError, match="give the rows x"):
-        read(np.zeros(5), None)
-    with pytest.raises(DensityError, match="one log-density for each of 4 rows"):
-        read(np.zeros(5), np.zeros((4, 2)))
+        read_source(structure("ring"), None, space="latent")
+    with pytest.raises(DensityError, match="give the samples x"):
+        read_source(np.zeros(5), None)
+    with pytest.raises(DensityError, match="one log-density for each of 4 samples"):
+        read_source(np.zeros(5), np.zeros((4, 2)))
     with pytest.raises(
-        DensityError, match=r"1 of 3 rows have NaN or infinite values \(first rows: \[1\]; row 1 has nan in column 0"
+        DensityError,
+        match=r"1 of 3 samples have NaN or infinite values \(first samples: \[1\]; sample 1 has nan in column 0",
     ):
         rows_of([[0.0], [np.nan], [1.0]])
     with pytest.raises(DensityError, match="lives in 4 dimensions"):
-        read(MixtureDensity(WEIGHTS, MEANS, FULL), np.zeros((3, 2)))
+        read_source(MixtureDensity(WEIGHTS, MEANS, FULL), np.zeros((3, 2)))
     with pytest.raises(DensityError, match="cannot be had elsewhere"):
         Tabulated(X, np.zeros(50)).log_prob(X[:3])
     with pytest.raises(DensityError, match="sum to 1; their sum is 2"):
@@ -134,7 +142,7 @@ def test_a_flow_is_read_in_its_core_jointly_or_in_data_space():
     x = np.random.default_rng(1).normal(size=(20, 4))
     exact = flow.double()
     narrowed = exact.encode(torch.from_numpy(x))
-    core, joint, data = (read(flow, x, space) for space in ("core", "joint", "data"))
+    core, joint, data = (read_source(flow, x, space) for space in ("core", "joint", "data"))
     np.testing.assert_allclose(core.density.log_prob(core.rows), narrowed.core_log_prob.numpy(), atol=1e-9)
     both = (narrowed.core_log_prob + narrowed.noise_log_prob).numpy()
     np.testing.assert_allclose(joint.density.log_prob(joint.rows), both, atol=1e-9)
@@ -152,16 +160,16 @@ def test_a_flow_without_a_core_is_read_jointly_or_in_data_space():
     flow = narrow_flow()
     flow.prune(torch.zeros(4, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool), torch.randn(256, 4))
     x = np.random.default_rng(1).normal(size=(20, 4))
-    assert read(flow, x, "data").density.dim == 4
-    assert read(flow, x, "joint").rows.shape == (20, 4)
+    assert read_source(flow, x, "data").density.dim == 4
+    assert read_source(flow, x, "joint").rows.shape == (20, 4)
     with pytest.raises(ValueError, match="this flow has no core"):
-        read(flow, x)
+        read_source(flow, x)
 
 
 def test_ascent_never_falls_and_newton_finds_both_kinds_of_points():
     density = MixtureDensity([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [1.0, 1.0])
     x = density.sample(500, 1)
-    up = ascend(density, x, reach=0.2)
+    up = seek_modes(density, x, reach=0.2)
     assert (up.log_prob >= density.log_prob(x)).all()
     assert up.converged.all()
     assert (np.sign(up.points[:, 0]) == np.sign(x[:, 0])).mean() > 0.99
@@ -183,7 +191,7 @@ def test_function_without_sample_says_so():
     "x", [np.zeros((3, 8)), np.zeros((3, 0)), np.zeros(8), 0.0, np.full((2, 4), np.nan), np.full((2, 4), np.inf)]
 )
 def test_rows_of_another_shape_or_without_a_number_have_no_density(x):
-    # 3 rows of 8 columns were once 6 rows of 4
+    # 3 samples of 8 columns were once 6 samples of 4
     for method in ("log_prob", "score", "hessian", "responsibilities"):
         with pytest.raises(ValueError, match="x: "):
             getattr(MixtureDensity(WEIGHTS, MEANS, np.ones(3)), method)(x)

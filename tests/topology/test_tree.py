@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnflow.topology.build import survey
-from cnflow.topology.density import FunctionDensity, Tabulated
-from cnflow.topology.mass import MassAxis
-from cnflow.topology.merging import merge_peaks
-from cnflow.topology.mixture import MixtureDensity
-from cnflow.topology.modes import _together
-from cnflow.topology.tree import LevelSetTree, grow_tree
+from cnflow.topology.density._density import FunctionDensity, Tabulated
+from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.merge_tree._builder import survey
+from cnflow.topology.merge_tree._merging import merge_peaks
+from cnflow.topology.merge_tree._modes import _together
+from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree
 from tests.topology.densities import curved_valleys, eight_leaves, grid_merges, trimodal, two_gaussians
 
 
@@ -115,7 +115,7 @@ def test_rotation_and_order_of_rows_change_nothing():
     for other in (two, three):
         np.testing.assert_allclose(other.merges, one.merges, atol=1e-6)
         np.testing.assert_allclose([s.top for s in other.leaves], [s.top for s in one.leaves], atol=1e-6)
-    # modes of equal height may change places; rows do not change their company
+    # modes of equal height may change places; samples do not change their company
     together = one.label[order][:, None] == one.label[order][None]
     assert (together == (three.label[:, None] == three.label[None])).mean() > 0.9999
     again = tree_of(density, x)

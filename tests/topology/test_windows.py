@@ -6,11 +6,11 @@ from scipy.stats import binom
 from sklearn.mixture import GaussianMixture
 
 from cnflow.topology import level_sets
-from cnflow.topology.confidence import Band
-from cnflow.topology.holes import loop_p_value, void_p_value
-from cnflow.topology.mixture import MixtureDensity
-from cnflow.topology.valleys import _pooled, _Test
-from cnflow.topology.windows import EVEN, Region, Window, bridge, choose
+from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.merge_tree._confidence_band import Band
+from cnflow.topology.merge_tree._valleys import _pooled, _Test
+from cnflow.topology.merge_tree._windows import EVEN, Region, Window, bridge, choose_window
+from cnflow.topology.persistence._hole_tests import loop_p_value, void_p_value
 
 
 def circle(n, d=2, seed=0, gap=0.0, noise=0.2, rise=0.0):
@@ -41,7 +41,7 @@ def test_a_region_is_where_its_own_peaks_are_nearer():
 
 @pytest.mark.parametrize("metric", [None, np.diag([1.0, 0.5, 2.0])])
 def test_a_window_and_its_mirror_image_have_the_same_volume(metric):
-    # even rows, and another peak that cuts a part of the window off
+    # even samples, and another peak that cuts a part of the window off
     rows = np.random.default_rng(0).uniform(-6, 6, size=(400_000, 3))
     peak, at = np.zeros(3), np.array([2.0, 1.0, 0.0])
     region = Region(np.stack([peak, 2 * at]), np.array([[0.5, -1.5, 0.0]]), np.eye(3))
@@ -59,11 +59,11 @@ def test_the_chosen_window_promises_what_it_counts():
     shift = np.repeat([[0.0, 0.0], [5.0, 0.0]], 4000, 0)
     x = shift + rng.normal(size=(8000, 2))
     ends, at = np.array([[0.0, 0.0], [5.0, 0.0]]), np.array([2.5, 0.0])
-    best = choose([(ends[0], x[:4000])], at, x, 0.1, ends, np.empty((0, 2)))
+    best = choose_window([(ends[0], x[:4000])], at, x, 0.1, ends, np.empty((0, 2)))
     here, there = best.window.counts(x, best.peak, at)
     assert best.p_value == pytest.approx(binom.cdf(round(0.1 * there), round(0.1 * (here + there)), EVEN), rel=2)
     assert best.p_value < 1e-20
-    assert choose([(ends[0], x[:2])], at, x, 0.1, ends, np.empty((0, 2))) is None
+    assert choose_window([(ends[0], x[:2])], at, x, 0.1, ends, np.empty((0, 2))) is None
 
 
 def test_a_pass_beside_a_curved_ridge_is_moved_onto_it():
@@ -72,18 +72,18 @@ def test_a_pass_beside_a_curved_ridge_is_moved_onto_it():
     beside = np.array([0.9, 0.9])
     mine = x[(angle < 0.8) | (angle > 5.5)]
     near = x[(angle < 2.4) | (angle > 5.5)]
-    best = choose([(ends[0], mine)], beside, x, 1.0, ends, np.empty((0, 2)))
+    best = choose_window([(ends[0], mine)], beside, x, 1.0, ends, np.empty((0, 2)))
     moved = bridge(near, best, beside, ends)
     # on the ridge, half way round
     assert np.linalg.norm(moved) == pytest.approx(2.0, abs=0.15)
     assert np.arctan2(moved[1], moved[0]) == pytest.approx(np.pi / 4, abs=0.1)
-    # where the pass is right it stays, and few rows in many directions do not move it
+    # where the pass is right it stays, and few samples in many directions do not move it
     right = np.array([np.sqrt(2), np.sqrt(2)])
     np.testing.assert_array_equal(bridge(near, best, right, ends), right)
 
 
 def test_what_is_lower_by_a_tenth_of_a_nat_is_no_valley():
-    # so many rows that any difference is significant
+    # so many samples that any difference is significant
     assert binom.cdf(47_500, 100_000, 0.5) < 1e-50
     assert binom.cdf(47_600, 100_000, EVEN) > 0.5
     assert pytest.approx(np.exp(0.1)) == (1 - EVEN) / EVEN
@@ -107,7 +107,7 @@ def test_a_loop_is_empty_inside_and_a_disk_is_not(d):
     disk = 0.2 * rng.normal(size=(1500, d))
     disk[:, :2] += 2 * np.sqrt(rng.uniform(size=(1500, 1))) * np.stack([np.cos(angle), np.sin(angle)], 1)
     assert loop_p_value(way, x, disk) > 0.05
-    # rows far from the plane do not fill it
+    # samples far from the plane do not fill it
     away = np.concatenate([x, np.pad(rng.normal(size=(500, 2)), ((0, 0), (0, d - 2))) + 9 * np.eye(d)[-1]])
     if d > 2:
         assert loop_p_value(way, x, away) < 1e-4
@@ -140,7 +140,7 @@ def test_a_torus_in_four_directions_is_one_group_with_two_loops():
     assert len(t.tree.leaves) == 1
     assert len(t.evidence.tree.leaves) > 4
     assert len(t.homology.of(1)) == 2
-    # a void that no row test reaches is not shown, and not excluded
+    # a void that no sample test reaches is not shown, and not excluded
     assert t.betti([0.9])["b2_low"].item() == 0
     assert all(c.p_value <= 0.05 for c in t.homology.classes)
 

@@ -36,14 +36,14 @@ class Rows(PlantedDataModule):
 
 
 class Loaded(Rows):
-    """The same with a torch DataLoader, of which lightning gives every process rows of its own."""
+    """The same with a torch DataLoader, of which lightning gives every process samples of its own."""
 
     def train_dataloader(self):
         return DataLoader(self.split("train"), batch_size=60)
 
 
 class Counted(Likelihood):
-    """The likelihood, and of how many rows it was asked for."""
+    """The likelihood, and of how many samples it was asked for."""
 
     def __init__(self):
         super().__init__()

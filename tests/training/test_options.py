@@ -6,8 +6,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from cnflow.data import ArrayDataModule
-from cnflow.training import ColumnPenalty, NarrowingModule, NonFiniteLossError, Schedule
-from cnflow.training.options import check_path_options, check_routing_options, check_trainer
+from cnflow.training import ColumnPenalty, NarrowingModule, Schedule
+from cnflow.training._module import NonFiniteLossError
+from cnflow.training._trainer_options import check_path_options, check_routing_options, check_trainer
 
 
 def trainer(tmp_path, **options):

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cnflow.training import Adversarial, NarrowingModule, Penalty
-from cnflow.training.options import check_trainer
+from cnflow.training._trainer_options import check_trainer
 from tests.training import processes as runs
 
 pytestmark = [
@@ -44,7 +44,7 @@ def assert_same(one, two):
 
 
 def test_two_processes_train_the_flow_of_one(folder):
-    """61 rows in 31 and 30; every penalty, both phases, pruning, lift and jitter."""
+    """61 samples in 31 and 30; every penalty, both phases, pruning, lift and jitter."""
     assert_same(folder / "one/state.pt", folder / "two/state.pt")
     rows = [
         json.loads((folder / name).read_text()) for name in ("one/rows_0.json", "two/rows_0.json", "two/rows_1.json")
@@ -79,11 +79,11 @@ def test_routing_is_done_once_and_given_to_the_others(folder):
 def test_batches_that_cannot_be_shared_are_refused(folder):
     told = json.loads((folder / "refused.json").read_text())
     assert "they were given different ones" in told["loader"] and "use_distributed_sampler=False" in told["loader"]
-    assert "a batch of 1 rows cannot be shared among 2 processes" in told["few"]
+    assert "a batch of 1 samples cannot be shared among 2 processes" in told["few"]
 
 
 class Spread(Penalty):
-    """Of a batch, and so not a mean over its rows."""
+    """Of a batch, and so not a mean over its samples."""
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,12 @@ import torch
 from cnflow.data import ArrayDataModule, structure
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow
 from cnflow.topology import level_sets
-from cnflow.training import KineticPenalty, NarrowingModule, Preparation, Schedule
-from cnflow.untangling import MoveApart, Places, Shear, Shears, Strands, Untangle, UntangleError
+from cnflow.training import KineticPenalty, NarrowingModule, Schedule
+from cnflow.training._preparation import Preparation
+from cnflow.untangling import Separation, Untangle, UntangleError
+from cnflow.untangling._closed_curves import ClosedCurves
+from cnflow.untangling._separation import Placement
+from cnflow.untangling._shears import Shear, Shears
 
 TURN = 2 * np.pi
 
@@ -28,7 +32,7 @@ def trefoil(t):
 @pytest.fixture
 def hopf():
     curves = [circle((0, 0, 0), (0, 1)), circle((1, 0, 0), (0, 2))]
-    return Strands.along(curves, np.concatenate(curves), radius=1.5, gap=4.5)
+    return ClosedCurves.along(curves, np.concatenate(curves), radius=1.5, gap=4.5)
 
 
 def around(a, b):
@@ -39,9 +43,9 @@ def test_angles_count_rows_whatever_the_parametrisation():
     rng = np.random.default_rng(0)
     t = rng.uniform(0, TURN, 20_000)
     rows = trefoil(t)
-    # the polygon's vertices are uneven; rows are uniform in t
+    # the polygon's vertices are uneven; samples are uniform in t
     u = TURN * np.arange(300) / 300
-    strands = Strands.along([trefoil(u + 0.4 * np.sin(u))], rows, radius=1.0, gap=3.0)
+    strands = ClosedCurves.along([trefoil(u + 0.4 * np.sin(u))], rows, radius=1.0, gap=3.0)
     which, angle = strands.place(rows)
     assert (which == 0).all()
     error = around(angle - angle[t.argmin()], t)
@@ -84,7 +88,7 @@ def test_strands_never_meet_on_the_way(name):
     curves = [trefoil(t)]
     if name == "linked_rings":
         curves = [circle((-0.75, 0, 0), (0, 1), radius=1.5), circle((0.75, 0, 0), (0, 2), radius=1.5)]
-    strands = Strands.along(curves, sample, radius=1.5, gap=4.5)
+    strands = ClosedCurves.along(curves, sample, radius=1.5, gap=4.5)
     h, a = sample[:400], np.zeros((400, 2))
     code = strands.code(h)
     shears = Shears((Shear("lift", strands.code), Shear("core", lambda a: -strands.middle(a))))
@@ -124,7 +128,7 @@ def test_a_flow_is_untied(flow):
 
 def test_a_module_starts_from_what_was_prepared_and_resumes(tmp_path, rng):
     from cnflow.flow import load_flow, save_flow
-    from cnflow.flow.deepen import deepen
+    from cnflow.flow._deepen import deepen
 
     class Deeper(Preparation):
         def __call__(self, flow, rows, seed=0):
@@ -205,7 +209,7 @@ def test_components_are_moved_side_by_side_and_their_marks_taken_away():
     which = rng.choice(2, 4000, p=[0.2, 0.8])
     unit = rng.standard_normal((4000, 3))
     rows = np.array([0.9, 2.0])[which][:, None] * unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    places = Places.beside(rows, which, gap=0.5, step=1.5)
+    places = Placement.beside(rows, which, gap=0.5, step=1.5)
     way = Shears((Shear("lift", places.mark), Shear("core", places.shift), Shear("lift", places.unmark)))
     a = 0.15 * rng.standard_normal((4000, 1))
     h, left = way.end(rows, a)
@@ -230,7 +234,7 @@ def test_circles_in_one_another_are_parted_by_one_direction():
     start.initialise(circles(5000, 0), rotation="identity")
     x = circles(4000, 1)
     assert level_sets(start, x, refits=0).at(0.9).betti[0] == 2
-    parted = MoveApart(steps=1200, components=32)(start, x)
+    parted = Separation(steps=1200, components=32)(start, x)
     assert parted.core_dim == 2 and parted.lift == 1 and parted.width_profile == (3, 3, 3, 3, 2)
     narrowed = parted.encode(x)
     core, inner = narrowed.core.numpy(), np.linalg.norm(x, axis=1) < 1.3
@@ -249,8 +253,8 @@ def test_one_component_cannot_be_moved_apart():
     blob = np.random.default_rng(0).standard_normal((1500, 3))
     flow = NarrowingFlow(3, components=2).initialise(blob)
     with pytest.raises(UntangleError, match="has 1 component"):
-        MoveApart()(flow, blob)
+        Separation()(flow, blob)
     with pytest.raises(ValueError, match="marks cannot be told"):
-        MoveApart(spread=0.5)
+        Separation(spread=0.5)
     with pytest.raises(ValueError, match="shears must be at least 1 value"):
         Shears(())

@@ -1,0 +1,12 @@
+from ._affine import AffineMap as AffineMap
+from ._affine import fit_map as fit_map
+from ._align import align as align
+from ._assignment import best_matchings as best_matchings
+from ._evaluation import cycle_error as cycle_error
+from ._evaluation import evaluate as evaluate
+from ._evaluation import foscttm as foscttm
+from ._evaluation import label_transfer as label_transfer
+from ._evaluation import retrieval as retrieval
+from ._result import Alignment as Alignment
+from ._smooth_map import SmoothMap as SmoothMap
+from ._space import AlignmentError as AlignmentError

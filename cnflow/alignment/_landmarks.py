@@ -1,0 +1,73 @@
+"""Maps to start from: landmarks of both sides, matched by how far everything else is from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.cluster import MiniBatchKMeans
+
+from cnflow.alignment._affine import AffineMap, fit_map
+
+Floats = NDArray[np.float64]
+
+QUANTILES = np.linspace(0.02, 0.98, 25)
+
+
+def landmarks(x: Floats, count: int, seed: int) -> tuple[Floats, Floats]:
+    """Centres of cells that samples x, shape (n, k), fall into, shape (count, k), and the share of the samples in each."""
+    found = MiniBatchKMeans(count, n_init=3, batch_size=1024, random_state=seed).fit(x)
+    share = np.bincount(found.labels_, minlength=count) / len(x)
+    held = share > 0
+    return found.cluster_centers_[held], share[held]
+
+
+def profile(centres: Floats, x: Floats) -> Floats:
+    """Quantiles of the distances of all samples x from each centre, shape (c, 25): the same in any rotated copy.
+
+    References:
+        Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011), the third lower bound.
+    """
+    return np.quantile(cdist(centres, x), QUANTILES, axis=1).T
+
+
+def landmark_maps(
+    x: Floats, y: Floats, counts: tuple[int, ...], starts: int, seed: int = 0, trust: float = 0.2, tries: int = 5
+) -> Iterator[AffineMap]:
+    """Rigid maps from fused Gromov–Wasserstein couplings of landmarks.
+
+    Landmarks are drawn anew every time, so that a wrong coupling is wrong in a different way every time, and the right one is not.
+
+    Args:
+        x: samples of A, shape (n, k), in units in which their spread is 1.
+        y: samples of B, shape (m, k), likewise.
+        counts: numbers of landmarks, in turn.
+        starts: number of maps.
+        seed: of landmarks and couplings.
+        trust: between 0, match landmarks by their profiles alone, and 1, by the distances between them alone.
+        tries: couplings from random starts, of which the cheapest is taken.
+
+    References:
+        Vayer, Chapel, Flamary, Tavenard, Courty: Fused Gromov–Wasserstein distance for structured objects (2020).
+    """
+    import ot
+
+    rng = np.random.default_rng(seed)
+    for number in range(starts):
+        count = min(counts[number % len(counts)], len(x) // 4, len(y) // 4)
+        (cx, wx), (cy, wy) = (landmarks(rows, count, int(rng.integers(2**31))) for rows in (x, y))
+        dx, dy = cdist(cx, cx), cdist(cy, cy)
+        scale = dx.mean()
+        unlike = cdist(profile(cx, x), profile(cy, y), "sqeuclidean") / len(QUANTILES) / scale**2
+        best, least = None, np.inf
+        for _ in range(tries):
+            start = ot.sinkhorn(wx, wy, -np.log(rng.gamma(1.0, size=unlike.shape) + 1e-3), 1.0)
+            plan, log = ot.gromov.fused_gromov_wasserstein(
+                unlike, dx / scale, dy / scale, wx, wy, alpha=trust, G0=start, log=True, symmetric=True
+            )
+            if log["fgw_dist"] < least:
+                best, least = plan, log["fgw_dist"]
+        i, j = np.nonzero(best > 1e-9)
+        yield fit_map(cx[i], cy[j], weights=best[i, j])

@@ -1,0 +1,189 @@
+"""What an alignment found, how sure it is, and the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cnflow._figures import draw
+from cnflow.alignment._affine import AffineMap
+from cnflow.alignment._smooth_map import SmoothMap
+from cnflow.alignment._space import AlignmentError, Space
+from cnflow.alignment._symmetry import Certificate, ContinuousSymmetry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A structure of one side and what it corresponds to on the other.
+
+    Attributes:
+        a: number of the structure in A; None if there is only one in B.
+        b: number of its partner in B; None without one.
+        mass_a: share of A's samples.
+        mass_b: share of B's samples.
+        there: share of the samples of a that are carried to b.
+        back: share of what arrives at b that comes from a.
+        margin: nats per sample by which the best map that gives a another partner is worse; inf if none was found.
+        confidence: share of bootstrap samples whose best map gives a this partner.
+        status: "certain", "ambiguous" or "unmatched".
+    """
+
+    a: int | None
+    b: int | None
+    mass_a: float
+    mass_b: float
+    there: float
+    back: float
+    margin: float
+    confidence: float
+    status: str
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetries:
+    """What cannot be told apart.
+
+    Attributes:
+        orbits_a: classes of structures of A that equally good maps exchange.
+        orbits_b: of B.
+        matchings: partner of every structure of A, -1 for none, in each of the equally good maps; the best first.
+        continuous_a: rotations of A's core that change nothing.
+        continuous_b: of B's.
+    """
+
+    orbits_a: tuple[tuple[int, ...], ...]
+    orbits_b: tuple[tuple[int, ...], ...]
+    matchings: tuple[tuple[int, ...], ...]
+    continuous_a: ContinuousSymmetry | None
+    continuous_b: ContinuousSymmetry | None
+
+    @property
+    def order(self) -> int:
+        """Number of matchings that are equally good."""
+        return len(self.matchings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment:
+    """A transformation between two cores that no pairs were needed for, and what is known of it.
+
+    Attributes:
+        a: one side.
+        b: the other.
+        core_map: from A's core to B's, affine; what is told of it, such as the overlap, is told of this one.
+        pairs: all structures and their partners.
+        symmetries: what cannot be told apart.
+        subspace_a: orthonormal basis of the directions of A's core that the map is determined in, shape (k_a, r).
+        subspace_b: of those they are carried to, shape (k_b, r).
+        explained: share of B's structure that carried samples of A have: 1 as if they were B's own, 0 as if they were Gaussian.
+        overlap: how well carried samples of A mix with B's among their nearest neighbours, in the directions that hold most of B's
+            variance: 1 if nothing tells them apart, 0 if none is near another.
+        alternatives: maps to a core that are no worse than can be told, the best first.
+        certificate: whether the matching is provably the only best one of the structures' distances and masses; None where there
+            is no one-to-one matching.
+        scores: (nats, standard error) by which each distinct map that was found is worse than the best.
+        least_overlap: with less of it the sides are unrelated.
+        bent: ``core_map`` and a smooth displacement after it, which held-out samples are better off with; None if there is none.
+    """
+
+    a: Space
+    b: Space
+    core_map: AffineMap
+    pairs: tuple[Match, ...]
+    symmetries: Symmetries
+    subspace_a: Floats
+    subspace_b: Floats
+    explained: float
+    overlap: float
+    alternatives: tuple[AffineMap, ...]
+    certificate: Certificate | None
+    scores: tuple[tuple[float, float], ...]
+    least_overlap: float = 0.6
+    bent: SmoothMap | None = None
+
+    @property
+    def map(self) -> AffineMap | SmoothMap:
+        """What samples of A's core are carried with: the bent map if there is one, else the affine one."""
+        return self.core_map if self.bent is None else self.bent
+
+    @property
+    def verdict(self) -> str:
+        """ "aligned", "ambiguous: …" or "unrelated: …"."""
+        if not self.related:
+            return f"unrelated: carried samples overlap by {self.overlap:.0%}, less than {self.least_overlap:.0%}"
+        if self.symmetries.order > 1:
+            return f"ambiguous: {self.symmetries.order} equally good maps"
+        if self.subspace_a.shape[1] == 0:
+            return "ambiguous: a continuous family of equally good maps"
+        return "aligned"
+
+    @property
+    def related(self) -> bool:
+        """Whether carried samples overlap as well as was asked for."""
+        return self.overlap >= self.least_overlap
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the verdict is "aligned"."""
+        return self.verdict == "aligned"
+
+    @property
+    def matches(self) -> pd.DataFrame:
+        """All structures: number in A and in B, masses, shares, margin, confidence, status."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(match) for match in self.pairs]).astype({"a": "Int64", "b": "Int64"})
+
+    def to_frame(self) -> pd.DataFrame:
+        """The matches."""
+        return self.matches
+
+    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of A on B's side.
+
+        Args:
+            x: samples in A's data space, shape (n, d_a).
+            space: "data": samples of B's data space, noise at its mean; "core": of B's core.
+
+        Raises:
+            AlignmentError: for another space.
+        """
+        return _out(self.map(self.a.encode(x)), self.b, space)
+
+    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of B on A's side; see ``transform``."""
+        return _out(self.map.inverse(self.b.encode(x)), self.a, space)
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """B's samples and A's carried onto them, coloured by matched structure."""
+        return draw("plot_alignment", self, ax, **options)
+
+    def __repr__(self) -> str:
+        """Verdict, matches, what is determined."""
+        k, r = self.a.dim, self.subspace_a.shape[1]
+        free = f", O({k - r}) is free" if r < k else ""
+        lines = [
+            f"Alignment({self.a.name} → {self.b.name}): {self.verdict}",
+            f"  {self.map!r}, determined in {r} of {k} directions{free}; samples overlap by {self.overlap:.0%}",
+        ]
+        for match in self.pairs[:12]:
+            lines.append(
+                f"  {'–' if match.a is None else match.a} ↔ {'–' if match.b is None else match.b}: {match.status}, "
+                f"confidence {match.confidence:.2f}, masses {match.mass_a:.3f} / {match.mass_b:.3f}"
+            )
+        return "\n".join(lines)
+
+
+def _out(h: Floats, side: Space, space: str) -> Floats:
+    if space not in ("data", "core"):
+        raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
+    return side.decode(h) if space == "data" else h

@@ -1,0 +1,298 @@
+"""One side of an alignment: samples in a core, their density, and the structures it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.mixture import GaussianMixture
+
+from cnflow.flow import load_flow
+from cnflow.topology import Density, LevelSets, MixtureDensity, level_sets
+from cnflow.topology.density._density import DensityError, rows_of
+from cnflow.topology.density._sources import read_source
+
+Floats = NDArray[np.float64]
+
+COMPONENTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
+"""Sizes of the mixtures that are tried for samples without a density."""
+MOST_ROWS = 20_000
+"""Samples that a mixture is fitted to, and that structures are looked for in."""
+LEAST_ROWS = 50
+
+
+class AlignmentError(ValueError):
+    """There is nothing that could be aligned, or it was given in a way that cannot be read."""
+
+
+@dataclass(frozen=True)
+class SpaceStructure:
+    """A structure as alignment sees it: a leaf of the merge tree, or leaves that the other side does not tell apart.
+
+    Attributes:
+        number: its place in ``Space.structures``.
+        leaves: numbers of the leaves.
+        basin_mass: share of the samples.
+    """
+
+    number: int
+    leaves: tuple[int, ...]
+    basin_mass: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Space:
+    """What one model brings.
+
+    Attributes:
+        name: for messages and tables.
+        rows: in its core, shape (n, k).
+        levels: level sets of the core's density.
+        encode: samples of data space to the core.
+        decode: samples of the core to data space, noise at its mean.
+        parts: leaves that are one structure, all leaves in all; default every leaf one of its own.
+    """
+
+    name: str
+    rows: Floats
+    levels: LevelSets
+    encode: Callable[[ArrayLike], Floats]
+    decode: Callable[[Floats], Floats]
+    parts: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def dim(self) -> int:
+        """Directions of the core, k."""
+        return self.rows.shape[1]
+
+    @property
+    def density(self) -> Density:
+        """Of the core."""
+        return self.levels.source.density
+
+    @cached_property
+    def structures(self) -> tuple[SpaceStructure, ...]:
+        """What is matched: leaves of the merge tree, or groups of them."""
+        leaves = self.levels.tree.leaves
+        parts = tuple((leaf.number,) for leaf in leaves) if self.parts is None else self.parts
+        mass = {leaf.number: leaf.basin_mass for leaf in leaves}
+        return tuple(SpaceStructure(number, part, sum(mass[n] for n in part)) for number, part in enumerate(parts))
+
+    @cached_property
+    def structure_of(self) -> NDArray[np.int64]:
+        """Structure of each leaf, and -1, for none, in the last place."""
+        into = np.full(len(self.levels.tree.leaves) + 1, -1)
+        for part in self.structures:
+            into[list(part.leaves)] = part.number
+        return into
+
+    @cached_property
+    def middle(self) -> Floats:
+        """Mean of the samples, shape (k,)."""
+        return self.rows.mean(0)
+
+    @cached_property
+    def size(self) -> float:
+        """Root of the mean squared distance of a sample from the middle."""
+        return float(((self.rows - self.middle) ** 2).sum(1).mean() ** 0.5)
+
+    @cached_property
+    def axes(self) -> Floats:
+        """Principal axes, widest first, shape (k, k)."""
+        return np.linalg.svd(self.rows - self.middle, full_matrices=False)[2].T
+
+    def unit(self, h: Floats) -> Floats:
+        """Core samples h in units of the size, from the middle."""
+        return (h - self.middle) / self.size
+
+    def label(self, h: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Structure that each sample belongs to, -1 for none, shape (n,); for new core samples h that of the nearest sample."""
+        own = self.structure_of[self.levels.tree.label]
+        if h is None:
+            if len(own) == len(self.rows):
+                return own
+            h = self.rows
+        from scipy.spatial import cKDTree
+
+        return own[cKDTree(self.levels.rows).query(np.asarray(h, dtype=np.float64))[1]]
+
+    def __repr__(self) -> str:
+        """Samples, directions, structures."""
+        return f"Side({self.name}: {len(self.rows)} samples, core of {self.dim} directions, {len(self.structures)} structures)"
+
+
+def fitted_mixture(x: Floats, seed: int = 0, most: int = max(COMPONENTS)) -> MixtureDensity:
+    """A Gaussian mixture with as many components as the Bayesian information criterion takes.
+
+    Args:
+        x: samples, shape (n, k).
+        seed: of the starts.
+        most: components tried.
+
+    References:
+        Schwarz: Estimating the dimension of a model (1978).
+    """
+    best, least, worse = None, np.inf, 0
+    floor = 1e-3 * float(x.var(0).mean())
+    for count in COMPONENTS:
+        if count > most or count * (x.shape[1] + 2) > len(x):
+            break
+        mixture = GaussianMixture(count, random_state=seed, reg_covar=floor, n_init=2, max_iter=200, tol=1e-3)
+        mixture.fit(x)
+        value = mixture.bic(x)
+        if value < least:
+            best, least, worse = mixture, value, 0
+        else:
+            worse += 1
+            if worse == 3:
+                break
+    return MixtureDensity(best.weights_ / best.weights_.sum(), best.means_, best.covariances_)
+
+
+def _checked(x: Any, name: str) -> Floats:
+    try:
+        rows = rows_of(x, name=f"side {name}")
+    except DensityError as error:
+        raise AlignmentError(str(error)) from error
+    if len(rows) < LEAST_ROWS:
+        raise AlignmentError(f"side {name}: {len(rows)} samples are too few for a density; give {LEAST_ROWS} or more")
+    if rows.shape[1] < 2:
+        raise AlignmentError(
+            f"side {name}: one direction has an order and a reflection, and no transformation to find; expected two or more"
+        )
+    return rows
+
+
+def as_space(
+    source: Any,
+    name: str,
+    *,
+    homology: bool | None = None,
+    mass: float = 0.02,
+    prominence: float = 0.7,
+    directions: int | None = None,
+    seed: int = 0,
+) -> Space:
+    """Read one side.
+
+    Args:
+        source: samples, shape (n, k); or (flow, samples), where a path is a flow as ``load_flow`` reads it; or level
+            sets that were made
+            before.
+        name: for messages.
+        homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
+        mass: least share of the samples that a structure must hold.
+        prominence: least depth of a valley, in nats, that divides two structures: grain of a fitted mixture is less deep.
+        directions: widest directions to keep, with a density of their own; default all, with the density that was given.
+        seed: of everything that is drawn.
+
+    Raises:
+        AlignmentError: for samples that cannot be read, have no spread, a flow without a core, or a path alone.
+        FileNotFoundError: for a path where no flow is.
+        CheckpointError: for a file that cannot be read as a flow.
+    """
+    if isinstance(source, str | os.PathLike):
+        raise AlignmentError(
+            f"side {name}: expected samples, (flow, samples) or level sets; got the path {os.fspath(source)!r} "
+            f"alone. Give samples of the "
+            f"data with it, ({os.fspath(source)!r}, x); on the command line, cnflow align RUN_A RUN_B takes the "
+            f"samples of the runs. "
+            "A file of samples is read by cnflow.data.read_array."
+        )
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str | os.PathLike):
+        source = load_flow(source[0]), source[1]
+    options = {"mass": mass, "prominence": prominence, "seed": seed}
+    if isinstance(source, LevelSets):
+        given = _from_levels(source, name)
+    elif isinstance(source, tuple) and len(source) == 2 and hasattr(source[0], "encode"):
+        given = _from_flow(*source, name, homology, options)
+    else:
+        given = _from_rows(source, name, homology, options)
+    if directions is not None and directions < given.rows.shape[1]:
+        given = _widest(given, name, directions, homology, options)
+    return Space(name, given.rows, given.levels(), given.encode, given.decode)
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What a side is made of; level sets are made when it is known which directions are kept."""
+
+    rows: Floats
+    levels: Callable[[], LevelSets]
+    encode: Callable[[ArrayLike], Floats]
+    decode: Callable[[Floats], Floats]
+
+
+def _widest(given: _Given, name: str, directions: int, homology: bool | None, options: dict[str, Any]) -> _Given:
+    """The widest directions alone; what is left out is at its mean when it is decoded."""
+    if directions < 2:
+        raise AlignmentError(
+            f"side {name}: a transformation needs at least two directions; got directions={directions}"
+        )
+    middle = given.rows.mean(0)
+    axes = np.linalg.svd(given.rows - middle, full_matrices=False)[2][:directions].T
+    rows = (given.rows - middle) @ axes
+    return _Given(
+        rows,
+        lambda: _fitted(rows, homology, options),
+        lambda x: (given.encode(x) - middle) @ axes,
+        lambda h: given.decode(middle + h @ axes.T),
+    )
+
+
+def _fitted(rows: Floats, homology: bool | None, options: dict[str, Any]) -> LevelSets:
+    """Level sets of a mixture that is fitted to samples."""
+    some = _some(rows, options["seed"])
+    return _level_sets(fitted_mixture(some, options["seed"]), some, rows.shape[1], homology, options)
+
+
+def _level_sets(source: Any, x: Any, dim: int, homology: bool | None, options: dict[str, Any]) -> LevelSets:
+    return level_sets(source, x, homology=dim <= 3 if homology is None else homology, **options)
+
+
+def _some(x: Any, seed: int) -> Any:
+    return x[np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_ROWS])]
+
+
+def _from_rows(source: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
+    rows = _checked(source, name)
+    _spread(rows, name)
+    dim = rows.shape[1]
+    return _Given(rows, lambda: _fitted(rows, homology, options), lambda x: rows_of(x, dim), lambda h: h)
+
+
+def _spread(rows: Floats, name: str) -> None:
+    spread = rows.std(0)
+    if not (spread > 1e-12 * np.abs(rows).max(0)).any():
+        raise AlignmentError(f"side {name}: all {len(rows)} points are equal; there is nothing to align")
+
+
+def _from_levels(t: LevelSets, name: str) -> _Given:
+    rows = _checked(t.rows, name)
+    dim = rows.shape[1]
+    return _Given(rows, lambda: t, lambda x: rows_of(x, dim), t.decode)
+
+
+def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
+    if getattr(flow, "core_dim", None) == 0:
+        raise AlignmentError(
+            f"side {name}: the flow has no core, every direction was routed to noise, and noise is not matched: any rotation of it "
+            "is as good as another. Train with a larger budget or a lower price (KineticPenalty, ColumnPenalty)"
+        )
+    try:
+        x = rows_of(x)
+        given = read_source(flow, x, "core")
+    except DensityError as error:
+        raise AlignmentError(f"side {name}: {error}") from error
+    rows = _checked(given.rows, name)
+    return _Given(
+        rows,
+        lambda: _level_sets(flow, _some(x, options["seed"]), rows.shape[1], homology, options),
+        lambda more: read_source(flow, more, "core").rows,
+        given.decode,
+    )

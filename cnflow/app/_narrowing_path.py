@@ -1,0 +1,330 @@
+"""The path over the penalty: how wide the flow is, and what it loses, as directions get dearer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+
+from cnflow import _validation
+from cnflow._atomic_files import write_text
+from cnflow.app._history import History, Progress
+from cnflow.app._report import write_report
+from cnflow.app._run_directory import checkpoint_to_resume
+from cnflow.app._signals import GracefulStop
+from cnflow.flow import NarrowingFlow, load_flow, save_flow
+from cnflow.training import NarrowingModule
+from cnflow.training._checkpoints import CheckpointEvery, WholeCheckpoints
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Factors λ on the penalties of the model, when none are given."""
+
+
+NLL_FILE = "validation_nll.npy"
+"""In every run: NLL of each validation sample, nats, shape (n,)."""
+
+
+class PathMismatchError(ValueError):
+    """The folder holds a path of another model or of other data."""
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One λ of a path: how narrow the flow became, and what it is worth on samples it was not trained on.
+
+    Attributes:
+        penalty: λ, the factor on weight and price of the selecting penalties.
+        profile: directions active in every stage, then core directions.
+        nll, nll_se: mean NLL of the validation samples and its standard error, nats; the rule looks at these.
+        test_nll, test_nll_se: the same of the test samples; NaN if there are none.
+        kinetic, jacobian: transport budget used, ∫E|v|² dt and ∫E‖∂v/∂z‖²_F dt, in squared units of the frame.
+        auc, auc_se, auc_p: of the noise check, .5 is perfect; NaN if nothing is noise.
+        seconds: of training.
+        folder: name of the run's folder in that of the path.
+    """
+
+    penalty: float
+    profile: tuple[int, ...]
+    nll: float
+    nll_se: float
+    test_nll: float
+    test_nll_se: float
+    kinetic: float
+    jacobian: float
+    auc: float
+    auc_se: float
+    auc_p: float
+    seconds: float
+    folder: str
+
+    @property
+    def core_dim(self) -> int:
+        """Number of core directions."""
+        return self.profile[-1]
+
+
+@dataclass(frozen=True, repr=False)
+class NarrowingPath:
+    """Flows over a grid of penalties, by increasing λ: what :func:`narrowing_path` returns.
+
+    Attributes:
+        points: one for every λ.
+        folder: where their runs are.
+    """
+
+    points: tuple[PathPoint, ...]
+    folder: Path
+
+    def choose(self, standard_errors: float = 1.0, *, paired: bool = False) -> PathPoint:
+        """The narrowest flow whose validation NLL is within so many standard errors of the best.
+
+        Narrowest: fewest core directions, then fewest directions over all stages. The standard error is that of the best
+        flow's mean, which is the usual rule, and lenient where samples differ much from each other; or, paired, that of the mean
+        difference to the best flow, sample by sample, which is the sharper question.
+
+        Args:
+            standard_errors: 1 for the usual rule, 0 for the best flow.
+            paired: bool, whether differences are taken sample by sample.
+
+        References:
+            Breiman, Friedman, Olshen, Stone: Classification and regression trees (1984), for the one-standard-error rule.
+        """
+        best = min(self.points, key=lambda point: point.nll)
+        near = [point for point in self.points if self._loss(point, best, paired) <= standard_errors]
+        return min(near, key=lambda point: (point.core_dim, sum(point.profile), point.nll))
+
+    def _loss(self, point: PathPoint, best: PathPoint, paired: bool) -> float:
+        """How much worse than the best a point is, in standard errors."""
+        if point is best:
+            return 0.0
+        if not paired:
+            return (point.nll - best.nll) / best.nll_se
+        own, other = (np.load(self.folder / each.folder / NLL_FILE) for each in (point, best))
+        return float((own - other).mean() / ((own - other).std(ddof=1) / len(own) ** 0.5))
+
+    def flow(self, penalty: float | None = None, classes: Sequence[type] = ()) -> NarrowingFlow:
+        """The flow at λ = ``penalty``, default the chosen one; ``classes``: see ``load_flow``.
+
+        Raises:
+            KeyError: for a λ that is not on the path.
+        """
+        point = self.choose() if penalty is None else next((p for p in self.points if p.penalty == penalty), None)
+        if point is None:
+            raise KeyError(f"no λ = {penalty} on this path; it has {[p.penalty for p in self.points]}")
+        return load_flow(self.folder / point.folder, classes=classes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per λ; ``profile`` is a tuple, ``chosen`` says which the rule picks."""
+        import pandas as pd
+
+        chosen = self.choose()
+        rows = [{**dataclasses.asdict(p), "core_dim": p.core_dim, "chosen": p is chosen} for p in self.points]
+        return pd.DataFrame(rows)
+
+    def to_markdown(self) -> str:
+        """The table, with the chosen λ in bold."""
+        chosen = self.choose()
+        lines = [
+            "| λ | width profile | validation NLL, nats | test NLL, nats | kinetic | Jacobian | AUC core ⊗ noise | seconds |",
+            "|---" * 8 + "|",
+        ]
+        for p in self.points:
+            bold = "**" if p is chosen else ""
+            noise = "nothing is noise" if p.auc != p.auc else f"{p.auc:.3f} ± {p.auc_se:.3f}"
+            test = "–" if p.test_nll != p.test_nll else f"{p.test_nll:.2f} ± {p.test_nll_se:.2f}"
+            lines.append(
+                f"| {bold}{p.penalty:g}{bold} | {' → '.join(map(str, p.profile))} | {p.nll:.2f} ± {p.nll_se:.2f} | {test} | "
+                f"{p.kinetic:.2f} | {p.jacobian:.1f} | {noise} | {p.seconds:.0f} |"
+            )
+        return "\n".join(lines)
+
+    def plot(self, fig: Figure | None = None) -> Figure:
+        """Draw width, NLL, budget and noise check against λ; see :func:`cnflow.plot.plot_path`."""
+        from cnflow.plot import plot_path
+
+        return plot_path(self.to_frame(), fig=fig)
+
+    def __repr__(self) -> str:
+        """The path in a line per λ."""
+        chosen = self.choose()
+        lines = [f"NarrowingPath({len(self.points)} penalties; chosen λ = {chosen.penalty:g})"]
+        lines += [
+            f"  λ = {p.penalty:<6g} {' → '.join(map(str, p.profile)):28} NLL {p.nll:.3f} ± {p.nll_se:.3f} nats"
+            for p in self.points
+        ]
+        return "\n".join(lines)
+
+
+class _KeepSelected(Callback):
+    """Writes the flow as it is when the selection ends, before pruning: where the next λ starts."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        turn = pl_module.schedule.prune_step(trainer.max_steps)
+        if pl_module.pruned_at is None and trainer.global_step >= turn:
+            save_flow(pl_module.flow, self.file)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.pruned_at is None:
+            save_flow(pl_module.flow, self.file)
+
+
+def narrowing_path(
+    model: NarrowingModule,
+    data: LightningDataModule,
+    grid: Sequence[float] = GRID,
+    *,
+    folder: str | Path = "runs/path",
+    max_steps: int = 3000,
+    warm: float = 0.6,
+    figures: bool = False,
+) -> NarrowingPath:
+    """Train a flow for every λ of a grid, each from where the selection of the one before ended.
+
+    λ multiplies weight and price of the penalties that select directions; the transport budget stays as it is. At λ = 0
+    nothing is asked of a direction, and at larger λ ever more are routed to noise, earlier. Every λ goes through its own
+    select → prune → refit. A path that was stopped goes on when called again with the same arguments, and larger grids
+    reuse what is there, as long as the λ before it are the same.
+
+    Args:
+        model: a module that has not been trained; its own penalties are λ = 1.
+        data: a data module with "train" and "val" samples, and "test" samples if there are any.
+        grid: factors λ, not negative; they are taken in increasing order.
+        folder: path of the folder that receives a run for every λ, ``path.csv``, ``path.json``, ``path.md`` and ``path.png``.
+        max_steps: steps at the first λ.
+        warm: steps at every other λ, as a fraction of ``max_steps``.
+        figures: whether every run draws its own figures.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for a grid that is empty or negative, a fraction outside (0, 1], or data without validation samples.
+        PathMismatchError: if the folder holds a path of another model or other data.
+    """
+    values = sorted(set(_validation.each("grid", grid, _validation.number, least=1, low=0)))
+    max_steps, warm = (
+        _validation.integer("max_steps", max_steps, low=1),
+        _validation.number("warm", warm, above=0, high=1),
+    )
+    figures = _validation.flag("figures", figures)
+    if len(data.split("val")) == 0:
+        raise ValueError(
+            "a path is chosen from by its validation samples, and this data module has none: change its split"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = model.settings() | {"data": _fingerprint(data), "max_steps": max_steps, "warm": warm}
+    _check(folder / "path.json", settings)
+    points: list[PathPoint] = []
+    start, begun, done = None, time.perf_counter(), 0
+    before: list[float] = []
+    for number, value in enumerate(values):
+        run = folder / f"lambda_{value:g}"
+        if _chain(run) != before:
+            # made from other λ than those before it now
+            shutil.rmtree(run, ignore_errors=True)
+            run.mkdir()
+            write_text(run / "chain.json", json.dumps(before))
+        if not (run / "summary.json").is_file():
+            _train(
+                model.variant(value, start), data, run, max_steps if start is None else round(warm * max_steps), figures
+            )
+            done += 1
+        points.append(_point(value, run))
+        _write(folder, NarrowingPath(tuple(points), folder), settings, figure=False)
+        left = (time.perf_counter() - begun) / max(1, done) * (len(values) - number - 1)
+        print(f"path: λ = {value:g} done, {number + 1} of {len(values)}; about {left / 60:.1f} min left", flush=True)
+        start, before = str(run / "selected.ckpt"), [*before, value]
+    path = NarrowingPath(tuple(points), folder)
+    _write(folder, path, settings, figure=True)
+    return path
+
+
+def _fingerprint(data: LightningDataModule) -> dict[str, Any]:
+    """What tells one data set from another: its class, shape, and the sum of a few samples."""
+    rows = data.split("train")
+    head = [float(value) for value in rows[:1].reshape(-1)[:4]]
+    return {"class": type(data).__name__, "shape": list(rows.shape), "head": [round(value, 5) for value in head]}
+
+
+def _check(file: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder whose path was made by another model or from other data."""
+    if not file.is_file():
+        return
+    held = json.loads(file.read_text())["settings"]
+    wanted = json.loads(json.dumps(settings))
+    if held != wanted:
+        names = sorted(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))
+        raise PathMismatchError(
+            f"{file.parent} holds a path with other {', '.join(names)}: {names[0]} is {held.get(names[0])} there and "
+            f"{wanted.get(names[0])} here. Choose another folder, or remove that one."
+        )
+
+
+def _chain(run: Path) -> list[float] | None:
+    """The λ that a run was warm-started through, or None if there is no run."""
+    chain = run / "chain.json"
+    return json.loads(chain.read_text()) if chain.is_file() else None
+
+
+def _train(module: NarrowingModule, data: LightningDataModule, run: Path, steps: int, figures: bool) -> None:
+    """One run of the path, from its last checkpoint if it was stopped."""
+    history = History(run)
+    saving = CheckpointEvery(run / "checkpoints", 250)
+    trainer = Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, val_check_interval=250, check_val_every_n_epoch=None, default_root_dir=str(run),
+        callbacks=[
+            history, Progress(), saving, GracefulStop(saving, "go on with the same command"), _KeepSelected(run / "selected.ckpt"),
+        ],
+        plugins=[WholeCheckpoints()], enable_checkpointing=False,
+    )  # fmt: skip
+    last = checkpoint_to_resume(run)
+    trainer.fit(module, datamodule=data, ckpt_path=last and str(last))
+    trainer.save_checkpoint(saving.path)
+    rows = np.asarray(data.split("val"))
+    np.save(run / NLL_FILE, -module.flow.eval().log_prob(rows).double().cpu().numpy())
+    write_report(run, module, data, history, figures=figures)
+
+
+def _point(value: float, run: Path) -> PathPoint:
+    """What a run's summary says."""
+    summary = json.loads((run / "summary.json").read_text())
+    nan, nll, check = float("nan"), summary["nll"], summary["noise_check"]
+    test = nll.get("test", {"nll": nan, "nll_se": nan})
+    return PathPoint(
+        value, tuple(summary["width_profile"]), nll["val"]["nll"], nll["val"]["nll_se"], test["nll"], test["nll_se"],
+        summary["budget"]["kinetic"], summary["budget"]["jacobian"], check["auc"], check["auc_se"], check["auc_p"],
+        summary["seconds"], run.name,
+    )  # fmt: skip
+
+
+def _write(folder: Path, path: NarrowingPath, settings: dict[str, Any], *, figure: bool) -> None:
+    """Table, JSON and figure, as far as the path has come."""
+    frame = path.to_frame()
+    frame.to_csv(folder / "path.csv", index=False)
+    rows = [dataclasses.asdict(point) for point in path.points]
+    content = {"settings": settings, "chosen": path.choose().penalty, "points": rows}
+    write_text(folder / "path.json", json.dumps(content, indent=1))
+    write_text(folder / "path.md", path.to_markdown() + "\n")
+    if figure:
+        from matplotlib.figure import Figure
+
+        from cnflow.plot import plot_path
+
+        plot_path(frame, fig=Figure(figsize=(6.4, 7.6), layout="constrained")).savefig(folder / "path.png", dpi=130)

@@ -1,0 +1,10 @@
+from ._data_modules import ArrayDataModule as ArrayDataModule
+from ._data_modules import PlantedDataModule as PlantedDataModule
+from ._data_modules import VectorDataModule as VectorDataModule
+from ._digits import DigitsDataModule as DigitsDataModule
+from ._files import read_array as read_array
+from ._planted import Planted as Planted
+from ._structures import STRUCTURES as STRUCTURES
+from ._structures import structure as structure
+from ._support import check_support as check_support
+from ._support import dequantize as dequantize

@@ -1,0 +1,136 @@
+"""Velocity fields: what a stage of the flow is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class VelocityField(nn.Module):
+    """A field v(t, z) on k active directions. Subclass it to bring your own network.
+
+    A subclass gives ``forward(t, z)``; everything else (divergence by autograd, by a probe) works on
+    any such field. A field that knows its Jacobian in closed form says so by overriding
+    ``trace`` and ``jacobian``.
+
+    The constructor of a subclass takes hyperparameters only, all of them keyword arguments that
+    are plain numbers and strings, and keeps each as an attribute of the same name; ``build(width)``
+    makes the weights once the number of directions is known. That is what lets a field be named
+    in a configuration file and restored from a checkpoint.
+    """
+
+    closed_form: bool = False
+
+    def build(self, width: int) -> None:
+        """Make the weights for ``width`` active directions."""
+        raise NotImplementedError(f"{type(self).__name__} must define build(width)")
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """Velocity at scalar time t and states z, shape (n, k); returns shape (n, k)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(t, z)")
+
+    def trace(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity, shape (n, k), and exact divergence, shape (n,), in closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form trace; use an autograd estimator")
+
+    def jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity, shape (n, k), and Jacobian J[:, i, j] = dv_i/dz_j, shape (n, k, k), in closed form."""
+        raise NotImplementedError(f"{type(self).__name__} has no closed-form Jacobian; use an autograd estimator")
+
+    def trace_and_pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity (n, k), exact divergence (n,) and Jᵀ @ probe (n, k)."""
+        velocity, divergence = self.trace(t, z)
+        return velocity, divergence, self.pull(t, z, probe)[1]
+
+    def pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and Jᵀ @ probe, both shape (n, k)."""
+        keep = torch.is_grad_enabled()
+        velocity, pulled = torch.autograd.functional.vjp(lambda state: self(t, state), z, probe, create_graph=keep)
+        return velocity, pulled
+
+    def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor] | None:
+        """Solution of the ODE in closed form from time ``start`` to ``end``, either way, where there is one.
+
+        Args:
+            z: states at ``start``, shape (n, k).
+            start: time to start at.
+            end: time to end at.
+
+        Returns:
+            State at ``end``, shape (n, k), and log-determinant in nats, shape (n,); None if a solver is needed.
+        """
+        return None
+
+    def built(self) -> dict[str, Any]:
+        """What ``build`` needs beside the width to make the weights again, as plain numbers."""
+        return {}
+
+    def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> VelocityField:
+        """The same field on fewer directions: it neither moves nor reads the others, which stay at ``fill``.
+
+        By default the field is embedded: correct, and no faster. A field that can be made physically smaller
+        overrides this.
+
+        Args:
+            keep: bool, shape (k,): the directions that stay active.
+            fill: shape (k,): what the others are read as, their mean.
+            t: times in this stage, shape (n,), for a field that measures what it can leave out.
+            z: states at those times, shape (n, k).
+        """
+        return EmbeddedField(self, keep, fill)
+
+    def widen(self, extra: int, pace: float) -> VelocityField:
+        """The same field on ``extra`` further directions, last, that it neither moves nor reads as yet, run through ``pace``
+        times as fast: pace · v(pace · t, z).
+
+        Raises:
+            NotImplementedError: for a field that does not know how.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be widened: give it widen(extra, pace), or train the flow with MLPField"
+        )
+
+
+class EmbeddedField(VelocityField):
+    """A field on k directions, read on some of them while the others stand still.
+
+    Args:
+        inner: the field, on k directions.
+        keep: bool, shape (k,): the directions that are active.
+        fill: shape (k,): where the others stand.
+    """
+
+    keep: Tensor
+    fill: Tensor
+
+    def __init__(self, inner: VelocityField, keep: Tensor, fill: Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("keep", keep.clone())
+        self.register_buffer("fill", fill.detach().clone())
+
+    def _embed(self, z: Tensor) -> Tensor:
+        return self.fill.expand(len(z), -1).masked_scatter(self.keep, z)
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """Velocity at scalar time t and states z, shape (n, a); returns shape (n, a)."""
+        return self.inner(t, self._embed(z))[:, self.keep]
+
+    def built(self) -> dict[str, Any]:
+        """What ``build`` of the inner field needs beside the width."""
+        return self.inner.built()
+
+    def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> VelocityField:
+        """See :meth:`VelocityField.narrow`; embeds once, however often it is narrowed."""
+        still = self.keep.clone()
+        still[self.keep] = keep
+        return EmbeddedField(self.inner, still, self.fill.masked_scatter(self.keep, fill))
+
+
+def autograd_jacobian(field: VelocityField, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Velocity, shape (n, k), and Jacobian J[:, i, j] = dv_i/dz_j, shape (n, k, k), by automatic differentiation."""
+    with torch.enable_grad():
+        rows = torch.func.vmap(torch.func.jacrev(lambda row: field(t, row[None])[0]))(z)
+    return field(t, z), rows if torch.is_grad_enabled() else rows.detach()

@@ -1,0 +1,588 @@
+"""The narrowing flow: frame, stages of an ODE, and a base that is core times noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cnflow import _validation
+from cnflow.data._arrays import as_rows, batches, check_rows, is_batches, subsample
+from cnflow.flow._base import NoiseMixture
+from cnflow.flow._core import CoreDensity, core_density, noise_density
+from cnflow.flow._cut import FlowCut, Narrowed
+from cnflow.flow._divergence import Divergence
+from cnflow.flow._draws import NoiseDensity, source
+from cnflow.flow._fields import VelocityField
+from cnflow.flow._frame import Frame
+from cnflow.flow._initial_rotation import frame_rotation
+from cnflow.flow._inputs import Inputs
+from cnflow.flow._lift import LiftBound
+from cnflow.flow._mlp import MLPField
+from cnflow.flow._radial import RadialField
+from cnflow.flow._routing_field import RoutingField
+from cnflow.flow._selection import Selection
+from cnflow.flow._solvers import Adaptive, FixedGrid, Solver
+from cnflow.flow._stages import Stage, Stages, Transport
+
+Array = np.ndarray | Tensor
+
+START_ROWS, START_NUMBERS = 200_000, 20_000_000
+"""Most samples, and most numbers in them, that the start of a flow looks at; a random choice of samples when there are more."""
+
+
+class NarrowingFlow(nn.Module):
+    """A continuous normalizing flow whose latent density is core × noise.
+
+    It behaves as a ``torch.distributions.Distribution`` does where that makes sense: ``log_prob``, ``sample``,
+    ``rsample``, ``event_shape``. Give it arrays or tensors; arrays go through in chunks without gradients.
+
+    Args:
+        dim: number of columns d of the data, at least 1.
+        field: the velocity field; a copy is built for every stage. Default: ``MLPField()``.
+        components: mixture components of the base.
+        divergence: how div v is computed in training. Evaluation is always exact.
+        solver: the solver that training uses.
+        evaluation: the solver that everything else uses.
+        stages: number of stages, equal stretches of depth; a direction can retire at every boundary between them.
+        profile: widths of routing stages, such as (10, 3): 10 active directions, of which 3 stay. Then the stages route and do
+            nothing else, ``field`` and ``stages`` are not read, and the core is a linear function of the data. The first width is
+            the rank of the frame.
+        hidden: units per hidden layer of routing stages.
+        radial: whether a radial stage follows the routing stages, for noise with tails other than a Gaussian's; it moves the noise
+            that retires last.
+        lift: directions m of independent Gaussian noise a that are added to every sample before anything else (Augment), so that
+            the flow has D = d + m. What it knows is p(x, a); see :meth:`bound` for p(x).
+
+    Raises:
+        ValueError: for a width or a number of stages below 1, or a negative lift.
+
+    References:
+        Chen, Rubanova, Bettencourt, Duvenaud: Neural ordinary differential equations (2018).
+        Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the two budgets.
+        Dupont, Doucet, Teh: Augmented neural ODEs (2019); Huang, Dinh, Courville: Augmented normalizing flows (2020);
+        Nielsen, Jaini, Hoogeboom, Winther, Welling: SurVAE flows (2020), for the lift.
+
+    Attributes:
+        dim: number of directions D of the latent space, lifted ones included; less than the columns where those are collinear.
+        columns: number of columns of the rows that the frame reads, lifted ones included.
+        inputs: which columns of the data the flow reads; None if nobody said. DataFrames are read by it.
+        selection: how the size of the core was chosen; None if it was not chosen by :func:`cnflow.fit`.
+        lift_std: standard deviation of the lifted noise, in data units: the root mean variance of the columns.
+        stages: the stages, in order of depth.
+
+    Example:
+        >>> flow = NarrowingFlow(3, components=2)
+        >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+        >>> _ = flow.initialise(x)
+        >>> flow.log_prob(x).shape
+        torch.Size([200])
+        >>> flow.encode(x.numpy())
+        Narrowed(200 samples: core 3 of 3 directions, NLL 4.254 nats)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        field: VelocityField | None = None,
+        components: int = 16,
+        divergence: Divergence | None = None,
+        solver: Solver | None = None,
+        evaluation: Solver | None = None,
+        stages: int = 1,
+        lift: int = 0,
+        profile: Sequence[int] | None = None,
+        hidden: int = 64,
+        radial: bool = False,
+    ) -> None:
+        super().__init__()
+        dim, lift = _validation.integer("dim", dim, low=1), _validation.integer("lift", lift, low=0)
+        stages, components = (
+            _validation.integer("stages", stages, low=1),
+            _validation.integer("components", components, low=1),
+        )
+        hidden, radial = _validation.integer("hidden", hidden, low=1), _validation.flag("radial", radial)
+        for name, value, kind in (
+            ("field", field, VelocityField), ("divergence", divergence, Divergence), ("solver", solver, Solver),
+            ("evaluation", evaluation, Solver),
+        ):  # fmt: skip
+            if value is not None:
+                _validation.instance(name, value, kind)
+        if profile is not None:
+            profile = _validation.each("profile", profile, _validation.integer, low=0, least=1)
+            stages = len(profile) - 1 + radial
+            if lift or any(a < b for a, b in zip((dim, *profile), profile, strict=False)) or stages < 1:
+                raise ValueError(
+                    "a profile is a list of widths that never grows, such as (10, 3): at most dim active directions, then what "
+                    f"stays after every stage, without a lift; got {tuple(profile)} with dim={dim}, lift={lift}"
+                )
+        self.data_dim, self.lift = dim, lift
+        self.columns = dim + lift
+        dim = self.dim = self.columns if profile is None else profile[0]
+        self.register_buffer("lift_std", torch.ones(()), persistent=lift > 0)
+        self.selection: Selection | None = None
+        self.inputs: Inputs | None = None
+        self.divergence = divergence or Divergence()
+        self.solver = solver or FixedGrid()
+        self.evaluation = evaluation or Adaptive()
+        self.profile, self.radial = None if profile is None else tuple(profile), radial
+        self.frame = Frame(self.columns, dim, learned=profile is None)
+        self.base = NoiseMixture(dim, components)
+        self.base.solver = self.evaluation
+        if profile is None:
+            self.stages = Stages.build(field or MLPField(), dim, stages)
+        else:
+            self.stages = Stages()
+            fields: list[VelocityField] = [RoutingField(kept, hidden, stages) for kept in profile[1:]]
+            widths = list(profile[:-1])
+            if radial:
+                fields.append(RadialField(profile[-1], stages))
+                widths.append(widths[-1])
+            for each, width in zip(fields, widths, strict=True):
+                each.build(width)
+                self.stages.append(Stage(each, torch.arange(dim) < width))
+            self.base.core.copy_(torch.arange(dim) < profile[-1])
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialise(self, x: Array, *, rotation: str = "pca", seed: int = 0) -> NarrowingFlow:
+        """Set frame and base from data: mean, one scalar scale, a rotation, and a mixture fitted by EM.
+
+        Args:
+            x: training samples, shape (n, d).
+            rotation: "pca", "ica", "ngca" or "identity".
+            seed: of the mixture's and the rotation's start.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: for too few samples, samples that are not finite, or the wrong width.
+        """
+        seed = _validation.seed(seed)
+        if len(getattr(x, "shape", ())) == 2 and len(x) < 2:
+            raise ValueError(f"x: expected at least 2 samples to start from; got {len(x)}")
+        x = subsample(x, max(1, min(START_ROWS, START_NUMBERS // self.columns)), [seed, len(x)])
+        if self.lift:
+            own = self.checked(x, self.data_dim).double()
+            self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())
+        rows = self.checked(x).double()
+        mean = rows.mean(0)
+        centred = rows - mean
+        scale = centred.square().mean().sqrt()
+        axes = torch.as_tensor(frame_rotation(centred.cpu().numpy(), rotation, seed))
+        self.frame.set(mean, scale, axes.to(mean))
+        self.base.fit(self.frame(self.checked(x)), seed)
+        return self
+
+    # -- the way through -------------------------------------------------------------------------------------------
+
+    def transport(
+        self,
+        x: Tensor,
+        *,
+        solver: Solver | None = None,
+        probe: Tensor | None = None,
+        costs: bool = False,
+        end: float = 1.0,
+    ) -> Transport:
+        """Carry x, shape (n, d), from the data to depth ``end``; log-determinant and costs are of the whole way.
+
+        Args:
+            x: samples in data space, shape (n, d).
+            solver: default the training solver; with it the divergence may use the probe, otherwise it is exact.
+            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson, the Jacobian budget and reading.
+            costs: whether to integrate kinetic energy, Jacobian norm, path lengths and reading along the way.
+            end: depth to stop at.
+        """
+        end = _depth(end)
+        divergence = self.divergence if solver is None else self.divergence.exact
+        z = self.frame(x)
+        probe = None if probe is None else probe.to(z)
+        way = self.stages.carry(z, 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs)
+        return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
+
+    def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
+        """Carry states z, shape (n, D), from depth ``start`` back to data space, lifted directions last; shape (n, D)."""
+        return self.frame.inverse(self.stages.carry(z, _depth(start), 0.0, solver or self.evaluation).z)
+
+    def state_at(self, x: Array, depth: float, *, solver: Solver | None = None) -> Tensor:
+        """State of data samples x, shape (n, d), at a depth in [0, 1]; returns shape (n, D).
+
+        Raises:
+            ValueError: for a depth outside [0, 1], the wrong width or samples that are not finite.
+        """
+        z = self.frame(self.checked(x))
+        return self.stages.carry(z, 0.0, _depth(depth), solver or self.evaluation).z
+
+    def log_prob_at(self, z: Tensor, depth: float, *, solver: Solver | None = None) -> Tensor:
+        """Exact log-density in nats of states z, shape (n, D), at a depth in [0, 1]; returns shape (n,).
+
+        At depth 1 this is the base, at depth 0 the density in the frame. Differentiable in z.
+
+        Raises:
+            ValueError: for a depth outside [0, 1].
+        """
+        way = self.stages.carry(z, _depth(depth), 1.0, solver or self.evaluation, divergence=self.divergence.exact)
+        return self.base.log_prob(way.z) + way.log_det
+
+    def at(self, stage: int) -> FlowCut:
+        """The flow cut at a stage boundary: the exact density of the directions still active there.
+
+        Args:
+            stage: boundary, 0 (in the frame) … S (depth 1, where what is active is the core); negative from the end.
+
+        Raises:
+            ValueError: for a boundary the flow does not have.
+        """
+        count = len(self.stages)
+        stage = _validation.integer("stage, a boundary, negative from the end,", stage, low=-count - 1, high=count)
+        return FlowCut(self, stage % (count + 1))
+
+    # -- what a user asks ------------------------------------------------------------------------------------------
+
+    def log_prob(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096, lift_samples: int = 16) -> Tensor:
+        """Log-density of samples x, shape (…, d), in nats; returns shape (…,).
+
+        With a lift it is the lower bound of :meth:`bound` for samples of width d, and exact for lifted samples of width D.
+        The divergence is exact and the solver adaptive unless another is given. A tensor is differentiated through;
+        an array is not, and goes through in chunks.
+
+        Args:
+            x: rows: an array, a tensor, a DataFrame; or batches of them, such as a ``DataLoader``, of which one is read at a
+                time; where a batch is (x, y), x is taken.
+            solver: default the evaluation solver.
+            chunk: samples per solve, of anything but a tensor.
+            lift_samples: draws per sample of the noise of a lift, of seed 0; for others see :meth:`bound`.
+
+        Raises:
+            ValueError: for the wrong width or samples that are not finite.
+            StiffFieldError: if the adaptive solver gives up.
+        """
+        chunk = _validation.integer("chunk", chunk, low=1)
+        if self.lift and is_batches(x):
+            x = as_rows(x)
+        if self.lift and np.shape(x)[-1:] == (self.data_dim,):
+            return self.bound(x, lift_samples, solver=solver, chunk=chunk).value
+        if isinstance(x, Tensor):
+            rows = self.checked(x)
+            return self._log_prob(rows.reshape(-1, self.columns), solver).reshape(rows.shape[:-1])
+        with torch.no_grad():
+            return torch.cat([self._log_prob(part, solver) for part in self.parts(x, chunk)])
+
+    def bound(
+        self,
+        x: Array,
+        lift_samples: int = 16,
+        *,
+        solver: Solver | None = None,
+        chunk: int = 4096,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> LiftBound:
+        """Lower bound of log p(x) = log ∫ p(x, a) da in nats, by importance weights p(x, a) / q(a) with a drawn from q.
+
+        It is right on average from below, ever tighter with more samples, and exact with one where the lifted directions end
+        as noise of their own, for then the weight is the same for every a.
+
+        Args:
+            x: samples, shape (…, d). A tensor is differentiated through; an array goes through in chunks, and is not.
+            lift_samples: draws of a per sample.
+            solver: default the adaptive one.
+            chunk: samples at a time, of an array.
+            seed: of the draws; the same samples have the same bound with the same seed.
+            generator: of the draws, on the CPU; instead of the seed.
+
+        Raises:
+            ValueError: for fewer than 1 sample, a flow without a lift, or rows of another width.
+
+        References:
+            Burda, Grosse, Salakhutdinov: Importance weighted autoencoders (2016).
+            Nowozin: Debiasing evidence approximations (2018), for the gap.
+        """
+        if not self.lift:
+            raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
+        lift_samples, chunk = (
+            _validation.integer("lift_samples", lift_samples, low=1),
+            _validation.integer("chunk", chunk, low=1),
+        )
+        rows = self.checked(x, self.data_dim)
+        generator = generator or source(seed, None)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
+            weights = []
+            for _ in range(lift_samples):
+                joint = self.lifted(rows, generator).reshape(-1, self.columns)
+                parts = [joint] if isinstance(x, Tensor) else joint.split(chunk)
+                each = torch.cat([self._log_prob(part, solver) for part in parts]) - self.lift_log_prob(joint)
+                weights.append(each.reshape(rows.shape[:-1]))
+            return LiftBound(torch.stack(weights))
+
+    def lifted(self, x: Tensor, generator: torch.Generator | None = None, *, seed: int = 0) -> Tensor:
+        """Samples x, shape (…, d), with fresh noise in the lifted directions, shape (…, D).
+
+        Args:
+            x: samples; a tensor.
+            generator: of the noise, on the CPU; instead of the seed.
+            seed: of the noise, which without a generator depends on the seed and the number of samples alone.
+
+        Raises:
+            ValueError: for a seed that is none.
+        """
+        generator = generator or source(seed, None)
+        a = torch.randn(*x.shape[:-1], self.lift, generator=generator, dtype=torch.float64)
+        return torch.cat([x, self.lift_std * a.to(x)], -1)
+
+    def lift_log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of the lifted noise of samples x, shape (n, D); zeros, shape (n,), without a lift."""
+        u = x[:, self.data_dim :] / self.lift_std
+        return -0.5 * (u * u).sum(1) - self.lift * (torch.log(self.lift_std) + 0.5 * math.log(2 * math.pi))
+
+    def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
+        way = self.transport(rows, solver=solver or self.evaluation)
+        value = self.base.log_prob(way.z) + way.log_det
+        return value if self.dim == self.columns else value.masked_fill(self.frame.off(rows), -torch.inf)
+
+    def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
+        """Split samples x, shape (n, d), into core and noise; see :meth:`FlowCut.encode`."""
+        return self.at(-1).encode(x, solver=solver, chunk=chunk)
+
+    def decode(
+        self, core: Narrowed | Array, noise: Array | None = None, *, solver: Solver | None = None, chunk: int = 4096
+    ) -> Tensor:
+        """Carry core, shape (n, k), and noise, shape (n, D - k), back to data space; see :meth:`FlowCut.decode`."""
+        return self.at(-1).decode(core, noise, solver=solver, chunk=chunk)
+
+    def rsample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d).
+
+        Args:
+            shape: how many draws: a number, or a shape.
+            seed: of the draws; default torch's own generator.
+            generator: instead of a seed, on the device of the flow.
+
+        Raises:
+            ValueError: for a shape that is none, or both a seed and a generator.
+        """
+        shape, generator = _validation.shape(shape), source(seed, generator, self.base.mean.device)
+        count = math.prod(shape)
+        if not count:
+            return self.base.mean.new_empty(*shape, self.data_dim)
+        return self.pull(self.base.rsample(count, generator))[:, : self.data_dim].reshape(*shape, self.data_dim)
+
+    @torch.no_grad()
+    def sample(
+        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples; returns shape (*shape, d). Arguments are those of :meth:`rsample`."""
+        return self.rsample(shape, seed=seed, generator=generator)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """(d,)."""
+        return torch.Size((self.data_dim,))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """(): one density."""
+        return torch.Size(())
+
+    # -- core and noise --------------------------------------------------------------------------------------------
+
+    @property
+    def core(self) -> CoreDensity | FlowCut:
+        """The core's own density: ``log_prob``, ``sample``, and ``components`` where it is a mixture."""
+        return core_density(self.base) if self.base.plain else self.at(-1)
+
+    @property
+    def noise(self) -> NoiseDensity:
+        """The noise's density, N(m, s²)."""
+        return noise_density(self.base)
+
+    @property
+    def core_dim(self) -> int:
+        """Number of core directions k."""
+        return int(self.base.core.sum())
+
+    @property
+    def width_profile(self) -> tuple[int, ...]:
+        """Active directions in every stage, then core directions."""
+        return (*(int(stage.active.sum()) for stage in self.stages), self.core_dim)
+
+    @property
+    def order(self) -> Tensor:
+        """Directions from the first to keep to the first to give up, shape (D,), int.
+
+        The core comes before the noise, late retirement before early, and within that the larger spread in the latent
+        state: in a flow that keeps the metric of the data, what costs more to leave out.
+        """
+        last = torch.stack([stage.active for stage in self.stages]).sum(0)
+        spread = self.base.moments()[1].sqrt().detach()
+        # least significant key first: every sort is stable
+        order = torch.argsort(spread, descending=True, stable=True)
+        for key in (last, self.base.core.long()):
+            order = order[torch.argsort(key[order], descending=True, stable=True)]
+        return order
+
+    @torch.no_grad()
+    def reconstruct(self, x: Array, keep: int, *, chunk: int = 4096) -> Tensor:
+        """Samples with only the first ``keep`` directions of :attr:`order` as they are, and the others at their mean.
+
+        Args:
+            x: samples, shape (n, d).
+            keep: number of directions, 0 … D.
+            chunk: samples per solve.
+
+        Returns:
+            Samples in data space, shape (n, d).
+
+        Raises:
+            ValueError: for a number of directions the flow does not have.
+
+        References:
+            Bekasov, Murray: Ordering dimensions with nested dropout normalizing flows (2020).
+        """
+        keep, chunk = (
+            _validation.integer("keep", keep, low=0, high=self.dim),
+            _validation.integer("chunk", chunk, low=1),
+        )
+        left = self.order[keep:]
+        mean = self.base.moments()[0]
+        parts = []
+        for rows in self.checked(x).split(chunk):
+            z = self.state_at(rows, 1.0)
+            z[:, left] = mean[left]
+            parts.append(self.pull(z)[:, : self.data_dim])
+        return torch.cat(parts)
+
+    @property
+    def noise_mean(self) -> Tensor:
+        """m, shape (D - k,)."""
+        return self.base.noise_mean.detach()
+
+    @property
+    def noise_std(self) -> Tensor:
+        """s, shape (D - k,)."""
+        return self.base.noise_std.detach()
+
+    @torch.no_grad()
+    def prune(self, core: Tensor, active: Tensor | None = None, x: Tensor | None = None) -> NarrowingFlow:
+        """Make every direction outside the core exact noise, and retire directions from stages.
+
+        A retired direction is neither read nor moved, in that stage and after it, and the fields become physically
+        smaller. The others read it as its mean from then on, so retire what is noise already, and refit.
+
+        Args:
+            core: bool, shape (D,): the directions that stay in the core.
+            active: bool, shape (S, D): the directions that stay active in every stage; default all. The core stays active,
+                and what has retired does not come back, whatever it says.
+            x: samples the fields are fitted to when they shrink, shape (n, d); without them only their first and last
+                layers shrink.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: for masks of the wrong shape.
+        """
+        shape = (len(self.stages), self.dim)
+        if core.shape != shape[1:] or (active is not None and active.shape != shape):
+            raise ValueError(
+                f"core must have shape ({self.dim},) and active {shape}; got {tuple(core.shape)} and "
+                f"{None if active is None else tuple(active.shape)}"
+            )
+        self.base.prune(core)
+        if active is None:
+            return self
+        rows = self.base.mean.new_empty(0, self.columns) if x is None else self.checked(x)
+        still = torch.ones_like(self.base.core)
+        for s, stage in enumerate(self.stages):
+            still = still & (active[s].to(still.device) | self.base.core)
+            # three looks at the states of a stage, before anything in it changes
+            depths = [self.stages.depth(s) + share / len(self.stages) for share in (0.0, 0.5, 1.0)]
+            states = [self.state_at(rows, depth, solver=self.solver) for depth in depths] if len(rows) else [rows]
+            times = torch.tensor(depths[: len(states)]).repeat_interleave(len(rows)).to(rows)
+            stage.narrow(still, self.base.mean, times, torch.cat(states))
+        return self
+
+    def fields(self) -> Iterator[VelocityField]:
+        """The velocity field of every stage."""
+        return (stage.field for stage in self.stages)
+
+    def extra_repr(self) -> str:
+        """Width profile."""
+        lift = f", lift={self.lift}" if self.lift else ""
+        return f"dim={self.data_dim}{lift}, width profile {' → '.join(map(str, self.width_profile))}"
+
+    # -- input -----------------------------------------------------------------------------------------------------
+
+    def parts(self, x: Any, chunk: int = 4096) -> Iterator[Tensor]:
+        """Samples x, or batches of them, as :meth:`checked` reads them, at most ``chunk`` at a time; shape (m, D) each.
+
+        A memory map stays on disk.
+
+        Raises:
+            ValueError: for another width, or samples that are not finite, of a batch with its number.
+        """
+        chunk = _validation.integer("chunk", chunk, low=1)
+        if self.lift and is_batches(x):
+            # the noise of a sample depends on its place among all samples
+            x = as_rows(x)
+        if isinstance(x, np.memmap) and not self.lift and x.ndim == 2 and len(x):
+            self.checked(np.zeros_like(x[:1]))
+            # read twice rather than held: samples that are not finite are told before hours of work, by their numbers
+            check_rows(x if self.inputs is None else self.inputs.view(x), "x")
+            for start in range(0, len(x), chunk):
+                yield self.checked(x[start : start + chunk])
+            return
+        if not is_batches(x):
+            yield from self.checked(x).reshape(-1, self.columns).split(chunk)
+            return
+        for number, batch in enumerate(batches(x)):
+            try:
+                rows = self.checked(batch)
+            except ValueError as error:
+                raise ValueError(f"batch {number}: {error}") from error
+            yield from rows.reshape(-1, self.columns).split(chunk)
+
+    def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
+        """x as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
+
+        Samples of the data's own width are lifted, always with the same noise, of seed 0.
+
+        Raises:
+            ValueError: for another width, or samples that are not finite; ``what`` is its name in the message.
+        """
+        if width is None and self.inputs is not None:
+            x = self.inputs.select(x, what)
+        lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.columns,)
+        state = what != "x"
+        width = (self.data_dim if lifted else self.columns) if width is None else width
+        given = x if isinstance(x, Tensor) else torch.as_tensor(np.array(as_rows(x, what, width)))
+        if given.is_complex():
+            raise ValueError(f"{what}: expected numbers; got complex numbers ({given.dtype})")
+        rows = given.to(self.base.mean.device)
+        # samples of data stay as precise as they came, until the frame has centred them
+        rows = rows.to(self.base.mean) if state else rows if rows.is_floating_point() else rows.double()
+        if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
+            raise ValueError(
+                f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "
+                "Select the same columns as in training."
+            )
+        if rows.ndim > 1 and not len(rows):
+            raise ValueError(f"{what} has no samples; expected at least one")
+        if not bool(torch.isfinite(rows.detach()).all()):
+            check_rows(rows.detach().reshape(-1, width).cpu(), what)
+        return self.lifted(rows) if lifted else rows
+
+
+def _depth(depth: float) -> float:
+    return _validation.number("depth, data at 0 and latent at 1,", depth, low=0, high=1)

@@ -1,0 +1,126 @@
+"""How the size of a core was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnflow._figures import draw
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+ERRORS = 2.0
+"""Paired standard errors that may be given up for a smaller core: several sizes and starts are tried, one of them is lucky."""
+
+SHARE = 0.01
+"""Share of the gain over a core of size 0 that may be given up for a smaller core."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One size of the core and what held-out samples say of it.
+
+    Attributes:
+        core_dim: the size k.
+        nll: held-out negative log-likelihood, nats per sample.
+        behind: how far it is behind the best size that was trained as long, nats per sample.
+        error: standard error of that difference, paired over the samples; 0 for the best.
+        start: where its search started: "gaussian", "ica", "residual", "pruned", or "all" for a density in all directions.
+    """
+
+    core_dim: int
+    nll: float
+    behind: float
+    error: float
+    start: str
+
+
+@dataclass(frozen=True, repr=False)
+class Selection:
+    """The sizes that were tried, and the one that was taken.
+
+    The smallest size is taken that is behind the best by no more than two paired standard errors, or by no more than ``share`` of
+    what the best gains over a core of size 0.
+
+    Attributes:
+        core_dim: the size taken.
+        candidates: sizes that the samples do not rule out, ascending; ``core_dim`` is one of them unless it was given.
+        curve: what was tried, by size.
+        n_rows: training samples and held-out samples together.
+        share: see above.
+        warnings: why the numbers may mean nothing, one line each: what keeps the samples from having a density.
+        given: the size that was asked for, which overrides the rule; None if the rule decided.
+    """
+
+    core_dim: int
+    candidates: tuple[int, ...]
+    curve: tuple[Candidate, ...]
+    n_rows: int
+    share: float = SHARE
+    warnings: tuple[str, ...] = ()
+    given: int | None = None
+
+    @property
+    def determined(self) -> bool:
+        """Whether one size is left."""
+        return len(self.candidates) == 1
+
+    def statement(self) -> str:
+        """One line for people."""
+        if self.given is not None:
+            sizes = ", ".join(map(str, self.candidates))
+            return f"core {self.given}, as asked for; the samples do not rule out {sizes}"
+        if self.determined:
+            return f"core {self.core_dim}"
+        *some, last = map(str, self.candidates)
+        if len(some) > 2 and self.candidates == tuple(range(self.candidates[0], self.candidates[-1] + 1)):
+            return f"core {some[0]} to {last}; not determined by {self.n_rows:,} samples (taken: {self.core_dim})"
+        return f"core {', '.join(some)} or {last}; not determined by {self.n_rows:,} samples (taken: {self.core_dim})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON."""
+        return {
+            "core_dim": self.core_dim,
+            "candidates": list(self.candidates),
+            "n_rows": self.n_rows,
+            "share": self.share,
+            "warnings": list(self.warnings),
+            "given": self.given,
+            "curve": [vars(point) for point in self.curve],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Selection:
+        """The inverse of :meth:`to_dict`."""
+        curve: Sequence[dict[str, Any]] = values["curve"]
+        points = tuple(Candidate(**point) for point in curve)
+        return cls(
+            values["core_dim"],
+            tuple(values["candidates"]),
+            points,
+            values["n_rows"],
+            values["share"],
+            tuple(values["warnings"]),
+            values.get("given"),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per size tried."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(point) for point in self.curve])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Held-out NLL against the size of the core."""
+        return draw("plot_selection", self, ax)
+
+    def __repr__(self) -> str:
+        """The statement and the curve."""
+        lines = [
+            f"  {'→' if p.core_dim == self.core_dim else ' '} {p.core_dim:3d}  {p.nll:9.3f} nats  +{p.behind:.3f} ± {p.error:.3f}"
+            for p in self.curve
+        ]
+        return "\n".join([f"Selection({self.statement()})", *(f"  warning: {line}" for line in self.warnings), *lines])

@@ -1,0 +1,1 @@
+"""Preferred coordinates: kurtosis, alignment with the input, and measures under other coordinates."""

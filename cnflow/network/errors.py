@@ -1,7 +1,0 @@
-"""What can be wrong with a network, its modules or what is fed to it."""
-
-__all__ = ["NetworkError"]
-
-
-class NetworkError(ValueError):
-    """A network, a module's name, a batch or an activation that cannot be used; the message says what to change."""

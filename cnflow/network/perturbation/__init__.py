@@ -1,0 +1,1 @@
+"""How far coordinates move when the parameters change and the function does not."""

@@ -1,0 +1,97 @@
+"""Activations before and after the parameters moved, for any number of transforms to be compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from cnflow import _validation
+from cnflow.network.activations._errors import NetworkError
+from cnflow.network.activations._forward import check_model
+from cnflow.network.activations._sites import Site
+from cnflow.network.coordinates._transforms import match, unrelated
+from cnflow.network.perturbation._coordinate_change import CoordinateChange
+from cnflow.network.perturbation._moves import (
+    Perturbation,
+    activations,
+    flat_perturbations,
+    reference_perturbations,
+    sgd_perturbations,
+)
+
+Floats = NDArray[np.float64]
+Reader = Callable[[Floats], Floats]
+"""Activations (n, d) to coordinates (n, k)."""
+
+SHARED = {"loss", "step", "bound", "draws", "seed", "call", "dtype"}
+"""Options that not every way to move has."""
+
+NULLS = 20
+"""Random rotations behind the null."""
+
+
+class PerturbedActivations:
+    """The activations before, and after every move."""
+
+    def __init__(
+        self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict, progress: bool
+    ) -> None:
+        model = check_model(model)
+        options = options | {
+            "draws": _validation.integer("draws", options["draws"], low=1), "seed": _validation.seed(options["seed"])
+        }  # fmt: skip
+        if not isinstance(perturb, str) and not perturb:
+            raise NetworkError("perturb holds nothing; expected 'flat', 'sgd', or a list of other networks")
+        _validation.flag("progress", progress)
+        call, dtype, self.seed = options["call"], options["dtype"], options["seed"]
+        self.before = activations(model, x, layer, call, dtype).astype(np.float64)
+        d = self.before.shape[1]
+        self.nearly = np.eye(d) + 1e-8 / np.sqrt(d) * np.random.default_rng(self.seed).standard_normal((d, d))
+        moves = _moves(model, x, perturb, options)
+        total = options["draws"] if isinstance(perturb, str) else len(perturb)
+        self.after, told = [], []
+        for move in tqdm(moves, total=total, desc="move", unit="draw", disable=not progress):
+            self.after.append(activations(move.model, x, layer, call, dtype).astype(np.float64))
+            told.append((move.size, move.behaviour_change, move.flatter))
+        self.size, self.behaviour_change, self.flatter = np.array(told).T
+
+    def change(self, name: str, reader: Reader) -> CoordinateChange:
+        """How far the coordinates went."""
+        before = reader(self.before)
+        if not before.shape[1]:
+            raise NetworkError(f"transform {name!r} found no coordinates in the layer's activations: give their number")
+        found = [match(before, reader(rows)) for rows in self.after]
+        null, span = unrelated(before, self.before, NULLS, np.random.default_rng(self.seed))
+        return CoordinateChange(
+            name, before, self.size, np.stack([each.angle for each in found]),
+            np.array([np.sqrt(np.mean(each.subspace**2)) for each in found]),
+            null.mean(0), null.std(0), span, match(before, reader(self.before @ self.nearly)).angle,
+        )  # fmt: skip
+
+
+def _moves(model: nn.Module, x: Any, perturb: Any, options: dict[str, Any]) -> Iterator[Perturbation]:
+    """Those asked for, each with the options that concern it."""
+    makers: dict[str, Callable[..., Iterator[Perturbation]]] = {"flat": flat_perturbations, "sgd": sgd_perturbations}
+    if isinstance(perturb, str):
+        if perturb not in makers:
+            raise NetworkError(f"perturb is {perturb!r}; expected 'flat', 'sgd', or a list of other networks")
+        if perturb == "sgd" and not callable(options["loss"]):
+            raise NetworkError("perturb='sgd' trains: it needs loss=, a function of the network and a batch")
+        make = makers[perturb]
+    elif isinstance(perturb, Sequence):
+        make = reference_perturbations
+    else:
+        raise NetworkError(
+            f"perturb is a {type(perturb).__name__}; expected 'flat', 'sgd', or a list of other networks"
+        )
+    known = list(signature(make).parameters)
+    if unknown := options.keys() - known - SHARED:
+        raise NetworkError(f"{make.__name__} has no option {sorted(unknown)[0]!r}; it has {', '.join(known[2:])}")
+    fitting = {name: value for name, value in options.items() if name in known}
+    return make(model, x, perturb, **fitting) if make is reference_perturbations else make(model, x, **fitting)

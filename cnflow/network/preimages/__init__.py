@@ -1,0 +1,1 @@
+"""Level sets of the maps of a network, continuous and discrete."""

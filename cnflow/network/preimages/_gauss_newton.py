@@ -1,0 +1,195 @@
+"""Moving points onto the level set of a map: damped Gauss–Newton with steps of least norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnflow.network.activations._composite import Composite
+from cnflow.topology.persistence._rips import maxmin_landmarks
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+STEPS = 40
+"""Steps after which a point that has not come to the level set is given up."""
+
+LEAST_DAMPING = 1e-4
+"""Share of a step below which a point is stuck, as where the derivative vanishes."""
+
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+"""Of the points wanted, how many are spread evenly before each round of adding: the fewer, the wider the gaps it fills."""
+
+FEW = 20
+"""Points of the first rounds at least."""
+
+OFFERED = 3
+"""Places offered for each of them."""
+
+
+class LevelSetProjection:
+    """The equation f(s) = c for some outputs f of a map, in units of their spread.
+
+    Args:
+        composite: the map.
+        units: which of its outputs.
+        value: c, shape (q,).
+        scale: of the outputs, shape (q,).
+        batch: samples at a time.
+    """
+
+    def __init__(
+        self, composite: Composite, units: Sequence[int], value: Floats, scale: Floats, batch: int = 1024
+    ) -> None:
+        self.composite, self.units, self.batch = composite, list(units), batch
+        self.value, self.scale = (composite.value.new_tensor(v) for v in (value, scale))
+        self._wanted = torch.eye(composite.shape[0], dtype=composite.value.dtype, device=composite.value.device)[
+            self.units
+        ]
+
+    def residual(self, s: Tensor, rows: Tensor) -> Tensor:
+        """(f(s) − c) / scale, shape (m, q).
+
+        Args:
+            s: shape (m, d).
+            rows: of the data that they stand for, shape (m,).
+        """
+        with torch.no_grad():
+            parts = [self.composite(a, b)[:, self.units] for a, b in self._batches(s, rows)]
+        return (torch.cat(parts) - self.value) / self.scale
+
+    def jacobian(self, s: Tensor, rows: Tensor) -> Tensor:
+        """Derivative of ``residual``, shape (m, q, d)."""
+        parts = [
+            self.composite.vjp(self._wanted[:, None].expand(-1, len(a), -1), a, b) for a, b in self._batches(s, rows)
+        ]
+        return torch.cat(parts, 1).transpose(0, 1) / self.scale[:, None]
+
+    def step(self, s: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
+        """Shortest way to the level set of the map's tangent, −Jᵀ(JJᵀ)⁻¹ r, shape (m, d)."""
+        jacobian = self.jacobian(s, rows)
+        gram = jacobian @ jacobian.mT
+        # keeps the inverse finite where the derivative vanishes; elsewhere too small to matter
+        floor = 1e-10 * gram.diagonal(dim1=1, dim2=2).sum(1).median().clamp_min(1e-30)
+        gram = gram + floor * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+        return -(jacobian.mT @ torch.linalg.solve(gram, residual[:, :, None]))[:, :, 0]
+
+    def project(self, s: Tensor, rows: Tensor, reach: float, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Move points onto the level set.
+
+        A step that does not lower ‖r‖ is taken back and shortened by four.
+
+        Args:
+            s: where to start, shape (m, d).
+            rows: of the data that they stand for, shape (m,).
+            reach: longest step.
+            tolerance: ‖r‖ at which a point is there.
+
+        Returns:
+            (points, shape (m, d); whether each is there, shape (m,)).
+
+        References:
+            Deuflhard, Newton Methods for Nonlinear Problems, 2004.
+        """
+        s = s.clone()
+        residual = self.residual(s, rows)
+        damping = torch.ones(len(s), dtype=s.dtype, device=s.device)
+        for _ in range(STEPS):
+            left = ((residual.norm(dim=1) > tolerance) & (damping > LEAST_DAMPING)).nonzero()[:, 0]
+            if not len(left):
+                break
+            step = self.step(s[left], rows[left], residual[left])
+            step = step * (reach / step.norm(dim=1, keepdim=True).clamp_min(1e-300)).clamp_max(1.0)
+            trial = s[left] + damping[left, None] * step
+            there = self.residual(trial, rows[left])
+            better = there.norm(dim=1) < residual[left].norm(dim=1)
+            moved = left[better]
+            s[moved], residual[moved] = trial[better], there[better]
+            damping[moved] = (2 * damping[moved]).clamp_max(1.0)
+            damping[left[~better]] /= 4
+        return s, residual.norm(dim=1) <= tolerance
+
+    def spread(
+        self, s: Tensor, rows: Tensor, wanted: int, keep: Callable[[Tensor], Tensor], reach: float, tolerance: float,
+        rng: np.random.Generator,
+    ) -> Tensor:  # fmt: skip
+        """Add points of the level set between those that are known and beyond: first wide gaps are filled, then narrow ones.
+
+        Args:
+            s: points of the level set, shape (m, d).
+            rows: of the data that they stand for, shape (m,).
+            wanted: points that are to be spread evenly in the end.
+            keep: tells which points to keep, shape (m,).
+            reach: see ``project``.
+            tolerance: see ``project``.
+            rng: draws.
+
+        Returns:
+            Those and the new, some five times as many as wanted, shape (m', d).
+        """
+        for share in SHARES:
+            even = torch.as_tensor(maxmin_landmarks(s.cpu().numpy(), max(FEW, int(share * wanted))), device=s.device)
+            if len(even) < 2:
+                break
+            near, of = interpolate(s[even].cpu().numpy(), OFFERED * len(even), rng, beyond=1.0)
+            of = even[torch.as_tensor(of, device=s.device)]
+            new, there = self.project(torch.as_tensor(near).to(s), rows[of], reach, tolerance)
+            good = there.clone()
+            good[there] = keep(new[there])
+            s, rows = torch.cat([s, new[good]]), torch.cat([rows, rows[of][good]])
+        return s
+
+    def nearest(self, s: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Points near the level set, spread evenly over the nearer half, so that rare places are among them.
+
+        Near is told by the length of the first step, so in units of s and not of f.
+
+        Args:
+            s: shape (m, d).
+            rows: of the data that they stand for, shape (m,).
+            count: how many.
+
+        Returns:
+            (points, shape (at most count, d); samples of the data that they stand for).
+        """
+        if len(s) <= count:
+            return s, rows
+        near = self.step(s, rows, self.residual(s, rows)).norm(dim=1).argsort()[: max(count, len(s) // 2)]
+        chosen = near[torch.as_tensor(maxmin_landmarks(s[near].cpu().numpy(), count), device=s.device)]
+        return s[chosen], rows[chosen]
+
+    def _batches(self, s: Tensor, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(s.split(self.batch), rows.split(self.batch), strict=True))
+
+
+def interpolate(points: Floats, count: int, rng: np.random.Generator, beyond: float = 0.0) -> tuple[Floats, Ints]:
+    """Places between neighbours, most where there are few.
+
+    In more dimensions than the points fill, places around a point are off whatever they lie on; those between neighbours
+    are not.
+
+    Args:
+        points: shape (m, d), at least 2.
+        count: how many.
+        rng: draws.
+        beyond: how far beyond either end, as a share of the distance.
+
+    Returns:
+        (places, shape (count, d); for each the point it starts from, shape (count,)).
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(8, len(points) - 1)
+    distance, near = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
+    weight = distance[:, -1] + 1e-12 * (distance.max() + 1)
+    start = rng.choice(len(points), count, p=weight / weight.sum())
+    way = points[near[start, rng.integers(k, size=count)]] - points[start]
+    # a lone point's neighbours are of another component: go towards them no farther than elsewhere
+    longest = 2 * np.median(distance[:, -1])
+    length = np.linalg.norm(way, axis=1, keepdims=True)
+    way *= np.minimum(1.0, longest / np.maximum(length, 1e-300))
+    return points[start] + rng.uniform(-beyond, 1 + beyond, (count, 1)) * way, start

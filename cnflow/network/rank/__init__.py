@@ -1,0 +1,1 @@
+"""How few numbers the map between two layers passes through."""

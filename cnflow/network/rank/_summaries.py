@@ -1,0 +1,152 @@
+"""Does one summary serve all points: samples with the same summary must have the same target, wherever they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnflow.network.activations._composite import Composite
+from cnflow.network.activations._derivatives import RowMap, jacobians
+
+STAGES = 8
+"""Goals on the way from a sample's own summary to another's."""
+
+STEPS = 25
+"""Most Gauss–Newton steps at the end."""
+
+LEAST_PACE = 1e-3
+"""Share of a step below which a sample is given up."""
+
+DAMPING = 1e-8
+"""Of the largest slope: what is flatter is not stepped along."""
+
+
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """k numbers that are read off a layer, through which the target may go.
+
+    Attributes:
+        kind: "source" if they are linear in the source, "target" if they are linear in the target.
+        directions: orthonormal, shape (d, k).
+        centre: what is taken off first, shape (d,).
+    """
+
+    kind: str
+    directions: Tensor
+    centre: Tensor
+
+    @property
+    def dim(self) -> int:
+        """k."""
+        return self.directions.shape[1]
+
+    def __call__(self, f: Composite, s: Tensor, rows: Tensor) -> Tensor:
+        """The summary, shape (m, k), of activations of the source, shape (m, d_source)."""
+        return ((s if self.kind == "source" else f(s, rows)) - self.centre) @ self.directions
+
+    def __repr__(self) -> str:
+        """Size and where it is linear."""
+        return f"Summary({self.dim} numbers, linear in the {self.kind})"
+
+
+def source_summary(directions: Tensor, f: Composite) -> Summary:
+    """Coordinates of the source along orthonormal directions, shape (d_source, k)."""
+    return Summary("source", directions, f.at.mean(0))
+
+
+def target_summary(directions: Tensor, f: Composite) -> Summary:
+    """Coordinates of the target along orthonormal directions, shape (d_target, k)."""
+    return Summary("target", directions, f.value.mean(0))
+
+
+@dataclass(frozen=True, repr=False)
+class SummarySwap:
+    """What was seen when samples were moved to where another sample's summary is.
+
+    Attributes:
+        error: squared distance of their targets to that sample's, as a share of that of unrelated samples; 0 if the summary serves.
+        reached: share of the samples that could be moved there, without going twice as far from the mean as any sample.
+    """
+
+    error: float
+    reached: float
+
+    def __repr__(self) -> str:
+        """Both."""
+        return f"Swap(error {self.error:.3g}, reached by {self.reached:.0%})"
+
+
+def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, chunk: int = 64) -> SummarySwap:
+    """Move every sample, by shortest steps, to where its summary is another's, and compare the targets.
+
+    If target = g(summary) for any g, the targets agree to rounding; no g need be found. Samples are moved by
+    Gauss–Newton steps with
+    halving in the coordinates of the source. That all agree proves it on these pairs alone, so the test is of as many pairs as
+    there are samples. Where few samples can be moved, the summary's level sets are in pieces, and nothing is shown.
+
+    Args:
+        f: the map.
+        summary: the candidate.
+        rows: numbers of the samples, shape (m,).
+        seed: of who is moved to whom.
+        chunk: samples at a time.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    turn = rows[torch.randperm(len(rows), generator=rng)]
+    start = turn.roll(1)
+    apart, reached = 0.0, 0
+    centre = f.at.mean(0)
+    reach = 2 * (f.at - centre).norm(dim=1).max()
+    # two unrelated samples are twice the variance apart
+    spread = 2 * float((f.value[rows] - f.value[rows].mean(0)).square().sum(1).mean())
+    for want, of in zip(turn.split(chunk), start.split(chunk), strict=True):
+        with torch.no_grad():
+            goal = summary(f, f.at[want], want)
+        moved, there = _move(lambda s, want=want: summary(f, s, want), f.at[of], goal)
+        # what went far from all samples has left the data
+        there &= (moved - centre).norm(dim=1) <= reach
+        with torch.no_grad():
+            carried = f(moved, want)
+        apart += float((carried - f.value[want])[there].square().sum())
+        reached += int(there.sum())
+    return SummarySwap(apart / max(reached * spread, torch.finfo(f.dtype).tiny), reached / len(rows))
+
+
+def _move(g: RowMap, s: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples with g(s) = goal, and which of them got there: by stages along the way, then by steps that are halved if need be."""
+    with torch.no_grad():
+        start = g(s)
+    far = (goal - start).norm(dim=1)
+    for stage in range(1, STAGES + 1):
+        with torch.no_grad():
+            miss = start + (goal - start) * (stage / STAGES) - g(s)
+        s = s + _step(g, s, miss)
+    with torch.no_grad():
+        miss = goal - g(s)
+    size = miss.norm(dim=1)
+    enough = 1e-9 * float(far.mean()) + torch.finfo(s.dtype).tiny
+    pace = torch.ones_like(size)
+    for _ in range(STEPS):
+        going = (size > enough) & (pace > LEAST_PACE)
+        if not going.any():
+            break
+        step = _step(g, s, miss)
+        with torch.no_grad():
+            tried = s + (pace * going)[:, None] * step
+            missed = goal - g(tried)
+        better = (missed.norm(dim=1) < size) & going
+        s = torch.where(better[:, None], tried, s)
+        miss = torch.where(better[:, None], missed, miss)
+        pace = torch.where(going, torch.where(better, (2 * pace).clamp_max(1.0), pace / 4), pace)
+        size = miss.norm(dim=1)
+    return s.detach(), size <= enough
+
+
+def _step(g: RowMap, s: Tensor, miss: Tensor) -> Tensor:
+    """Shortest step that makes up for what is missed, to first order; directions of g that do not move are left alone."""
+    slope = jacobians(g, s)
+    left, values, right = torch.linalg.svd(slope, full_matrices=False)
+    weight = values / (values.square() + (DAMPING * values[:, :1]).square()).clamp_min(torch.finfo(s.dtype).tiny)
+    return (right.mT @ (weight[..., None] * (left.mT @ miss[..., None])))[..., 0]

@@ -1,0 +1,1 @@
+from ._fit import fit as fit

@@ -1,0 +1,125 @@
+"""Which noise retires when: first what is free of the core, then what is only shifted by it, last what is scaled as well."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cnflow.flow._routing_field import limited, perceptron
+from cnflow.routing._model import FULL_MAP, RoutedDensity
+from cnflow.routing._optimization import Clock, paired, thrift, train
+
+FREE, FREE_ROWS = 0.01, 50
+"""Variance of a shift or log-scale, in units of the noise, that counts as none; or so many core directions per sample."""
+
+SHARES = (1.0, 0.2)
+"""Shares of that variance that are tried, until held-out samples are no worse off."""
+
+STEPS, BATCH, LIMIT = 600, 1024, 0.1
+
+TIE = 0.005
+"""Nats that the flow with fewer dependences may be behind, if that is more than one paired standard error."""
+
+
+class GradedDensity(RoutedDensity):
+    """A routed density whose noise, in this order, is scaled and shifted by the core, shifted only, or free of it.
+
+    Args:
+        dim: number of directions D.
+        core_dim: size of the core k.
+        scaled: number of noise directions with a scale that depends on the core.
+        sheared: number of those with a shift only. The other D - k - scaled - sheared are free.
+        units: units per hidden layer of the networks.
+    """
+
+    def __init__(self, dim: int, core_dim: int, scaled: int, sheared: int, *, units: int = 64) -> None:
+        super().__init__(dim, core_dim, units=units)
+        self.scaled, self.sheared = scaled, sheared
+        self.shift = perceptron(core_dim, units, scaled + sheared)
+        self.log_scale = perceptron(core_dim, units, scaled)
+        rest = dim - core_dim - scaled
+        self.constant_shift = nn.Parameter(torch.zeros(rest - sheared))
+        self.constant_scale = nn.Parameter(torch.zeros(rest))
+
+    @property
+    def last(self) -> int:
+        """See :attr:`RoutedDensity.last`."""
+        return self.scaled or self.sheared or self.dim - self.core_dim
+
+    def conditional(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`RoutedDensity.conditional`."""
+        shift = torch.cat([self.shift(h), self.constant_shift.expand(len(h), -1)], 1)
+        return shift, limited(torch.cat([self.log_scale(h), self.constant_scale.expand(len(h), -1)], 1))
+
+
+def order_noise(
+    model: RoutedDensity, u: Tensor, held: Tensor, seed: int = 0, clock: Clock | None = None
+) -> GradedDensity | None:
+    """Look for noise that is free of the core, or only shifted by it.
+
+    The noise is turned so that the shift by the core is in as few directions as possible, and the density is trained again without
+    the dependences that are small. It is taken if held-out samples are no worse off.
+
+    Args:
+        model: a trained density with a core and noise.
+        u: whitened training samples, shape (n, D).
+        held: held-out samples.
+        seed: of the batches.
+        clock: of the fit.
+
+    Returns:
+        The density; None if all noise is scaled by the core, or held-out samples are worse off.
+    """
+    clock, k = clock or Clock(), model.core_dim
+    if not 0 < k < model.dim or model.dim > FULL_MAP:
+        return None
+    before = None
+    for share in SHARES:
+        graded = _graded(model, u, share * max(FREE, FREE_ROWS * k / len(u)))
+        parts = (model.dim - k - graded.scaled - graded.sheared, graded.sheared, graded.scaled)
+        if parts[:2] == (0, 0):
+            return None
+        if parts == before:
+            continue
+        before = parts
+        steps, limit = int(STEPS * thrift(len(u))), LIMIT * clock.budget
+        train(graded, u, held, steps, hold=0.2, batch=BATCH, seed=seed, limit=limit)
+        with torch.no_grad():
+            behind, error = paired(model(held), graded(held))
+        clock.say(
+            f"noise: {parts[0]} free of the core, {parts[1]} shifted by it, {parts[2]} scaled as well; "
+            f"{-behind:+.3f} ± {error:.3f} nats"
+        )
+        if behind <= max(error, TIE):
+            return graded
+    return None
+
+
+@torch.no_grad()
+def _graded(model: RoutedDensity, u: Tensor, small: float) -> GradedDensity:
+    """The same density in another basis of the noise, without dependences below ``small``."""
+    k = model.core_dim
+    shift, a = model.conditional(model.linear(u)[0][:, :k])
+    level = a.mean(0)
+    is_scaled = a.var(0) > small
+    others = torch.nonzero(~is_scaled).flatten()
+    # shifts of the others in units of their noise, along few directions
+    unit = torch.exp(-level[others])
+    values, axes = torch.linalg.eigh(torch.cov((shift[:, others] * unit).T).reshape(len(others), len(others)).double())
+    axes, values = axes.flip(1).T.to(u), values.flip(0)
+    sheared = int((values > small).sum())
+    order = torch.cat([torch.nonzero(is_scaled).flatten(), others])
+    scaled = int(is_scaled.sum())
+    turn = torch.block_diag(torch.eye(scaled).to(u), axes * unit)
+    graded = GradedDensity(model.dim, k, scaled, sheared, units=model.shift[0].out_features).to(u)
+    graded.map.copy_(torch.cat([model.map[:k], turn @ model.map[k:][order]]))
+    graded.core.load_state_dict(model.core.state_dict())
+    for new, old, rows in (
+        (graded.shift, model.shift, turn[: scaled + sheared]), (graded.log_scale, model.log_scale, turn[:scaled]),
+    ):  # fmt: skip
+        new[0].load_state_dict(old[0].state_dict())
+        new[2].load_state_dict(old[2].state_dict())
+        new[4].weight.copy_(rows @ old[4].weight[order])
+        new[4].bias.copy_(rows @ old[4].bias[order])
+    graded.constant_shift.copy_((shift[:, order] @ turn.T)[:, scaled + sheared :].mean(0))
+    return graded

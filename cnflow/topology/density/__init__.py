@@ -1,0 +1,1 @@
+"""Densities, the mass axis, and how well a density is known."""

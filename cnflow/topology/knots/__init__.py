@@ -1,0 +1,1 @@
+"""Closed curves: ridges of densities, polygons, crossings, knot invariants."""

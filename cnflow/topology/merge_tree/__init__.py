@@ -1,0 +1,1 @@
+"""Modes, the saddles between them, and the tree in which they merge."""

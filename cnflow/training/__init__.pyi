@@ -1,0 +1,13 @@
+from ._adversarial import Adversarial as Adversarial
+from ._adversarial import Critic as Critic
+from ._module import NarrowingModule as NarrowingModule
+from ._objectives import Likelihood as Likelihood
+from ._objectives import Objective as Objective
+from ._penalties import ColumnPenalty as ColumnPenalty
+from ._penalties import CorePenalty as CorePenalty
+from ._penalties import JacobianPenalty as JacobianPenalty
+from ._penalties import KineticPenalty as KineticPenalty
+from ._penalties import Penalty as Penalty
+from ._penalties import RetirementPenalty as RetirementPenalty
+from ._penalties import TransportPenalty as TransportPenalty
+from ._schedule import Schedule as Schedule

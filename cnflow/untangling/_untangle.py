@@ -1,0 +1,100 @@
+"""From a flow whose core holds closed curves to a lifted flow whose core holds circles, side by side in a plane."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnflow import _validation
+from cnflow.flow import NarrowingFlow
+from cnflow.topology import LevelSets, Loop
+from cnflow.untangling._closed_curves import ClosedCurves
+from cnflow.untangling._lifted_stage import LiftedStages, UntangleError
+from cnflow.untangling._shears import Shear, Shears
+
+VERTICES = 128
+"""Of the curve that is taken from a loop's members."""
+LEAST_MASS, DOWN = 0.5, 0.05
+"""Smallest mass of a level set that is looked at, and the step down to it."""
+
+
+class Untangle(LiftedStages):
+    """Lift a flow by two directions and untie the closed curves of its core: topology first, then a flow that follows it.
+
+    The level sets of the core give the components, and in each the loop and its angle. One shear writes the angle into the
+    lifted directions, a circle for every component, a second takes the curve away from the core; new last stages, one for each, are
+    fitted to them by flow matching. What was core becomes noise, the two lifted directions the core, however the curves were
+    knotted or linked. What the fit leaves undone is for the likelihood to train: the flow is exact all the way (or its bound is).
+
+    Args:
+        radius: of the circles, in units of the frame.
+        spread: standard deviation of the lifted noise, in units of the frame. Over the radius it is the error, in radians, that the
+            lift adds to an angle; the thinner, the harder the density is to follow.
+        mass: largest mass of the level set whose loops are untied; where components touch there, a smaller one is tried, down to
+            ``LEAST_MASS``.
+        units: per hidden layer of the new stages' fields.
+        components: of the new base.
+        steps: of the fit to each shear.
+        rows: most training samples to look at.
+
+    Raises:
+        ValueError: for numbers out of range.
+
+    References:
+        Dupont, Doucet, Teh: Augmented neural ODEs (2019).
+        Huang, Dinh, Courville: Augmented normalizing flows (2020).
+        Lipman, Chen, Ben-Hamu, Nickel, Le: Flow matching for generative modeling (2023).
+    """
+
+    lift = 2
+
+    def __init__(
+        self,
+        radius: float = 1.5,
+        spread: float = 0.1,
+        mass: float = 0.9,
+        units: int = 96,
+        components: int = 32,
+        steps: int = 2500,
+        rows: int = 20_000,
+    ) -> None:
+        self.radius = _validation.number("radius", radius, above=0)
+        super().__init__(spread, mass, units, components, steps, rows)
+        if not spread < radius / 3:
+            raise ValueError(f"expected 0 < spread < radius / 3, or circles have no hole; got {spread} and {radius}")
+
+    def strands(self, t: LevelSets) -> ClosedCurves:
+        """The closed curves of the level set of the largest mass that is a disjoint union of them.
+
+        Raises:
+            UntangleError: where no mass has exactly one loop in every component.
+        """
+        masses = np.arange(self.mass, min(self.mass, LEAST_MASS) - 1e-9, -DOWN)
+        loops = next((found for mass in masses if (found := self._one_each(t, float(mass)))), None)
+        if loops is None:
+            raise UntangleError(
+                f"the level set of mass {self.mass:g} has Betti numbers {t.at(self.mass).betti} and {len(t.loops_at(self.mass))} "
+                f"loops that could be drawn, and none down to mass {masses[-1]:g} has what was expected, one loop in every "
+                "component. Look at t.betti(); a core that is no disjoint union of closed curves cannot be untied this way, but "
+                "its components can be moved apart (Separation)"
+            )
+        return ClosedCurves.along(
+            [loop.curve(t.rows, VERTICES) for loop in loops], t.rows, self.radius, 2 * self.radius + 10 * self.spread
+        )
+
+    @staticmethod
+    def _one_each(t: LevelSets, mass: float) -> list[Loop]:
+        """Loops of a level set, none if there is not exactly one in every component."""
+        level, loops = t.at(mass), t.loops_at(mass)
+        each = len(loops) == len(level.components) and level.betti[1:2] == (len(loops),)
+        return list(loops) if each else []
+
+    def way(self, t: LevelSets) -> Shears:
+        """Up, then down: see the class."""
+        strands = self.strands(t)
+        return Shears((Shear("lift", strands.code), Shear("core", lambda a: -strands.middle(a))))
+
+    def core(self, flow: NarrowingFlow) -> Tensor:
+        """The lifted directions."""
+        return torch.arange(flow.dim) >= flow.data_dim
