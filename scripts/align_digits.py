@@ -56,7 +56,7 @@ def trained(network: Network, pixels: Tensor, labels: Tensor, seed: int) -> Netw
 
 
 def write_codes(folder: Path, seed: int) -> None:
-    """Train both networks, and write the codes of their halves with the labels: codes_a.npy, labels_a.npy, …"""
+    """Train both networks, and write the codes of their halves with the labels: codes_a.npy, labels_a.npy and so on."""
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.data))
     ways = {"a": (128, 8, nn.Tanh), "b": (96, 12, nn.ReLU)}

@@ -138,8 +138,9 @@ class Criterion:
         return self._score(candidate(self.x))
 
     def divergence(self, candidate: Callable[[Floats], Floats]) -> Score:
-        """Score of a map less the carried samples' own entropy, which cross-entropies are lowered by when samples
-        crowd: nats, 0 at best.
+        """Score of a map less the entropy of the carried samples, nats, 0 at best.
+
+        Cross-entropies fall when samples crowd; this difference does not.
 
         Where maps are free enough to crowd samples together, wherever the other side is dense, cross-entropies alone ask for it.
         """

@@ -117,7 +117,7 @@ class Alignment:
 
     @property
     def verdict(self) -> str:
-        """ "aligned", "ambiguous: …" or "unrelated: …"."""
+        """Verdict in words: "aligned", "ambiguous: …" or "unrelated: …"."""
         if not self.related:
             return f"unrelated: carried samples overlap by {self.overlap:.0%}, less than {self.least_overlap:.0%}"
         if self.symmetries.order > 1:

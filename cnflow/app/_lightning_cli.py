@@ -39,7 +39,7 @@ from cnflow.app._report import write_report
 from cnflow.app._run_directory import ResumeError, changed_settings, checkpoint_to_resume, clear_run, hold, hold_lock
 from cnflow.app._signals import GracefulStop
 from cnflow.app._topology import write_topology
-from cnflow.data import DigitsDataModule as _digits  # noqa: F401 (so that classes of data are known by their names alone)
+from cnflow.data import DigitsDataModule  # noqa: F401 (so that classes of data are known by their names alone)
 from cnflow.flow._checkpoint import find_checkpoint, read_checkpoint
 from cnflow.flow._inputs import Inputs
 from cnflow.training import NarrowingModule

@@ -65,7 +65,7 @@ class AutoregressiveMixture(nn.Module):
         return torch.log_softmax(weight, 2), mean, log_std.clamp(-5, 3)
 
     def terms(self, y: Tensor) -> Tensor:
-        """log p(y_j | y_1 … y_{j-1}) in nats, shape (n, k)."""
+        """Log p(y_j | y_1 … y_{j-1}) in nats, shape (n, k)."""
         weight, mean, log_std = self._conditionals(y)
         scaled = (y.T[:, :, None] - mean) * torch.exp(-log_std)
         return (torch.logsumexp(weight - log_std - 0.5 * scaled * scaled, 2) - _HALF_LOG_2PI).T

@@ -177,8 +177,7 @@ class NoiseMixture(nn.Module):
         return torch.tril(self.tilt, -1) + torch.eye(self.tilt.shape[1]).to(self.tilt)
 
     def scale_tril(self) -> Tensor:
-        """Lower triangular S (1 + T)⁻¹ of every component in the core, shape (K, k, k): its product with its transpose is the
-        covariance."""
+        """Lower triangular factor S (1 + T)⁻¹ of every component's covariance in the core, shape (K, k, k)."""
         std = torch.exp(self.log_std + self.log_ratio)[:, self.core]
         if self.tilt is None:
             return torch.diag_embed(std)
@@ -281,12 +280,12 @@ class NoiseMixture(nn.Module):
 
     @property
     def noise_mean(self) -> Tensor:
-        """m of the noise directions, shape (number of noise directions,)."""
+        """M of the noise directions, shape (number of noise directions,)."""
         return self.mean[~self.core]
 
     @property
     def noise_std(self) -> Tensor:
-        """s of the noise directions, shape (number of noise directions,)."""
+        """S of the noise directions, shape (number of noise directions,)."""
         return torch.exp(self.log_std[~self.core])
 
     def core_log_prob(self, h: Tensor) -> Tensor:

@@ -100,12 +100,12 @@ class FlowCut:
 
     @property
     def noise_mean(self) -> Tensor:
-        """m of the directions retired by now, shape (D - a,)."""
+        """M of the directions retired by now, shape (D - a,)."""
         return self.flow.base.mean[~self.active].detach()
 
     @property
     def noise_std(self) -> Tensor:
-        """s of the directions retired by now, shape (D - a,)."""
+        """S of the directions retired by now, shape (D - a,)."""
         return torch.exp(self.flow.base.log_std[~self.active]).detach()
 
     def log_prob(self, h: Array, *, solver: Solver | None = None) -> Tensor:

@@ -31,7 +31,7 @@ def source(seed: int | None, generator: torch.Generator | None, device: Any = "c
 
 
 def choose(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """n numbers of components, drawn by their weights, shape (K,); shape (n,), n may be 0."""
+    """N numbers of components, drawn by their weights, shape (K,); shape (n,), n may be 0."""
     if not n:
         return torch.zeros(0, dtype=torch.long, device=weights.device)
     return torch.multinomial(weights, n, replacement=True, generator=generator)

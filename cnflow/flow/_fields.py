@@ -82,8 +82,9 @@ class VelocityField(nn.Module):
         return EmbeddedField(self, keep, fill)
 
     def widen(self, extra: int, pace: float) -> VelocityField:
-        """The same field on ``extra`` further directions, last, that it neither moves nor reads as yet, run through ``pace``
-        times as fast: pace · v(pace · t, z).
+        """The same field with ``extra`` further directions, last, that it neither moves nor reads as yet.
+
+        It is run ``pace`` times as fast: pace · v(pace · t, z).
 
         Raises:
             NotImplementedError: for a field that does not know how.

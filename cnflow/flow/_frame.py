@@ -136,7 +136,7 @@ class Frame(nn.Module):
 
     @property
     def log_det(self) -> Tensor:
-        """log |det dz/dx| on the plane, scalar, in nats."""
+        """Log |det dz/dx| on the plane, scalar, in nats."""
         return self.volume.to(self.kind.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

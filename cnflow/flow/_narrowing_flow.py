@@ -554,7 +554,7 @@ class NarrowingFlow(nn.Module):
             yield from rows.reshape(-1, self.columns).split(chunk)
 
     def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
-        """x as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
+        """X as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
 
         Samples of the data's own width are lifted, always with the same noise, of seed 0.
 

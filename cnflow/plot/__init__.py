@@ -1,5 +1,4 @@
-"""One function per figure; each takes arrays or results, draws on `ax` (or `fig`) if given, and gives it
-back.
+"""One function per figure; each takes arrays or results, draws on `ax` (or `fig`) if given, and returns it.
 
 Matplotlib is imported when a figure is drawn, and its global settings are left alone.
 """

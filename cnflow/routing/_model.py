@@ -51,7 +51,7 @@ class RoutedDensity(nn.Module):
         return self.dim - self.core_dim
 
     def linear(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """z = B u, shape (n, D), and log |det B|, scalar."""
+        """Z = B u, shape (n, D), and log |det B|, scalar."""
         if self.dim <= FULL_MAP:
             return u @ self.map.T, torch.linalg.slogdet(self.map)[1]
         if self.core_dim == 0:
@@ -95,7 +95,7 @@ class RoutedDensity(nn.Module):
         return self.shift(h), limited(self.log_scale(h))
 
     def forward(self, u: Tensor) -> Tensor:
-        """log p(u) in nats; shape (n,)."""
+        """Log p(u) in nats; shape (n,)."""
         z, log_det = self.linear(u)
         scaled, a = self.residuals(z)
         if self.radial is None:

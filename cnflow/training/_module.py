@@ -340,7 +340,7 @@ class NarrowingModule(LightningModule):
 
     @property
     def phase(self) -> str:
-        """ "select" or "refit"."""
+        """Phase of training: "select" or "refit"."""
         return self.schedule.phase(self.global_step, self.total_steps)
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ class Schedule:
         return round(self.select * total)
 
     def phase(self, step: int, total: int) -> str:
-        """ "select" or "refit" at a global step, out of ``total``."""
+        """Phase of training: "select" or "refit" at a global step, out of ``total``."""
         return "select" if step < self.prune_step(total) else "refit"
 
     def progress(self, step: int, total: int) -> float:

@@ -164,7 +164,7 @@ def basis_kurtosis(
 
 
 def random_frames(d: int, k: int, rng: np.random.Generator) -> Floats:
-    """k orthonormal directions in d dimensions, uniform (Haar), in columns: shape (d, k)."""
+    """K orthonormal directions in d dimensions, uniform (Haar), in columns: shape (d, k)."""
     q, r = np.linalg.qr(rng.standard_normal((d, k)))
     # without the signs, QR has its own preference
     return q * np.where(np.diag(r) < 0, -1.0, 1.0)

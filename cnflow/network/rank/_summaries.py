@@ -39,7 +39,7 @@ class Summary:
 
     @property
     def dim(self) -> int:
-        """k."""
+        """K."""
         return self.directions.shape[1]
 
     def __call__(self, f: Composite, s: Tensor, rows: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Modes:
     top_mode: Ints
 
     def __len__(self) -> int:
-        """m."""
+        """M."""
         return len(self.points)
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ class Saddles:
     paths: Floats
 
     def __len__(self) -> int:
-        """p."""
+        """P."""
         return len(self.pairs)
 
     def __repr__(self) -> str:
