@@ -1,4 +1,4 @@
-"""What the benchmarks share: a run of the command line on one thread, and samples that are written as they come."""
+"""What the benchmarks share: a run of the command line on one thread, and rows that are written as they come."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def complete(
     jobs: int = 1,
     packages: tuple[str, ...] = ("torch", "lightning", "scikit-learn", "numpy"),
 ) -> tuple[list[Row], str]:
-    """Measure what a JSON file does not hold yet; samples are written as they come, so that a stopped benchmark goes on.
+    """Measure what a JSON file does not hold yet; rows are written as they come, so that a stopped benchmark goes on.
 
     Args:
-        file: path of the JSON file: versions, machine, samples.
+        file: path of the JSON file: versions, machine, rows.
         tasks: arguments of ``measure``, in the order of the table.
-        key: names of the entries of a sample that tell its task.
-        measure: makes a sample.
-        describe: a sample in one line, for the progress that is printed with the time left.
+        key: names of the entries of a row that tell its task.
+        measure: makes a row.
+        describe: a row in one line, for the progress that is printed with the time left.
         jobs: tasks at a time.
         packages: whose versions are told.
 
     Returns:
-        (all samples in the order of the tasks, then those of other tasks; a line on machine and versions).
+        (all rows in the order of the tasks, then those of other tasks; a line on machine and versions).
     """
     tasks = list(tasks)
     rows: list[Row] = json.loads(file.read_text())["rows"] if file.is_file() else []

@@ -18,6 +18,7 @@ from torch import nn
 
 from cnflow import alignment, data, flow, network, routing, topology, training
 from cnflow.app._lightning_cli import Run
+from cnflow.flow._noise_check import noise_independence
 
 __all__ = ["ASKED"]
 
@@ -196,7 +197,7 @@ ASKED = [
             ("Evaluation", lambda: alignment.evaluate(ROWS, ROWS)),
             ("Matchings", lambda: alignment.best_matchings(COST)),
             ("Spectrum", lambda: flow.spectrum(lambda x: -x, ROWS, n_bootstrap=5, n_null=100)),
-            ("NoiseCheck", lambda: flow.noise_independence(ROWS, ROWS[::-1].copy(), n_permutations=2)),
+            ("NoiseCheck", lambda: noise_independence(ROWS, ROWS[::-1].copy(), n_permutations=2)),
             ("Narrowed", lambda: fitted().encode(ROWS)),
             ("LevelSetSizes", lambda: network.level_set_sizes(list("aab"))),
             ("Support", lambda: data.check_support(ROWS)),

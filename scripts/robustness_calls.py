@@ -14,6 +14,19 @@ import torch
 from robustness_inputs import Input
 
 from cnflow import alignment, data, flow, network, routing, topology, training, untangling
+from cnflow.alignment._criterion import Criterion
+from cnflow.alignment._smooth_map import fit_smooth_map, smooth_map_if_better
+from cnflow.alignment._symmetry import certificate, continuous_symmetry, symmetry_gap
+from cnflow.data._arrays import check_rows
+from cnflow.data._batches import Batches
+from cnflow.data._constant_columns import find_columns
+from cnflow.flow._frame import Frame
+from cnflow.flow._noise_check import noise_independence
+from cnflow.topology.knots._polygons import plane_crossings
+from cnflow.topology.products._kunneth import factor_betti
+from cnflow.untangling._closed_curves import ClosedCurves
+from cnflow.untangling._separation import Placement
+from cnflow.untangling._shears import Shear, Shears
 
 __all__ = ["CALLS", "Entry", "Input"]
 
@@ -202,7 +215,7 @@ TOPOLOGY = [
     ),
     entry(
         "topology.factor_betti",
-        lambda betti: topology.factor_betti(betti),
+        lambda betti: factor_betti(betti),
         lambda r, g: len(r) > 0,
         betti=("object", [1, 2, 1]),
     ),
@@ -249,7 +262,7 @@ TOPOLOGY = [
     ),
     entry(
         "topology.plane_crossings",
-        lambda curve: topology.plane_crossings(curve),
+        lambda curve: plane_crossings(curve),
         lambda r, g: r >= 0,
         curve=("rows", RING),
     ),
@@ -404,7 +417,7 @@ ALIGNMENT = [
     ),
     entry(
         "alignment.bend",
-        lambda **o: alignment.fit_smooth_map(alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, **o),
+        lambda **o: fit_smooth_map(alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, **o),
         lambda r, g: finite(r(BLOBS), g),
         width=("positive", 1.0),
         ridge=("size", 0.03),
@@ -413,7 +426,7 @@ ALIGNMENT = [
     ),
     entry(
         "alignment.bent_if_better",
-        lambda seed: alignment.smooth_map_if_better(
+        lambda seed: smooth_map_if_better(
             alignment.AffineMap(np.eye(2), np.zeros(2)), BLOBS, BLOBS, seed, (1.0,), (0.1,)
         ),
         anything,
@@ -421,18 +434,18 @@ ALIGNMENT = [
     ),
     entry(
         "alignment.certificate",
-        lambda **o: alignment.certificate(COST, COST, (0, 1, 2), **o),
+        lambda **o: certificate(COST, COST, (0, 1, 2), **o),
         lambda r, g: r.distance == 0,
         noise=("size", 0.1),
     ),
     entry(
         "alignment.continuous_symmetry",
-        lambda rows: alignment.continuous_symmetry(TWO, rows),
+        lambda rows: continuous_symmetry(TWO, rows),
         pick("ratio"),
         rows=("rows", BLOBS),
     ),
-    entry("alignment.Criterion", lambda seed: alignment.Criterion(BLOBS, BLOBS / 2, seed), pick("floor"), seed=SEED),
-    entry("alignment.symmetry_gap", alignment.symmetry_gap, lambda r, g: r[0] >= 0, matrix=("rows", COST)),
+    entry("alignment.Criterion", lambda seed: Criterion(BLOBS, BLOBS / 2, seed), pick("floor"), seed=SEED),
+    entry("alignment.symmetry_gap", symmetry_gap, lambda r, g: r[0] >= 0, matrix=("rows", COST)),
     entry(
         "alignment.fit_map",
         alignment.fit_map,
@@ -491,7 +504,7 @@ FLOW = [
     made(flow.MLPField, hidden=("count", 3), depth=("count", 2), activation=("name", "tanh")),
     made(flow.RadialField, kept=("whole", 1), stages=("count", 2)),
     made(flow.RoutingField, kept=("whole", 1), hidden=("count", 3), stages=("count", 2), timed=FLAG),
-    made(flow.Frame, dim=("whole", 3), rank=("?whole", 2)),
+    made(Frame, dim=("whole", 3), rank=("?whole", 2)),
     made(flow.NoiseMixture, dim=("whole", 3), components=("count", 2)),
     entry(
         "flow.NarrowingFlow",
@@ -578,7 +591,7 @@ FLOW = [
     ),
     entry(
         "flow.noise_independence",
-        flow.noise_independence,
+        noise_independence,
         lambda r, g: 0 <= r.auc_p <= 1 or not np.size(g["noise"]),
         core=("rows", BLOBS),
         noise=("rows", BLOBS[::-1].copy()),
@@ -698,23 +711,21 @@ UNTANGLING = [
     ),
     entry(
         "untangling.Places.beside",
-        lambda **o: untangling.Placement.beside(BLOBS, (np.arange(120) >= 60).astype(int), **o),
+        lambda **o: Placement.beside(BLOBS, (np.arange(120) >= 60).astype(int), **o),
         lambda r, g: finite(r.moved, g),
         gap=("size", 0.5),
         step=("positive", 1.0),
     ),
-    entry(
-        "untangling.Shear", lambda **o: untangling.Shear(**o), anything, moves=("name", "core"), by=("object", np.sin)
-    ),
+    entry("untangling.Shear", lambda **o: Shear(**o), anything, moves=("name", "core"), by=("object", np.sin)),
     entry(
         "untangling.Shears",
-        lambda shears: untangling.Shears(shears),
+        lambda shears: Shears(shears),
         anything,
-        shears=("object", (untangling.Shear("core", np.sin),)),
+        shears=("object", (Shear("core", np.sin),)),
     ),
     entry(
         "untangling.Strands.along",
-        lambda **o: untangling.ClosedCurves.along([RING], RING, **o),
+        lambda **o: ClosedCurves.along([RING], RING, **o),
         lambda r, g: finite(r.points, g),
         radius=("positive", 1.0),
         gap=("size", 3.0),
@@ -733,7 +744,7 @@ DATA = [
     entry("data.ArrayDataModule.setup", lambda array: _train(array), finite, array=("rows", BLOBS)),
     entry(
         "data.Batches",
-        lambda **o: data.Batches(BLOBS, **o),
+        lambda **o: Batches(BLOBS, **o),
         lambda r, g: sum(len(b) for b in r) == 120,
         batch_size=("count", 50),
         shuffle=FLAG,
@@ -786,7 +797,7 @@ DATA = [
     entry(
         "data.VectorDataModule", data.VectorDataModule, kept("batch_size", "seed"), batch_size=("count", 8), seed=SEED
     ),
-    entry("data.check_rows", data.check_rows, anything, x=("rows", BLOBS)),
+    entry("data.check_rows", check_rows, anything, x=("rows", BLOBS)),
     entry("data.check_support", data.check_support, anything, x=("rows", BLOBS), seed=SEED),
     entry(
         "data.dequantize",
@@ -795,7 +806,7 @@ DATA = [
         x=("rows", np.round(4 * BLOBS)),
         seed=SEED,
     ),
-    entry("data.find_columns", data.find_columns, lambda r, g: r.width == 2, x=("rows", BLOBS)),
+    entry("data.find_columns", find_columns, lambda r, g: r.width == 2, x=("rows", BLOBS)),
     entry(
         "data.read_array",
         data.read_array,

@@ -18,7 +18,11 @@ from robustness_calls import BLOBS, FLAG, RING, SEED, Entry, anything, entry, fi
 from robustness_models import SCALAR, SCORES, X, moved_to
 from sklearn.decomposition import PCA
 
-from cnflow import alignment, data, distributed, flow, network, plot
+from cnflow import alignment, distributed, flow, network, plot
+from cnflow.data._arrays import as_rows
+from cnflow.network._invariance import MEASURES
+from cnflow.network.activations._reencoding import Encoding
+from cnflow.network.perturbation._moves import reference_perturbations
 from cnflow.plot._narrowing_path import COLUMNS
 
 __all__ = ["NETWORKS", "OTHERS", "PLOTS"]
@@ -130,7 +134,7 @@ NETWORKS = [
         fit=("flag", False),
     ),
     with_model(
-        "flat_moves",
+        "flat_perturbations",
         moves(network.flat_perturbations),
         moved,
         **BASE,
@@ -140,7 +144,7 @@ NETWORKS = [
         behaviour=OUTPUT,
     ),
     with_model(
-        "sgd_moves",
+        "sgd_perturbations",
         moves(network.sgd_perturbations, loss=loss),
         moved,
         **BASE,
@@ -148,14 +152,14 @@ NETWORKS = [
         batch_size=("count", 20),
     ),
     with_model(
-        "other_moves",
-        moves(network.reference_perturbations, others=[moved_to(SCORES, 1)]),
+        "reference_perturbations",
+        moves(reference_perturbations, others=[moved_to(SCORES, 1)]),
         behaviour=OUTPUT,
         dtype=DTYPE,
     ),
     entry(
-        "network.other_moves",
-        lambda others: list(network.reference_perturbations(SCORES, X, others)),
+        "network.reference_perturbations",
+        lambda others: list(reference_perturbations(SCORES, X, others)),
         others=("word", [SCORES]),
     ),
     with_model(
@@ -178,7 +182,7 @@ NETWORKS = [
     ),
     with_model(
         "invariance",
-        lambda **o: network.invariance(measures=network.MEASURES[:1], **o),
+        lambda **o: network.invariance(measures=MEASURES[:1], **o),
         lambda r, g: r.broken == (),
         layer=LAYER,
         target=OUTPUT,
@@ -189,7 +193,7 @@ NETWORKS = [
     entry(
         "network.invariance",
         lambda **o: network.invariance(SCORES, X, "1", **o),
-        measures=("word", network.MEASURES[:1]),
+        measures=("word", MEASURES[:1]),
         kinds=("word", ("rotation",)),
     ),
     with_model(
@@ -246,7 +250,7 @@ NETWORKS = [
         lambda transform: network.reencode(SCORES, "1", transform),
         transform=("object", (torch.exp, torch.log)),
     ),
-    entry("network.Encoding", network.Encoding, encode=("object", torch.exp), decode=("object", torch.log)),
+    entry("network.Encoding", Encoding, encode=("object", torch.exp), decode=("object", torch.log)),
     entry(
         "network.same_up_to_relabelling",
         lambda f: network.same_up_to_relabelling(f, BLOBS),
@@ -461,7 +465,8 @@ LABEL = "any value tells inputs apart; names and infinities are values"
 HELD = "fields of a name are kept as they are given"
 TAKES = {
     "flow.check_noise": {"x no columns": "how many columns there are is the flow's to check"},
-    "network.Composite": AFTER, "network.factorization": AFTER, "network.train_bottleneck": AFTER, "network.sgd_moves": ENTIRE,
+    "network.Composite": AFTER, "network.factorization": AFTER, "network.train_bottleneck": AFTER,
+    "network.sgd_perturbations": ENTIRE,
     "network.level_sets": FROM_THE_END | {"mass=1": "all samples are the region"}, "network.reeb_graph": FROM_THE_END | {
         "model random every time": "the values of one pass"},
     "network.reencode": dict.fromkeys(
@@ -501,7 +506,7 @@ OTHERS = [
     ),
     entry("flow.NGCA.fit", lambda X: flow.NGCA(1, n_null=2).fit(X), pick("components_"), X=("rows", BLOBS)),
     entry("flow.NGCA.transform", lambda X: flow.NGCA(1, n_null=2).fit(BLOBS).transform(X), finite, X=("rows", BLOBS)),
-    entry("data.as_rows", data.as_rows, lambda r, g: r.ndim == 2, x=("rows", BLOBS)),
+    entry("data.as_rows", as_rows, lambda r, g: r.ndim == 2, x=("rows", BLOBS)),
     entry("distributed.encode", lambda x: distributed.encode(fitted(), x).core.compute(), finite, x=("rows", BLOBS)),
     entry(
         "distributed.sample",

@@ -74,7 +74,7 @@ def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) ->
     Example:
         >>> x = np.random.default_rng(0).exponential(size=(5000, 2)) - 1.0
         >>> turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
-        >>> bool(np.abs(agreeing_rotations(x, x @ turn)[0][0] - turn).max() < 1e-3)
+        >>> bool(np.abs(matching_rotations(x, x @ turn)[0][0] - turn).max() < 1e-3)
         True
     """
     import torch

@@ -23,11 +23,11 @@ TRAINING = {
 """Commands that take a config, with what they do."""
 
 READERS = {
-    "topology": ("topology:topology", "Level sets of a run: structures, how they merge, loops and voids, by mass."),
-    "align": ("align:align", "Align the cores of two runs without pairs, and say whether to believe it."),
-    "animate": ("animate:animate", "Animate how a run's flow carries its samples to the core."),
+    "topology": ("_topology:topology", "Level sets of a run: structures, how they merge, loops and voids, by mass."),
+    "align": ("_align:align", "Align the cores of two runs without pairs, and say whether to believe it."),
+    "animate": ("_animate:animate", "Animate how a run's flow carries its samples to the core."),
     "inspect": (
-        "gallery:inspect_network",
+        "_inspect:inspect_network",
         "Every measure and figure of a network, given by import path and checkpoint.",
     ),
 }

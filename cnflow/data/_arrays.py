@@ -1,4 +1,4 @@
-"""Rows as they come: arrays, memory maps, tensors, lists and DataFrames of finite real numbers, or why they are not."""
+"""Samples as they come: arrays, memory maps, tensors, lists and DataFrames of finite real numbers, or why they are not."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def as_numbers(x: Any, name: str = "x") -> np.ndarray:
 
 
 def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
-    """Rows in their own number type, which may be none, or hold NaN; see :func:`check_rows`.
+    """Samples in their own number type, which may be none, or hold NaN; see :func:`check_rows`.
 
     A memory map stays on disk. Nothing is dropped in silence: imaginary parts and masks are refused.
 
     Args:
         x: rows, shape (n, d): an array, memory map, DataFrame, list of lists, or tensor of any device and type; or batches of
-            rows, which are joined, see :func:`batches`.
+            samples, which are joined, see :func:`batches`.
         name: for messages.
         width: d, if it is known.
 
@@ -73,15 +73,15 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     if x.ndim != 2:
         fix = "Reshape a single column with x[:, None]." if x.ndim == 1 else "Reshape it to two axes."
         if width is not None and x.shape == (width,) and width > 1:
-            fix = "Give a single row as x[None]."
-        raise ValueError(f"{name}: expected rows of shape {wanted}; got {x.shape}. {fix}")
+            fix = "Give a single sample as x[None]."
+        raise ValueError(f"{name}: expected samples of shape {wanted}; got {x.shape}. {fix}")
     if width is not None and x.shape[1] != width:
-        raise ValueError(f"{name}: expected rows of shape {wanted}; got {x.shape}. Select the same columns.")
+        raise ValueError(f"{name}: expected samples of shape {wanted}; got {x.shape}. Select the same columns.")
     return x
 
 
 def is_batches(x: Any) -> bool:
-    """Whether x gives rows in batches, as a ``DataLoader``, a ``Dataset`` of torch or a generator does."""
+    """Whether x gives samples in batches, as a ``DataLoader``, a ``Dataset`` of torch or a generator does."""
     if isinstance(x, Sequence | Mapping | str | bytes) or any(
         hasattr(x, name) for name in ("shape", "__array__", "iloc")
     ):
@@ -90,18 +90,18 @@ def is_batches(x: Any) -> bool:
 
 
 def batches(x: Any, name: str = "x") -> Iterator[Any]:
-    """Rows of every batch, shape (m, d) each, as they come.
+    """Samples of every batch, shape (m, d) each, as they come.
 
     Args:
         x: a ``DataLoader``, or anything else that is iterated over; a ``Dataset`` of torch, in its order. Where a batch is a tuple
-            or a list, such as (x, y), its first array of rows is taken.
+            or a list, such as (x, y), its first array of samples is taken.
         name: for messages.
 
     Raises:
         ValueError: if there are no batches, or a batch is a mapping.
 
     Warns:
-        UserWarning: if a loader shuffles or leaves rows out, for then what is computed is not in the order of the data.
+        UserWarning: if a loader shuffles or leaves samples out, for then what is computed is not in the order of the data.
     """
     if not isinstance(x, Iterable):
         from torch.utils.data import DataLoader
@@ -110,7 +110,8 @@ def batches(x: Any, name: str = "x") -> Iterator[Any]:
     told = _disorder(x)
     if told:
         warnings.warn(
-            f"{name}: the {type(x).__name__} {told}: results are in the order in which rows came. For the order of the data give "
+            f"{name}: the {type(x).__name__} {told}: results are in the order in which samples came. "
+            "For the order of the data give "
             "one with shuffle=False, drop_last=False.",
             UserWarning,
             stacklevel=2,
@@ -119,7 +120,7 @@ def batches(x: Any, name: str = "x") -> Iterator[Any]:
     for number, batch in enumerate(x):
         if isinstance(batch, Mapping):
             raise ValueError(
-                f"{name}, batch {number}: expected rows, or (rows, labels); got a mapping with {list(batch)[:8]}. Give one: "
+                f"{name}, batch {number}: expected samples, or (samples, labels); got a mapping with {list(batch)[:8]}. Give one: "
                 f"(batch[{next(iter(batch), 'name')!r}] for batch in {name})."
             )
         if isinstance(batch, tuple | list) and len(batch) and (is_frame(batch[0]) or np.ndim(batch[0]) == 2):
@@ -128,7 +129,7 @@ def batches(x: Any, name: str = "x") -> Iterator[Any]:
         yield batch
     if empty:
         raise ValueError(
-            f"{name}: the {type(x).__name__} gives no batches; expected rows. A generator can be read once only."
+            f"{name}: the {type(x).__name__} gives no batches; expected samples. A generator can be read once only."
         )
 
 
@@ -148,7 +149,7 @@ def _disorder(loader: Any) -> str:
 def _batch(batch: Any, number: int, name: str) -> np.ndarray:
     rows = as_numbers(batch, f"{name}, batch {number}")
     if rows.ndim < 2:
-        raise ValueError(f"{name}, batch {number}: expected rows of shape (m, d); got shape {rows.shape}")
+        raise ValueError(f"{name}, batch {number}: expected samples of shape (m, d); got shape {rows.shape}")
     return rows
 
 
@@ -161,18 +162,18 @@ def refuse_masked(x: Any, name: str = "x") -> None:
     if np.ma.is_masked(x):
         raise ValueError(
             f"{name}: {int(np.ma.getmaskarray(x).sum())} values are masked; expected numbers in every place. Impute them with "
-            "x.filled(value), or drop their rows with numpy.ma.compress_rows(x)."
+            "x.filled(value), or drop their samples with numpy.ma.compress_rows(x)."
         )
 
 
 def finite_rows(x: Any, name: str = "x", width: int | None = None, least: int = 1) -> np.ndarray:
-    """Rows of finite numbers in float64, shape (n, d).
+    """Samples of finite numbers in float64, shape (n, d).
 
     Args:
         x: see :func:`as_rows`.
         name: for messages.
         width: d, if it is known; at least 1.
-        least: rows that there must be.
+        least: samples that there must be.
 
     Raises:
         ValueError: for anything else.
@@ -180,22 +181,22 @@ def finite_rows(x: Any, name: str = "x", width: int | None = None, least: int = 
     rows = as_rows(x, name, width)
     if len(rows) < least or not rows.shape[1]:
         raise ValueError(
-            f"{name}: expected at least {least} row{'s' * (least > 1)} and 1 column; got shape {rows.shape}"
+            f"{name}: expected at least {least} sample{'s' * (least > 1)} and 1 column; got shape {rows.shape}"
         )
     check_rows(rows, name)
     return np.asarray(rows, dtype=np.float64)
 
 
 def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -> None:
-    """Refuse rows with NaN or infinite values.
+    """Refuse samples with NaN or infinite values.
 
     Args:
-        x: rows, shape (n, d): array, memory map or tensor; read in chunks.
+        x: samples, shape (n, d): array, memory map or tensor; read in chunks.
         name: name of the data, for the message.
         names: of the columns.
 
     Raises:
-        ValueError: that says how many rows, which ones first, in which column, and what to do.
+        ValueError: that says how many samples, which ones first, in which column, and what to do.
     """
     if isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x):
         x = as_rows(x, name)
@@ -208,7 +209,8 @@ def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -
         first = np.asarray(x[int(rows[0])])
         column = int(np.flatnonzero(~np.isfinite(first))[0])
         raise ValueError(
-            f"{name}: {len(rows)} of {len(x)} rows have NaN or infinite values (first rows: {rows[:5].tolist()}; row {rows[0]} has "
+            f"{name}: {len(rows)} of {len(x)} samples have NaN or infinite values "
+            f"(first samples: {rows[:5].tolist()}; sample {rows[0]} has "
             f"{first[column]} in column {column if names is None else repr(names[column])}). "
             "Drop or impute them, for example x = x[numpy.isfinite(x).all(1)]."
         )
@@ -227,10 +229,10 @@ def names_of(x: Any) -> list[str] | None:
 
 
 def subsample(x: Any, most: int, seed: int | Sequence[int]) -> Any:
-    """Rows of x, or a random choice of ``most`` of them in the order of x.
+    """Samples of x, or a random choice of ``most`` of them in the order of x.
 
     Args:
-        x: rows, shape (n, d); something that reads rows when indexed is read.
+        x: samples, shape (n, d); something that reads samples when indexed is read.
         most: how many.
         seed: of the choice.
     """
@@ -257,6 +259,6 @@ def _refusal(cells: Any, column: Any) -> str:
     if cells.dtype.kind in "OUS":
         text = np.flatnonzero((pd.to_numeric(cells.astype(object), errors="coerce").isna() & cells.notna()).to_numpy())
         if len(text):
-            place = f"{cells.index.name or 'row'} {cells.index[text[0]]}"
+            place = f"{cells.index.name or 'sample'} {cells.index[text[0]]}"
             return f", {place}, column {column!r}: {cells.iloc[text[0]]!r} is not a number ({len(text)} such cells in this column)."
     return f": column {column!r} holds {cells.dtype}, not numbers."

@@ -82,7 +82,7 @@ def read_file(
 
 
 def read_labels(path: str | Path, n: int) -> np.ndarray:
-    """Read one label per row, text or numbers, from a file with nothing else in it; ``.txt`` has one a line.
+    """Read one label per sample, text or numbers, from a file with nothing else in it; ``.txt`` has one a line.
 
     Args:
         path: of the file.
@@ -90,7 +90,7 @@ def read_labels(path: str | Path, n: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for an unknown suffix, or more than one label per row.
+        ValueError: for an unknown suffix, or more than one label per sample.
     """
     path = Path(path)
     if path.suffix.lower() == ".txt" and path.is_file():
@@ -104,7 +104,7 @@ def read_labels(path: str | Path, n: int) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise ValueError(f"{path}: expected one label per row, shape ({n},); got shape {labels.shape}")
+        raise ValueError(f"{path}: expected one label per sample, shape ({n},); got shape {labels.shape}")
     return labels
 
 

@@ -9,6 +9,7 @@ from .activations._reencoding import reencode as reencode
 from .activations._sites import Site as Site
 from .coordinates._input_alignment import input_alignment as input_alignment
 from .coordinates._kurtosis import basis_kurtosis as basis_kurtosis
+from .coordinates._transforms import SparseRotation as SparseRotation
 from .perturbation._moves import flat_perturbations as flat_perturbations
 from .perturbation._moves import sgd_perturbations as sgd_perturbations
 from .perturbation._sensitivity import Sensitivity as Sensitivity

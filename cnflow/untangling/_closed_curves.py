@@ -37,7 +37,7 @@ class ClosedCurves:
     Example:
         >>> t = 2 * np.pi * np.arange(64) / 64
         >>> curve = np.stack([2 * np.cos(t), 2 * np.sin(t)], 1)
-        >>> strands = Strands.along([curve], curve, radius=1.0, gap=3.0)
+        >>> strands = ClosedCurves.along([curve], curve, radius=1.0, gap=3.0)
         >>> strands.code(np.array([[2.0, 0.0], [0.0, 2.0]])).round(1) + 0.0
         array([[1., 0.],
                [0., 1.]])

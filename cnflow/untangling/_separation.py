@@ -53,7 +53,7 @@ class Placement:
 
         Example:
             >>> samples = np.array([[0.0, -1], [0, 1], [0, -3], [0, 3]])
-            >>> places = Places.beside(samples, np.array([0, 0, 1, 1]), gap=1.0, step=1.0)
+            >>> places = Placement.beside(samples, np.array([0, 0, 1, 1]), gap=1.0, step=1.0)
             >>> places.moved[:, 0].tolist()
             [-0.5, -0.5, 0.5, 0.5]
         """

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import cnflow
+from cnflow.data._batches import Batches
 from cnflow.flow import NarrowingFlow
 from cnflow.flow._inputs import Inputs
 
@@ -67,7 +68,7 @@ def test_batches_are_read_one_at_a_time(flow, rows):
     frames = lambda: (rows.iloc[i : i + 140] for i in range(0, len(rows), 140))  # noqa: E731
     for given in (
         lambda: DataLoader(TensorDataset(x, y), batch_size=150), lambda: DataLoader(x, batch_size=120), lambda: TensorDataset(x),
-        frames, lambda: cnflow.data.Batches(x, 110),
+        frames, lambda: Batches(x, 110),
     ):  # fmt: skip
         narrowed, own = flow.encode(given(), chunk=130), flow.log_prob(given())
         torch.testing.assert_close(narrowed.core, want.core)

@@ -10,6 +10,7 @@ from torch import nn
 
 from cnflow import network
 from cnflow.flow import NarrowingFlow
+from cnflow.network._invariance import MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,11 @@ MAKERS = {
     "same_up_to_relabelling": lambda m, x: network.same_up_to_relabelling(list("aab"), list("xyx")),
     "level_sets": lambda m, x: network.level_sets(m, x, unit=0, points=60, starts=60),
     "train_bottleneck": lambda m, x: network.train_bottleneck(m, x, "input", "output", (1,), steps=2, progress=False),
-    "invariance": lambda m, x: network.invariance(m, x[:60], "1", measures=network.MEASURES[:1]),
-    "flat_moves": lambda m, x: list(network.flat_perturbations(m, x, draws=1)),
+    "invariance": lambda m, x: network.invariance(m, x[:60], "1", measures=MEASURES[:1]),
+    "flat_perturbations": lambda m, x: list(network.flat_perturbations(m, x, draws=1)),
     "SparseRotation": lambda m, x: network.SparseRotation(2, random_state=0).fit(x.numpy()),
     "TrainingTrace": lambda m, x: network.TrainingTrace(x, layers=["1"]),
-    "MEASURES": lambda m, x: network.MEASURES,
+    "MEASURES": lambda m, x: MEASURES,
     "Site": lambda m, x: network.Site("1", "mean"),
     "error": lambda m, x: network.NetworkError("what to do"),
 }

@@ -12,8 +12,9 @@ from torch import nn
 from cnflow import network
 from cnflow.network import Composite, NetworkError, TrainingTrace, basis_kurtosis, collect, decisions, reeb_graph
 from cnflow.network import factorization as factorize
+from cnflow.network._invariance import MEASURES
 from cnflow.network.activations._precision import number_type
-from cnflow.network.perturbation._moves import activations
+from cnflow.network.perturbation._moves import activations, reference_perturbations
 
 
 def mlp(seed=0):
@@ -109,8 +110,8 @@ MEASURED = {
     "factorization": lambda m, x: network.factorization(m, x, "0", "output", points=2),
     "collect": lambda m, x: network.collect(m, x, "1", progress=False),
     "decisions": network.decisions,
-    "other_moves": lambda m, x: list(network.reference_perturbations(m, x, [m])),
-    "sgd_moves": lambda m, x: list(
+    "reference_perturbations": lambda m, x: list(reference_perturbations(m, x, [m])),
+    "sgd_perturbations": lambda m, x: list(
         network.sgd_perturbations(m, x, lambda model, batch: model(batch).square().mean(), draws=1)
     ),
 }
@@ -137,8 +138,8 @@ def test_a_random_network_is_not_measured_by_how_it_behaves():
     torch.manual_seed(0)
     model, x = Noisy(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), torch.randn(20, 3)
     for measure in (
-        lambda: list(network.reference_perturbations(model, x, [model])),
-        lambda: network.invariance(model, x, "1", measures=network.MEASURES[:1]),
+        lambda: list(reference_perturbations(model, x, [model])),
+        lambda: network.invariance(model, x, "1", measures=MEASURES[:1]),
     ):
         with pytest.raises(network.NetworkError, match="two runs of the network differ"):
             measure()

@@ -241,7 +241,7 @@ class TestSensitivity:
             (dict(perturb=3), "perturb is a int; expected"),
             (dict(perturb="sgd"), "it needs loss="),
             (dict(step=-1), "step must be .* above 0; got -1"),
-            (dict(flatnes=1), "flat_moves has no option 'flatnes'; it has draws, step, bound"),
+            (dict(flatnes=1), "flat_perturbations has no option 'flatnes'; it has draws, step, bound"),
             (dict(layer="no"), "no module is called 'no'"),
             (dict(x=rows(12)), "give more samples"),
             (dict(x=rows() * float("nan")), "is not finite"),

@@ -24,7 +24,7 @@ def unwrap(model: Any) -> nn.Module:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3))
-        >>> unwrapped(nn.DataParallel(model)) is model
+        >>> unwrap(nn.DataParallel(model)) is model
         True
     """
     while type(model).__name__ in INSIDE and isinstance(model, nn.Module):

@@ -185,7 +185,7 @@ def input_alignment(
     Example:
         >>> layer = nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
         >>> model = nn.Sequential(nn.Unflatten(1, (1, 32)), layer, nn.Flatten(), nn.Tanh())
-        >>> found = inheritance(model, torch.randn(40, 32), "3", grid=np.arange(32), progress=False)
+        >>> found = input_alignment(model, torch.randn(40, 32), "3", grid=np.arange(32), progress=False)
         >>> bool(found.participation.max() <= 3), found.p_value < 0.05
         (True, True)
     """

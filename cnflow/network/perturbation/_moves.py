@@ -99,7 +99,7 @@ def flat_perturbations(
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-        >>> moves = list(flat_moves(model, torch.randn(10, 3), draws=2, step=.01))
+        >>> moves = list(flat_perturbations(model, torch.randn(10, 3), draws=2, step=.01))
         >>> [round(m.size, 4) for m in moves], all(m.behaviour_change < 1e-3 for m in moves)
         ([0.01, 0.01], True)
     """
