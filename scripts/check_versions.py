@@ -1,6 +1,6 @@
 """Do the oldest versions that pyproject.toml allows work, and the newest ones? docs/versions.md, from environments made for it.
 
-    pip install uv
+    pip install uv packaging
     python scripts/check_versions.py lowest --python 3.10
     python scripts/check_versions.py newest --python 3.10 3.12 3.13
 
@@ -107,7 +107,10 @@ def check(kind: str, python: str, project: dict[str, Any], options: argparse.Nam
         )  # fmt: skip
         seconds = time.perf_counter() - begun
         version = subprocess.check_output([str(binary), "-V"], text=True).split()[1]
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", done.stdout)}
+    counts = {
+        word: int(number)
+        for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped|deselected)", done.stdout)
+    }
     if done.returncode:
         print(done.stdout[-6000:])
     return {
@@ -132,7 +135,11 @@ def table(rows: list[dict[str, Any]], low: dict[str, str]) -> str:
         lines.append(f"| {name} | {bound} | " + " | ".join(row["versions"].get(name, "–") for row in rows) + " |")
     counts = [", ".join(f"{number} {word}" for word, number in row["counts"].items()) for row in rows]
     lines.append("| **tests** | | " + " | ".join(counts) + " |")
-    lines.append("| run | | " + " | ".join(" ".join(row["tests"]) for row in rows) + " |")
+    lines.append(
+        "| run | | "
+        + " | ".join(" ".join(part for part in row["tests"] if not part.startswith("-")) for row in rows)
+        + " |"
+    )
     lines.append("| on | | " + " | ".join(row["date"] for row in rows) + " |")
     return "\n".join(lines)
 
@@ -142,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("lowest", "newest", "table"), help="table: only write docs/versions.md again")
     parser.add_argument("--python", nargs="+", default=["3.10"], help="versions, or paths of interpreters")
-    parser.add_argument("--tests", nargs="+", default=[], help="files and options for pytest; default all tests")
+    parser.add_argument(
+        "--tests", nargs=argparse.REMAINDER, default=[], help="last: files and options for pytest; default all tests"
+    )
     parser.add_argument("--processes", default="auto", help="of the tests")
     parser.add_argument("--folder", type=Path, help="where environments are made, default the temporary folder")
     options = parser.parse_args()
