@@ -89,7 +89,7 @@ def test_text_matters_only_in_columns_that_are_used(tmp_path, suffix):
     frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
     np.testing.assert_array_equal(read_array(path, ["c", "a"]), X[:, [2, 0]])
     np.testing.assert_array_equal(read_array(path, [1]), X[:, [1]])
-    line = "line 2" if suffix == ".csv" else "row 0"
+    line = "line 2" if suffix == ".csv" else "sample 0"
     with pytest.raises(ValueError, match=rf"{line}, column 'species': 'x y' is not a number \(30 such"):
         read_array(path)
     data = ArrayDataModule(str(path), labels="species", batch_size=8)
