@@ -84,8 +84,8 @@ def main(args: Sequence[str] | None = None) -> Any:
         # what reads a finished run needs its directory and no trainer
         from jsonargparse import auto_cli
 
-        room, _, name = READERS[first][0].partition(":")
-        return auto_cli(getattr(import_module(f"cnflow.app.{room}"), name), args=given[1:], prog=f"cnflow {first}")
+        module, _, name = READERS[first][0].partition(":")
+        return auto_cli(getattr(import_module(f"cnflow.app.{module}"), name), args=given[1:], prog=f"cnflow {first}")
     if first not in TRAINING and not first.startswith("-"):
         known = [*TRAINING, *READERS]
         near = difflib.get_close_matches(first, known, n=1)
