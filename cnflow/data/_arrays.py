@@ -1,16 +1,21 @@
-"""Samples as they come: arrays, memory maps, tensors, lists and DataFrames of finite real numbers, or why they are not."""
+"""Reading samples: arrays, memory maps, tensors, lists and DataFrames of finite real numbers; errors say what they are instead."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-CHUNK = 65_536
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
 
-KINDS = {
+CHUNK = 65_536
+"""Samples that are read at a time."""
+
+NOT_NUMBERS = {
     "c": ("complex numbers", "Give real and imaginary parts as columns, numpy.concatenate([x.real, x.imag], 1)."),
     "U": ("strings", "Convert numbers with x.astype(float), and leave text out."),
     "S": ("byte strings", "Convert numbers with x.astype(float), and leave text out."),
@@ -23,42 +28,45 @@ KINDS = {
 
 
 def as_numbers(x: Any, name: str = "x") -> np.ndarray:
-    """Real numbers of any shape, in their own number type; which may be none, or NaN.
+    """Real numbers of any shape, in their own dtype; the array may be empty or hold NaN.
 
     Args:
-        x: an array, memory map, DataFrame, list, or tensor of any device and type; or batches of rows, see :func:`batches`.
+        x: an array, memory map, DataFrame, list, or tensor of any device and type; or batches, see :func:`batches`.
         name: for messages.
 
     Raises:
         ValueError: for masked values, or anything but real numbers.
     """
     refuse_masked(x, name)
+    numbers: np.ndarray
     if is_batches(x):
-        x = np.concatenate([_batch(batch, number, name) for number, batch in enumerate(batches(x, name))])
+        numbers = np.concatenate([_batch(batch, number, name) for number, batch in enumerate(batches(x, name))])
     elif is_frame(x):
-        x = _cells(x, name)
+        numbers = _cells(x, name)
     elif hasattr(x, "detach"):
         x = x.detach().cpu()
-        x = (x.float() if str(x.dtype) == "torch.bfloat16" else x.resolve_conj()).numpy()
-    elif not isinstance(x, np.memmap):
+        numbers = (x.float() if str(x.dtype) == "torch.bfloat16" else x.resolve_conj()).numpy()
+    elif isinstance(x, np.memmap):
+        numbers = x
+    else:
         try:
-            x = np.asarray(x)
+            numbers = np.asarray(x)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be read as numbers: {error}") from error
-    if x.dtype.kind not in "fiub":
-        what, fix = KINDS.get(x.dtype.kind, (str(x.dtype), "Convert them."))
-        raise ValueError(f"{name}: expected numbers; got {what} ({x.dtype}). {fix}")
-    return x
+    if numbers.dtype.kind not in "fiub":
+        what, fix = NOT_NUMBERS.get(numbers.dtype.kind, (str(numbers.dtype), "Convert them."))
+        raise ValueError(f"{name}: expected numbers; got {what} ({numbers.dtype}). {fix}")
+    return numbers
 
 
 def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
-    """Samples in their own number type, which may be none, or hold NaN; see :func:`check_rows`.
+    """Samples in their own dtype; there may be none, and they may hold NaN, see :func:`check_rows`.
 
-    A memory map stays on disk. Nothing is dropped in silence: imaginary parts and masks are refused.
+    A memory map stays on disk. Imaginary parts and masks are refused.
 
     Args:
-        x: rows, shape (n, d): an array, memory map, DataFrame, list of lists, or tensor of any device and type; or batches of
-            samples, which are joined, see :func:`batches`.
+        x: samples, shape (n, d): an array, memory map, DataFrame, list of lists, or tensor of any device and dtype; or
+            batches, which are concatenated, see :func:`batches`.
         name: for messages.
         width: d, if it is known.
 
@@ -68,16 +76,16 @@ def as_rows(x: Any, name: str = "x", width: int | None = None) -> np.ndarray:
     Raises:
         ValueError: for masked values, anything but real numbers, or another shape.
     """
-    x = as_numbers(x, name)
+    rows = as_numbers(x, name)
     wanted = f"(n, {'d' if width is None else width})"
-    if x.ndim != 2:
-        fix = "Reshape a single column with x[:, None]." if x.ndim == 1 else "Reshape it to two axes."
-        if width is not None and x.shape == (width,) and width > 1:
+    if rows.ndim != 2:
+        fix = "Reshape a single column with x[:, None]." if rows.ndim == 1 else "Reshape it to two axes."
+        if width is not None and rows.shape == (width,) and width > 1:
             fix = "Give a single sample as x[None]."
-        raise ValueError(f"{name}: expected samples of shape {wanted}; got {x.shape}. {fix}")
-    if width is not None and x.shape[1] != width:
-        raise ValueError(f"{name}: expected samples of shape {wanted}; got {x.shape}. Select the same columns.")
-    return x
+        raise ValueError(f"{name}: expected samples of shape {wanted}; got {rows.shape}. {fix}")
+    if width is not None and rows.shape[1] != width:
+        raise ValueError(f"{name}: expected samples of shape {wanted}; got {rows.shape}. Select the same columns.")
+    return rows
 
 
 def is_batches(x: Any) -> bool:
@@ -90,7 +98,7 @@ def is_batches(x: Any) -> bool:
 
 
 def batches(x: Any, name: str = "x") -> Iterator[Any]:
-    """Samples of every batch, shape (m, d) each, as they come.
+    """Samples of every batch, shape (m, d) each, in their order.
 
     Args:
         x: a ``DataLoader``, or anything else that is iterated over; a ``Dataset`` of torch, in its order. Where a batch is a tuple
@@ -101,18 +109,17 @@ def batches(x: Any, name: str = "x") -> Iterator[Any]:
         ValueError: if there are no batches, or a batch is a mapping.
 
     Warns:
-        UserWarning: if a loader shuffles or leaves samples out, for then what is computed is not in the order of the data.
+        UserWarning: if a loader shuffles or leaves samples out, because the results then are not in the order of the data.
     """
     if not isinstance(x, Iterable):
         from torch.utils.data import DataLoader
 
         x = DataLoader(x, batch_size=CHUNK)
-    told = _disorder(x)
-    if told:
+    changes = _order_changes(x)
+    if changes:
         warnings.warn(
-            f"{name}: the {type(x).__name__} {told}: results are in the order in which samples came. "
-            "For the order of the data give "
-            "one with shuffle=False, drop_last=False.",
+            f"{name}: the {type(x).__name__} {changes}: results are in the order in which samples came. For the order "
+            "of the data give one with shuffle=False, drop_last=False.",
             UserWarning,
             stacklevel=2,
         )
@@ -133,17 +140,17 @@ def batches(x: Any, name: str = "x") -> Iterator[Any]:
         )
 
 
-def _disorder(loader: Any) -> str:
-    """What a loader does to the order of the data; empty if nothing, as far as it tells."""
-    told = []
+def _order_changes(loader: Any) -> str:
+    """How a loader changes the order of the data, as far as its attributes show; empty if it does not."""
+    changes = []
     sampler = getattr(loader, "sampler", None)
     if getattr(loader, "shuffle", None) is True or type(sampler).__name__ not in (
         "NoneType", "SequentialSampler", "_InfiniteConstantSampler",
     ):  # fmt: skip
-        told.append("shuffles")
+        changes.append("shuffles")
     if getattr(loader, "drop_last", None) is True:
-        told.append("leaves out a last batch that is not full")
-    return " and ".join(told)
+        changes.append("leaves out a last batch that is not full")
+    return " and ".join(changes)
 
 
 def _batch(batch: Any, number: int, name: str) -> np.ndarray:
@@ -157,7 +164,7 @@ def refuse_masked(x: Any, name: str = "x") -> None:
     """Refuse an array with masked values, whose mask NumPy drops in silence.
 
     Raises:
-        ValueError: that says how many there are, and what to do.
+        ValueError: with their number and the fix.
     """
     if np.ma.is_masked(x):
         raise ValueError(
@@ -173,7 +180,7 @@ def finite_rows(x: Any, name: str = "x", width: int | None = None, least: int = 
         x: see :func:`as_rows`.
         name: for messages.
         width: d, if it is known; at least 1.
-        least: samples that there must be.
+        least: least number of samples.
 
     Raises:
         ValueError: for anything else.
@@ -196,7 +203,7 @@ def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -
         names: of the columns.
 
     Raises:
-        ValueError: that says how many samples, which ones first, in which column, and what to do.
+        ValueError: with the number of such samples, the first ones, the column and the fix.
     """
     if isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x):
         x = as_rows(x, name)
@@ -209,47 +216,56 @@ def check_rows(x: Any, name: str = "data", names: Sequence[str] | None = None) -
         first = np.asarray(x[int(rows[0])])
         column = int(np.flatnonzero(~np.isfinite(first))[0])
         raise ValueError(
-            f"{name}: {len(rows)} of {len(x)} samples have NaN or infinite values "
-            f"(first samples: {rows[:5].tolist()}; sample {rows[0]} has "
-            f"{first[column]} in column {column if names is None else repr(names[column])}). "
+            f"{name}: {len(rows)} of {len(x)} samples have NaN or infinite values (first samples: {rows[:5].tolist()}; "
+            f"sample {rows[0]} has {first[column]} in column {column if names is None else repr(names[column])}). "
             "Drop or impute them, for example x = x[numpy.isfinite(x).all(1)]."
         )
 
 
 def is_frame(x: Any) -> bool:
-    """Whether x is a DataFrame; pandas is not imported to find out."""
+    """Whether x is a DataFrame, without importing pandas."""
     return hasattr(x, "iloc") and hasattr(x, "columns")
 
 
 def names_of(x: Any) -> list[str] | None:
-    """Names of the columns of a DataFrame; None for anything else, and for columns that are only counted."""
+    """Names of the columns of a DataFrame; None for anything else, and for columns that are only numbered."""
     if not is_frame(x) or list(x.columns) == list(range(len(x.columns))):
         return None
     return [str(c) for c in x.columns]
 
 
+def frame_of_blocks(blocks: Mapping[str, NDArray[np.floating]]) -> pd.DataFrame:
+    """A DataFrame with the columns of several arrays, each shape (n, k), named by block and number, such as core_0."""
+    import pandas as pd
+
+    return pd.DataFrame({f"{name}_{i}": block[:, i] for name, block in blocks.items() for i in range(block.shape[1])})
+
+
 def subsample(x: Any, most: int, seed: int | Sequence[int]) -> Any:
-    """Samples of x, or a random choice of ``most`` of them in the order of x.
+    """All samples of x, or a random choice of ``most`` of them in the order of x.
 
     Args:
-        x: samples, shape (n, d); something that reads samples when indexed is read.
-        most: how many.
+        x: samples, shape (n, d): an array, or anything that reads samples when indexed.
+        most: most samples to keep.
         seed: of the choice.
     """
     if len(x) <= most:
         return x[:]
-    number = np.sort(np.random.default_rng(seed).choice(len(x), most, replace=False))
-    return x.iloc[number] if is_frame(x) else x[number]
+    chosen = np.sort(np.random.default_rng(seed).choice(len(x), most, replace=False))
+    return x.iloc[chosen] if is_frame(x) else x[chosen]
 
 
 def _cells(frame: Any, name: str) -> np.ndarray:
-    """Cells of a DataFrame in the number type that holds all of its columns."""
+    """Cells of a DataFrame in the dtype that holds all of its columns."""
     for place, (column, kind) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
         if kind.kind not in "fiub":
             raise ValueError(f"{name}{_refusal(frame.iloc[:, place], column)} Leave the column out, or clean it.")
+    cells: np.ndarray
     if frame.shape[1] and all(isinstance(kind, np.dtype) for kind in frame.dtypes):
-        return frame.to_numpy(dtype=np.result_type(*frame.dtypes))
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan)
+        cells = frame.to_numpy(dtype=np.result_type(*frame.dtypes))
+    else:
+        cells = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return cells
 
 
 def _refusal(cells: Any, column: Any) -> str:

@@ -1,4 +1,4 @@
-"""Columns that carry no density of their own."""
+"""Constant and duplicate columns, which have no density of their own."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Columns:
 
 
 def find_columns(x: Any, name: str = "data", names: Sequence[str] | None = None) -> Columns:
-    """Find constant and duplicate columns, on which no density exists, and warn about them.
+    """Find constant and duplicate columns, which have no density, and warn about them.
 
     Args:
         x: samples, shape (n, d): array, memory map or tensor; read in chunks.
         name: name of the data, for the warning.
-        names: of the columns, for the warning; default their numbers.
+        names: of the columns, for the warning; default their indices.
 
     Raises:
         ValueError: for anything but finite samples of numbers.
@@ -90,13 +90,13 @@ def find_columns(x: Any, name: str = "data", names: Sequence[str] | None = None)
             duplicates[int(c)] = original
     kept = np.array([c for c in np.flatnonzero(varies) if int(c) not in duplicates], dtype=int)
     if constant or duplicates:
-        called = list(range(width)) if names is None else names
+        labels = list(range(width)) if names is None else names
         parts = []
         if constant:
-            parts.append(f"{len(constant)} constant ({_list(called[c] for c in sorted(constant))})")
+            parts.append(f"{len(constant)} constant ({_first_items(labels[c] for c in sorted(constant))})")
         if duplicates:
-            pairs = (f"{called[c]} = {called[o]}" for c, o in duplicates.items())
-            parts.append(f"{len(duplicates)} duplicate ({_list(pairs)})")
+            pairs = (f"{labels[c]} = {labels[o]}" for c, o in duplicates.items())
+            parts.append(f"{len(duplicates)} duplicate ({_first_items(pairs)})")
         warnings.warn(
             f"{name}: columns left out: {' and '.join(parts)}. Log-densities are of the {len(kept)} columns that are left; "
             "columns.restore puts the others back.",
@@ -106,6 +106,6 @@ def find_columns(x: Any, name: str = "data", names: Sequence[str] | None = None)
     return Columns(width, kept, constant, duplicates)
 
 
-def _list(items: Any, most: int = 8) -> str:
+def _first_items(items: Any, most: int = 8) -> str:
     items = [str(i) for i in items]
     return ", ".join(items[:most]) + (", …" if len(items) > most else "")

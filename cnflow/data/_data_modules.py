@@ -22,17 +22,17 @@ from cnflow.data._planted import Planted, PlantedSample
 SPLITS = ("train", "val", "test")
 EVALUATION_BATCH = 4096
 
-FINGERPRINT_ROWS = 1000
-"""Samples that tell data apart, spread evenly over all."""
+FINGERPRINT_SAMPLES = 1000
+"""Samples that a fingerprint is made of, spread evenly over the data."""
 
 
 class Rows:
-    """Some rows and some columns of an array, read when indexed, so that a memory map stays on disk.
+    """Some samples and columns of an array, read when indexed, so that a memory map stays on disk.
 
     Args:
         array: shape (n, width).
-        index: numbers of the samples; None for all of them, in order.
-        columns: which; None for all.
+        index: indices of the samples; None for all of them, in order.
+        columns: columns to use; None for all.
     """
 
     def __init__(self, array: np.ndarray, index: Permutation | None = None, columns: Columns | None = None) -> None:
@@ -67,7 +67,7 @@ class VectorDataModule(LightningDataModule):
     columns: Columns | None = None
 
     predicted = 0
-    """Samples at the start of the data that are predicted already; ``predict_dataloader`` skips them. A multiple of a batch."""
+    """Samples at the start of the data that are already predicted, a multiple of a batch; ``predict_dataloader`` skips them."""
 
     def __init__(self, batch_size: int = 512, seed: int = 0) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class VectorDataModule(LightningDataModule):
         return self._labels.get(name)
 
     def train_dataloader(self) -> Batches:
-        """Shuffled batches, from where the trainer's step count says."""
+        """Shuffled batches, starting at the step of the trainer."""
         return self._training_batches(self.split("train"))
 
     def _training_batches(self, rows: Any, transform: Transform | None = None) -> Batches:
@@ -139,8 +139,8 @@ class VectorDataModule(LightningDataModule):
 
     def all_labels(self) -> np.ndarray | None:
         """Labels of ``all_rows``, in the same order, shape (n,); None unless every split has some."""
-        parts = [self.labels(name) for name in SPLITS]
-        return None if any(part is None for part in parts) else np.concatenate(parts)
+        parts = [part for part in map(self.labels, SPLITS) if part is not None]
+        return np.concatenate(parts) if len(parts) == len(SPLITS) else None
 
 
 class ArrayDataModule(VectorDataModule):
@@ -150,25 +150,24 @@ class ArrayDataModule(VectorDataModule):
 
     Args:
         path: of a ``.npy``, ``.npz``, ``.csv``, ``.tsv``, ``.csv.gz``, ``.parquet`` or ``.pt`` file.
-        array: rows in memory instead, shape (n, d): an array, a tensor, a list of lists or a DataFrame.
-        columns: names or numbers of the columns to use; default all.
-        labels: one label per sample, for colours only: an array, shape (n,); path of a file with nothing else in it;
-            or a name, of a
-            column of the table, or of another array in the ``.npz`` or ``.pt``. Labels are not taken for data.
+        array: samples in memory instead, shape (n, d): an array, a tensor, a list of lists or a DataFrame.
+        columns: names or indices of the columns to use; default all.
+        labels: one label per sample, for colours only: an array, shape (n,); path of a file with nothing else in it; or name of
+            a column of the table, or of another array in the ``.npz`` or ``.pt``. Labels are not used as data.
         key: name of the array in an ``.npz``, or of the tensor in a ``.pt``.
-        header: whether the first line of a ``.csv`` or ``.tsv`` is its header; default as found.
+        header: whether the first line of a ``.csv`` or ``.tsv`` is its header; default: detected.
         split: fractions of train, val and test; they sum to 1.
         batch_size: samples per training batch.
         seed: of the split and of the order of the batches.
 
     Attributes:
         names: names of the columns in use, constant and duplicate ones included; None if they have none.
-        kept: numbers of those columns that the density is about.
-        inputs: the columns that a trained flow reads, :class:`cnflow.flow._inputs.Inputs`; set it before ``setup`` to have the same
-            columns in other data, found by name. None: constant and duplicate columns are looked for.
+        kept: indices of those columns that the density is about.
+        inputs: the columns that a trained flow reads, :class:`cnflow.flow._inputs.Inputs`; set it before ``setup`` to read the
+            same columns of other data, by name. None: constant and duplicate columns are left out.
 
     Raises:
-        ValueError: for neither or both of path and array, bad samples, or fractions that do not sum to 1.
+        ValueError: for neither or both of path and array, samples that are not finite numbers, or fractions that do not sum to 1.
     """
 
     def __init__(
@@ -197,7 +196,7 @@ class ArrayDataModule(VectorDataModule):
         """Read, check, and split at random by the seed."""
         name = str(self.path or "array")
         rows, self._names, labels = self._contents(name)
-        found = self._found(rows, name)
+        found = self._select_columns(rows, name)
         if len(found.kept) == 0:
             raise ValueError(f"{name}: every one of its {found.width} columns is constant; there is no density to fit")
         self.columns = found
@@ -207,14 +206,14 @@ class ArrayDataModule(VectorDataModule):
         parts = {part: order.part(*edges[i : i + 2]) for i, part in enumerate(SPLITS)}
         if len(parts["train"]) < 2 and self.inputs is None:
             raise ValueError(f"{name} has {len(rows)} samples, too few to split {self.fractions}")
-        self._every_label = self._checked_labels(labels, len(rows))
+        self._all_labels = self._checked_labels(labels, len(rows))
         self._rows = Rows(rows, None, used)
         self._splits = {part: Rows(rows, index, used) for part, index in parts.items()}
-        if self._every_label is not None:
-            self._labels = {part: self._every_label[index[:]] for part, index in parts.items()}
+        if self._all_labels is not None:
+            self._labels = {part: self._all_labels[index[:]] for part, index in parts.items()}
 
-    def _found(self, rows: np.ndarray, name: str) -> Columns:
-        """The columns that a flow reads, or those that have a density."""
+    def _select_columns(self, rows: np.ndarray, name: str) -> Columns:
+        """The columns that a flow reads, or those that are neither constant nor duplicates."""
         if self.inputs is None:
             return find_columns(rows, name, self._names)
         kept = np.asarray(self.inputs.places(self._names, rows.shape[1], name))
@@ -246,20 +245,21 @@ class ArrayDataModule(VectorDataModule):
 
     @property
     def kept(self) -> list[int]:
-        """Numbers of the columns in use that the density is about."""
+        """Indices of the columns in use that the density is about."""
         self.setup()
-        return self.columns.kept.tolist()
+        assert self.columns is not None
+        return [int(column) for column in self.columns.kept]
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others, as plain strings and numbers.
+        """Identifies these data, in plain strings and numbers.
 
         Returns:
             "shape" and "dtype" of the samples, "sha256" of 1000 of them, spread evenly; of a file also "path", "bytes" and "mtime",
-            the time of its last change in seconds since 1970.
+            the time of its last change, seconds since 1970.
         """
         self.setup()
         rows = self._rows.array
-        number = np.unique(np.linspace(0, len(rows) - 1, FINGERPRINT_ROWS).astype(np.int64))
+        number = np.unique(np.linspace(0, len(rows) - 1, FINGERPRINT_SAMPLES).astype(np.int64))
         own: dict[str, Any] = {
             "shape": list(rows.shape),
             "dtype": str(rows.dtype),
@@ -278,7 +278,7 @@ class ArrayDataModule(VectorDataModule):
     def all_labels(self) -> np.ndarray | None:
         """Labels of all samples in the order of the data, shape (n,); None if none were given."""
         self.setup()
-        return self._every_label
+        return self._all_labels
 
 
 class PlantedDataModule(VectorDataModule):
@@ -291,7 +291,7 @@ class PlantedDataModule(VectorDataModule):
         equalize: whether variances are made equal.
         n: training and validation samples together; a tenth validates.
         n_test: test samples.
-        sigma: blur of the structure.
+        sigma: standard deviation of the blur of the structure.
         batch_size: samples per training batch.
         seed: of the set and of its draws.
 
@@ -326,6 +326,6 @@ class PlantedDataModule(VectorDataModule):
             self._labels[name] = self._samples[name].labels
 
     def sample(self, name: str) -> PlantedSample:
-        """The draws of a split with everything true about them; ``name`` is "train", "val" or "test"."""
+        """The draws of a split with their true structure and noise; ``name`` is "train", "val" or "test"."""
         self.setup()
         return self._samples[name]

@@ -87,7 +87,7 @@ class DigitsDataModule(VectorDataModule):
         return self._project(pixels + torch.rand(pixels.shape, generator=generator))
 
     def dequantised_train(self, draws: int, generator: torch.Generator | None = None) -> Tensor:
-        """Training samples ``draws`` times, each time dequantised anew, shape (draws · n, d); for what cannot redraw."""
+        """Training samples ``draws`` times, dequantised anew each time, as a fixed data set; shape (draws · n, d)."""
         self.setup()
         generator = generator or torch.Generator().manual_seed(self.seed)
         return torch.cat([self._dequantise(self._pixels, generator) for _ in range(draws)])

@@ -18,7 +18,7 @@ SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".
 
 
 class Contents(NamedTuple):
-    """Rows, shape (n, d), names of their columns or None, and labels, shape (n,), or None."""
+    """Samples, shape (n, d), names of their columns or None, and labels, shape (n,), or None."""
 
     rows: np.ndarray
     names: list[str] | None
@@ -34,7 +34,7 @@ def read_array(
         path: of the file.
         columns: names or numbers of the columns to keep; default all.
         key: name of the array in an ``.npz``, or of the tensor in a ``.pt``.
-        header: whether the first line of a table is its header; default as found.
+        header: whether the first line of a table is its header; default: detected.
 
     Returns:
         Shape (n, d), in the file's own number type.
@@ -54,7 +54,7 @@ def read_file(
     labels: str | None = None,
     header: bool | None = None,
 ) -> Contents:
-    """Read rows, with the names of their columns and labels where the file has them.
+    """Read samples, with the names of their columns and labels where the file has them.
 
     ``.npy`` is memory-mapped; ``.npz`` and ``.pt`` (whose labels may be a list) must hold one array beside the labels unless
     ``key`` names it; ``.csv`` and ``.tsv``, which may end in ``.gz``, are read as pandas reads them, see
@@ -65,7 +65,7 @@ def read_file(
         columns: names or numbers of the columns to keep; default all but the labels. A text of digits is a name where there is one.
         key: name of the array in an ``.npz``, or of the tensor in a ``.pt``.
         labels: name of the labels: a column, or another array of an ``.npz`` or ``.pt``.
-        header: whether the first line of a table is its header; default as found.
+        header: whether the first line of a table is its header; default: detected.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -82,11 +82,11 @@ def read_file(
 
 
 def read_labels(path: str | Path, n: int) -> np.ndarray:
-    """Read one label per sample, text or numbers, from a file with nothing else in it; ``.txt`` has one a line.
+    """Read one label per sample, text or numbers, from a file with nothing else in it; a ``.txt`` has one per line.
 
     Args:
         path: of the file.
-        n: how many to expect; tells whether the first line of a table is its header.
+        n: expected number of labels, which decides whether the first line of a table is its header.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -114,11 +114,11 @@ def pick(data: Any, columns: Sequence[str | int] | None, labels: str | None, whe
     Args:
         data: anything that :func:`~cnflow.data._arrays.as_rows` reads; columns that are not used may hold anything.
         columns: names or numbers of the columns to keep; default all but the labels.
-        labels: name of the column of labels; None without.
+        labels: name of the column of labels; default none.
         where: for messages.
 
     Raises:
-        ValueError: for unknown columns, or if what is left is not rows of numbers, or empty.
+        ValueError: for unknown columns, or if what is left is empty or not numbers.
     """
     frame, names = is_frame(data), names_of(data)
     if not frame:
@@ -130,16 +130,16 @@ def pick(data: Any, columns: Sequence[str | int] | None, labels: str | None, whe
         use = None if at is None else [i for i in range(width) if i != at]
     else:
         use = [_column(c, names, width, where) for c in columns]
-    some = (lambda i: data.iloc[:, i]) if frame else (lambda i: data[:, i])
-    found = None if at is None else np.asarray(some(at))
-    rows = as_rows(data if use is None else some(use), where)
+    take = data.iloc if frame else data
+    found = None if at is None else np.asarray(take[:, at])
+    rows = as_rows(data if use is None else take[:, use], where)
     if rows.size == 0:
         raise ValueError(f"{where} is empty: it has shape {rows.shape}")
     return Contents(rows, names if use is None or names is None else [names[i] for i in use], found)
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a text names a file of a kind that labels are read from, and not something inside a file."""
+    """Whether a text is the name of a file that labels can be read from, not of something inside a file."""
     return _kind(Path(name)) in (*SUFFIXES, ".txt")
 
 
@@ -185,13 +185,14 @@ def _read(path: Path, key: str | None, labels: str | None, header: bool | None) 
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         if "Python objects" in str(error):
             raise ValueError(
                 f"{path} holds objects. Save numbers as numpy.array(x, dtype=float), and text as numpy.array(labels, dtype=str)."
             ) from error
         raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
+    return array
 
 
 def _npz(path: Path, key: str | None, labels: str | None) -> dict[str, np.ndarray]:
@@ -241,10 +242,10 @@ def _only(arrays: Mapping[str, Any], path: Path, labels: str | None) -> str:
 
 
 def _wanted(arrays: Mapping[str, Any], path: Path, key: str | None, labels: str | None) -> list[str]:
-    """Names of the arrays asked for: the rows, and the labels if there are any."""
+    """Names of the arrays that are needed: the samples, and the labels if there are any."""
     for name in (key, labels):
         if name is not None and name not in arrays:
             near = difflib.get_close_matches(name, arrays, n=3) or arrays
             raise ValueError(f"{path}: no array {name!r}; did you mean {' or '.join(near)}?")
-    own = _only({name: None for name in arrays}, path, labels) if key is None else key
-    return [own] if labels is None else [own, labels]
+    samples = _only(arrays, path, labels) if key is None else key
+    return [samples] if labels is None else [samples, labels]

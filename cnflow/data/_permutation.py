@@ -1,4 +1,4 @@
-"""A random order of many rows that is computed where it is read, and takes no memory."""
+"""A random order of many samples: a permutation that is computed where it is read and takes no memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXPLICIT = 1 << 20
-"""Up to so many numbers the order is NumPy's, and is held in memory."""
+"""Up to this many numbers the order is NumPy's and held in memory."""
 
 ROUNDS = 8
 
@@ -18,11 +18,11 @@ ROUNDS = 8
 class Permutation:
     """A random order of 0 … n - 1, read by slices or by arrays of places.
 
-    With many numbers it is a Feistel network over pairs (l, r), l < a, r < b and a b ≥ n, with the number l b + r; a number that
-    leaves 0 … n - 1 is carried on until it is back.
+    With many numbers it is a Feistel network over pairs (l, r), l < a, r < b and a b ≥ n, which stand for the number l b + r. It is
+    applied again to a number that is not in 0 … n - 1, until it is (cycle walking).
 
     Args:
-        n: how many numbers.
+        n: length of the permutation.
         seed: of the order.
 
     References:
@@ -41,7 +41,7 @@ class Permutation:
         self._keys = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64)
 
     def part(self, start: int, stop: int) -> Permutation:
-        """The stretch of the order from place ``start`` up to ``stop``."""
+        """The part of the order from position ``start`` up to ``stop``."""
         part = object.__new__(Permutation)
         part.__dict__.update(self.__dict__)
         part._start, part._stop = self._start + start, self._start + stop
@@ -52,31 +52,32 @@ class Permutation:
 
     def __getitem__(self, key: Any) -> NDArray[np.int64]:
         if isinstance(key, slice):
-            places = range(len(self))[key]
-            key = np.arange(places.start, places.stop, places.step)
+            key = np.arange(*key.indices(len(self)))
         places = np.asarray(key, dtype=np.int64)
         places = np.where(places < 0, places + len(self), places)
         if places.size and not 0 <= places.min() <= places.max() < len(self):
             raise IndexError(f"places are in 0 … {len(self) - 1}; got {places.min()} to {places.max()}")
         places = places + self._start
-        return self._order[places] if self._order is not None else self._carry(places.ravel()).reshape(places.shape)
+        return (
+            self._order[places] if self._order is not None else self._walk_cycle(places.ravel()).reshape(places.shape)
+        )
 
-    def _carry(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        x = self._step(places.astype(np.uint64))
+    def _walk_cycle(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        x = self._encrypt(places.astype(np.uint64))
         while (out := x >= self._n).any():
-            x = np.where(out, self._step(x), x)
+            x = np.where(out, self._encrypt(x), x)
         return x.astype(np.int64)
 
-    def _step(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _encrypt(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         a, b = np.uint64(self._a), np.uint64(self._b)
         left, right = x // b, x % b
         for even, odd in self._keys.reshape(-1, 2):
-            left = (left + _mixed(right ^ even) % a) % a
-            right = (right + _mixed(left ^ odd) % b) % b
+            left = (left + _mix_bits(right ^ even) % a) % a
+            right = (right + _mix_bits(left ^ odd) % b) % b
         return left * b + right
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A bijection of 64-bit numbers after which near ones are far apart (Steele, Lea, Flood: SplitMix, 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

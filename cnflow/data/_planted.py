@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
-from cnflow.data._arrays import finite_rows
-from cnflow.data._structures import LOG_2PI, Structure, structure
+from cnflow.data._arrays import finite_rows, frame_of_blocks
+from cnflow.data._blur import LOG_2PI, Floats, Structure
+from cnflow.data._structures import structure
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    import pandas as pd
+
 NOISES = ("structure", "independent", "graded")
 _STREAM = 7_150_301
-"""Keeps the streams of this module apart from those that users seed with the same small numbers."""
+"""First number of every seed here, so that a user's generator with the same small seed draws other numbers."""
 
 
 @dataclass(frozen=True, repr=False)
 class PlantedSample:
-    """Draws from a planted set, with everything that is true about them.
+    """Draws from a planted set, with their true structure and noise.
 
     Attributes:
         x: data, shape (n, D).
@@ -39,6 +42,11 @@ class PlantedSample:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.x)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per sample: columns x_0 …, structure_0 …, noise_0 …, parameter_0 … and label."""
+        blocks = {"x": self.x, "structure": self.structure, "noise": self.noise, "parameter": self.parameters}
+        return frame_of_blocks(blocks).assign(label=self.labels)
 
     def __repr__(self) -> str:
         """Shapes."""
@@ -109,7 +117,7 @@ class Planted:
             s, e = self._draw(200_000, np.random.default_rng([_STREAM, seed, dim, 1]))[:2]
             values, vectors = np.linalg.eigh(np.cov(s.T))
             self.structure_map = (vectors / np.sqrt(values)) @ vectors.T
-            self.noise_scale = 1 / self._couple(s, e).std(0) if extra else self.noise_scale
+            self.noise_scale = 1 / self._add_dependence(s, e).std(0) if extra else self.noise_scale
 
     @property
     def core_plane(self) -> Floats:
@@ -136,7 +144,7 @@ class Planted:
         shift = np.select([self.grades == 1, self.grades == 2], [0.4 * angle, 1.5 * np.sin(2 * angle)])
         return shift, np.where(self.grades == 2, 0.5 * np.sin(angle), 0.0)
 
-    def _couple(self, s: Floats, e: Floats) -> Floats:
+    def _add_dependence(self, s: Floats, e: Floats) -> Floats:
         shift, log_scale = self._dependence(s)
         return e * np.exp(log_scale) + shift
 
@@ -149,7 +157,7 @@ class Planted:
         """
         n, seed = _validation.integer("n", n, low=0), _validation.seed(seed)
         s, e, parameters, labels = self._draw(n, np.random.default_rng([_STREAM, self.seed, self.dim, 2, seed]))
-        y = np.concatenate([s @ self.structure_map, self._couple(s, e) * self.noise_scale], 1)
+        y = np.concatenate([s @ self.structure_map, self._add_dependence(s, e) * self.noise_scale], 1)
         return PlantedSample(y @ self.rotation.T, s, e, parameters, labels)
 
     def log_prob(self, x: ArrayLike) -> Floats:
@@ -162,17 +170,17 @@ class Planted:
             Shape (n,).
 
         Raises:
-            ValueError: for the wrong width, or what are not samples of numbers.
+            ValueError: for the wrong width, or anything but finite numbers.
         """
-        rows = finite_rows(x, width=self.dim)
-        y = rows @ self.rotation
+        y = finite_rows(x, width=self.dim) @ self.rotation
         s = y[:, : self.core_dim] @ np.linalg.inv(self.structure_map)
         e = y[:, self.core_dim :] / self.noise_scale
         log_det = np.linalg.slogdet(self.structure_map)[1] + np.log(self.noise_scale).sum()
         shift, log_scale = self._dependence(s)
         e = (e - shift) * np.exp(-log_scale)
         gaussian = -0.5 * (e**2).sum(1) - log_scale.sum(1) - 0.5 * e.shape[1] * LOG_2PI
-        return self.shape.log_prob(s) + gaussian - log_det
+        log_prob: Floats = self.shape.log_prob(s) + gaussian - log_det
+        return log_prob
 
     def entropy(self, n: int = 200_000, seed: int = 0) -> tuple[float, float]:
         """Entropy in nats, the least NLL any model can have: Monte Carlo estimate and its standard error.

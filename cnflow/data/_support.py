@@ -1,9 +1,10 @@
-"""Samples that have no density: whole numbers, repeated values and samples, columns that are functions of others."""
+"""Data without a density: whole numbers, repeated values and samples, columns that are functions of others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,18 @@ from scipy.linalg import qr
 from cnflow import _validation
 from cnflow.data._arrays import finite_rows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Floats = NDArray[np.floating]
 
 ATOM = 0.02
-"""Share of the samples with one and the same value of a column, or in all columns, from which on it is reported."""
+"""Least share of the samples with the same value in a column, or in all columns, that is reported."""
 
-MONOMIALS, ROWS = 500, 4_000
-"""Monomials of degree two in the search for equations (up to 30 columns), and samples looked at."""
+MOST_MONOMIALS, MOST_SAMPLES = 500, 4_000
+"""Monomials of degree two in the search for equations (up to 30 columns), and samples that are searched."""
 
-SHOWN = 8
+COLUMNS_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Support:
     Attributes:
         constant: columns that do not vary.
         collinear: columns that are linear functions of the others, one for every missing direction.
-        whole: columns of whole numbers with fewer than 200 values, or fewer values than a tenth of the rows.
+        whole: columns of whole numbers with fewer than 200 values, or fewer values than a tenth of the samples.
         atoms: column, value and share of the samples that have it, for values of 2 % of the samples or more, without
             ``whole`` columns.
         repeated: share of the samples that are identical to another sample.
-        equations: columns of every independent quadratic equation that all rows obey.
+        equations: columns of every independent quadratic equation that all samples obey.
     """
 
     constant: tuple[int, ...]
@@ -44,6 +48,19 @@ class Support:
     repeated: float
     equations: tuple[tuple[int, ...], ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per finding: ``kind``, ``columns`` (a tuple), and for atoms and repeated samples ``value`` and ``share``."""
+        import pandas as pd
+
+        findings: list[tuple[str, tuple[int, ...], float | None, float | None]] = []
+        for kind in ("constant", "collinear", "whole"):
+            findings += [(kind, (column,), None, None) for column in getattr(self, kind)]
+        findings += [("atom", (column,), value, share) for column, value, share in self.atoms]
+        if self.repeated:
+            findings.append(("repeated", (), None, self.repeated))
+        findings += [("equation", columns, None, None) for columns in self.equations]
+        return pd.DataFrame(findings, columns=["kind", "columns", "value", "share"])
+
     def warnings(self, names: Sequence[str] | None = None) -> tuple[str, ...]:
         """One line for everything found; empty if the samples may have a density.
 
@@ -51,40 +68,44 @@ class Support:
             names: of the columns; default their numbers.
         """
         lines = []
-        told = lambda columns: _columns([c if names is None else names[c] for c in columns])  # noqa: E731
+
+        def subject(columns: Sequence[int]) -> str:
+            return _columns([str(c) if names is None else names[c] for c in columns])
+
         if self.constant:
-            lines.append(f"{told(self.constant)} constant and left out, exactly: the density is on the other columns")
+            lines.append(
+                f"{subject(self.constant)} constant and left out, exactly: the density is on the other columns"
+            )
         if self.collinear:
             lines.append(
-                f"{told(self.collinear)} linearly dependent on other columns: the density is on the plane of the samples"
+                f"{subject(self.collinear)} linearly dependent on other columns: the density is on the plane of the samples"
             )
         if self.whole:
             lines.append(
-                f"{told(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
+                f"{subject(self.whole)} made of whole numbers, which have no density: their NLL has no lower bound. Add uniform "
                 "noise of the size of one step (cnflow.data.dequantize(x)) or leave them out"
             )
         if self.repeated >= ATOM:
             lines.append(
-                f"{self.repeated:.0%} of the samples are identical to another sample: repeated samples have no "
-                f"density. Drop padding and "
-                "duplicates (numpy.unique(x, axis=0))"
+                f"{self.repeated:.0%} of the samples are identical to another sample: repeated samples have no density. Drop "
+                "padding and duplicates (numpy.unique(x, axis=0))"
             )
         if self.atoms:
             column, value, share = max(self.atoms, key=lambda atom: atom[2])
             lines.append(
-                f"{told(sorted({atom[0] for atom in self.atoms}))} at one value for many samples ({told([column])} "
+                f"{subject(sorted({atom[0] for atom in self.atoms}))} at one value for many samples ({subject([column])} "
                 f"{value:g} in {share:.0%}): such an atom has no density. Model these samples apart, or add noise"
             )
         for columns in self.equations:
             lines.append(
-                f"{told(columns)} tied by an exact quadratic equation: all samples lie on a curved surface, where the NLL has no "
-                "lower bound. Leave one of them out"
+                f"{subject(columns)} tied by an exact quadratic equation: all samples lie on a curved surface, where the NLL has "
+                "no lower bound. Leave one of them out"
             )
         return tuple(lines)
 
 
 def check_support(x: Floats, seed: int = 0) -> Support:
-    """Look for what keeps samples from having a density. Exact functions other than quadratic ones are not found.
+    """Find what keeps data from having a density. Of exact relations between columns, linear and quadratic ones are found.
 
     Args:
         x: finite samples, shape (n, d).
@@ -107,7 +128,9 @@ def check_support(x: Floats, seed: int = 0) -> Support:
     repeated = float(1 - (counts == 1).sum() / n)
     columns = np.flatnonzero(varies)
     rounding = resolution * float(np.max(size[columns] / spread[columns], initial=1.0))
-    rows = np.random.default_rng(seed).choice(first, min(len(first), max(ROWS, 4 * len(columns))), replace=False)
+    rows = np.random.default_rng(seed).choice(
+        first, min(len(first), max(MOST_SAMPLES, 4 * len(columns))), replace=False
+    )
     y = (x[np.ix_(rows, columns)] - x[:, columns].mean(0)) / spread[columns]
     # columns in an order in which each adds most; the last ones add nothing
     r, pivots = qr(y, mode="r", pivoting=True)
@@ -122,7 +145,7 @@ def check_support(x: Floats, seed: int = 0) -> Support:
         whole=tuple(whole),
         atoms=tuple(atoms),
         repeated=repeated,
-        equations=_equations(y[:ROWS, usable], columns[usable], rounding),
+        equations=_equations(y[:MOST_SAMPLES, usable], columns[usable], rounding),
     )
 
 
@@ -131,7 +154,7 @@ def _equations(y: Floats, names: NDArray[np.int_], rounding: float) -> tuple[tup
     n, p = y.shape
     i, j = np.triu_indices(p)
     total = 1 + p + len(i)
-    if p == 0 or total > MONOMIALS or n < 2 * total:
+    if p == 0 or total > MOST_MONOMIALS or n < 2 * total:
         return ()
     monomials = np.concatenate([np.ones((n, 1)), y, y[:, i] * y[:, j]], 1)
     monomials /= np.linalg.norm(monomials, axis=0)
@@ -151,15 +174,15 @@ def _equations(y: Floats, names: NDArray[np.int_], rounding: float) -> tuple[tup
     return tuple(dict.fromkeys(sets))
 
 
-def _columns(columns: Sequence[int | str]) -> str:
-    shown = ", ".join(map(str, columns[:SHOWN])) + (" …" if len(columns) > SHOWN else "")
+def _columns(columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:COLUMNS_NAMED]) + (" …" if len(columns) > COLUMNS_NAMED else "")
     return f"column {shown} is" if len(columns) == 1 else f"columns {shown} are"
 
 
 def dequantize(x: Floats, columns: Sequence[int] | None = None, seed: int = 0) -> Floats:
-    """Rows with uniform noise in columns of whole numbers, so that they have a density: one step wide, centred on the value.
+    """Samples with uniform noise in columns of whole numbers, so that they have a density: one step wide, centred on the value.
 
-    Summed over a step, the density of such samples is a lower bound of the probability of the whole number.
+    The mean log-density of such samples is a lower bound of the log-probability of the whole numbers.
 
     Args:
         x: samples, shape (n, d).

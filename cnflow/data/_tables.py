@@ -1,4 +1,4 @@
-"""Tables of text: separator, decimal comma, header and index as they are found."""
+"""Tables of text; separator, decimal comma, header and index are detected."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-LOOK = 1000
-"""Lines that tell how a table is written."""
+LINES_READ = 1000
+"""Lines from which the format of a table is found."""
 
 UNNAMED = ("", "Unnamed: 0")
 """What pandas writes above an index, and reads it as."""
 
-NO_NAMES = ("", "nan", "na", "n/a", "null", "none", "inf", "-inf")
-"""Cells that are no numbers, and no names beside numbers."""
+NOT_NAMES = ("", "nan", "na", "n/a", "null", "none", "inf", "-inf")
+"""Cells that are missing or infinite numbers, not names."""
 
 
 def read_table(path: Path, header: bool | None = None) -> Any:
-    """Read a table of text as pandas would, and say in a warning what may have been meant otherwise.
+    """Read a table of text as pandas would, and warn where its header or index is a guess.
 
     ``;`` and tabs separate where they give every line the same number of cells; with them, decimal commas are read. A first line
     of names is the header, and so is one of whole numbers that counts columns, or stands above numbers with a fraction. A first
@@ -29,7 +29,7 @@ def read_table(path: Path, header: bool | None = None) -> Any:
 
     Args:
         path: of a ``.csv`` or ``.tsv``, which may end in ``.gz``.
-        header: whether the first line is a header; default as found.
+        header: whether the first line is a header; by default this is detected.
 
     Returns:
         A DataFrame, its index the numbers of the lines; columns that hold text only in part are text.
@@ -39,35 +39,37 @@ def read_table(path: Path, header: bool | None = None) -> Any:
     """
     import pandas as pd
 
-    separator, decimal, first, body = _look(path)
+    separator, decimal, first, body = _detect_format(path)
     found = _is_header(first, body, decimal) if header is None else header
     table = pd.read_csv(
         path, sep=separator, decimal=decimal, header=0 if found else None, low_memory=False, encoding="utf-8-sig"
     )
-    said = []
+    notes = []
     if found and header is None and any(_is_number(cell, decimal) for cell in first):
-        said.append(f"its first line, {_shown(first)}, is taken for names of columns; header=False takes it for a row")
+        notes.append(
+            f"its first line, {_first_cells(first)}, is taken for names of columns; header=False takes it for a sample"
+        )
     if not isinstance(table.index, pd.RangeIndex):
-        said.append("its lines have a cell more than the header: the first column is taken for an index and left out")
+        notes.append("its lines have a cell more than the header: the first column is taken for an index and left out")
     elif found and table.shape[1] > 1 and first[0] in UNNAMED and _is_index(table.iloc[:, 0]):
-        said.append("its first column, without a name, is taken for an index and left out; name it to keep it")
+        notes.append("its first column, without a name, is taken for an index and left out; name it to keep it")
         table = table.iloc[:, 1:]
-    if said:
-        warnings.warn(f"{path}: {'; '.join(said)}", UserWarning, stacklevel=2)
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", UserWarning, stacklevel=2)
     for place in range(table.shape[1]):
         if table.dtypes.iloc[place].kind not in "fiub":
             numbers = pd.to_numeric(table.iloc[:, place], errors="coerce")
             if numbers.notna().sum() == table.iloc[:, place].notna().sum():
-                table.isetitem(place, numbers)
+                table.isetitem(place, numbers.to_numpy())
     table.index = pd.RangeIndex(1 + found, 1 + found + len(table), name="line")
     return table
 
 
-def _look(path: Path) -> tuple[str, str, list[str], list[list[str]]]:
-    """Separator, decimal point or comma, cells of the first line, and of some lines after it."""
+def _detect_format(path: Path) -> tuple[str, str, list[str], list[list[str]]]:
+    """Separator, decimal mark, cells of the first line, and cells of the lines after it."""
     try:
         with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-            lines = [line for line in islice(file, LOOK) if line.strip()]
+            lines = [line for line in islice(file, LINES_READ) if line.strip()]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8: {error}. Save it as UTF-8.") from error
     if not lines:
@@ -101,7 +103,7 @@ def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
     for name, cells in zip(names, below, strict=False):
         number = _is_number(name, decimal)
         if all(_is_number(cell, decimal) and not (number and cell.strip().lstrip("+-").isdecimal()) for cell in cells):
-            return number or name.lower() not in NO_NAMES
+            return number or name.lower() not in NOT_NAMES
     return False
 
 
@@ -117,5 +119,5 @@ def _is_index(column: Any) -> bool:
     return column.dtype.kind == "O" or (column.dtype.kind in "iu" and column.is_unique)
 
 
-def _shown(cells: list[str]) -> str:
+def _first_cells(cells: list[str]) -> str:
     return ",".join(cells[:6]) + (",…" if len(cells) > 6 else "")

@@ -66,7 +66,7 @@ def test_planted_density_is_the_change_of_variables(noise, equalize):
 
     def push(y):
         s, e = y[:, :3], y[:, 3:]
-        coupled = planted._couple(s, e) * planted.noise_scale
+        coupled = planted._add_dependence(s, e) * planted.noise_scale
         return np.concatenate([s @ planted.structure_map, coupled], 1) @ planted.rotation.T
 
     y = np.concatenate([sample.structure, sample.noise], 1)
@@ -124,3 +124,16 @@ def test_planted_sets_that_make_no_sense(arguments, message):
         Planted(**arguments)
     with pytest.raises(ValueError, match=r"shape \(n, 8\)"):
         Planted().log_prob(np.zeros((3, 7)))
+
+
+def test_draws_are_a_table():
+    draws = Planted("ring", 4).sample(5)
+    frame = draws.to_frame()
+    assert list(frame) == [f"x_{i}" for i in range(4)] + ["structure_0", "structure_1", "noise_0", "noise_1"] + [
+        "parameter_0",
+        "label",
+    ]
+    np.testing.assert_array_equal(frame[["structure_0", "structure_1"]], draws.structure)
+    points = structure("clusters").sample(5, np.random.default_rng(0))
+    assert list(points.to_frame()) == ["point_0", "point_1", "skeleton_0", "skeleton_1", "label"]
+    np.testing.assert_array_equal(points.to_frame()["label"], points.labels)

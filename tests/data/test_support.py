@@ -65,3 +65,13 @@ def test_dequantized_columns_round_back_and_have_a_density():
     assert not check_support(rows).warnings()
     with pytest.raises(ValueError, match="column 0 is not made of whole numbers"):
         dequantize(x, columns=[0])
+
+
+def test_findings_are_a_table():
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(size=400), np.ones(400), rng.integers(0, 5, 400), np.maximum(rng.normal(size=400), 0)], 1)
+    found = check_support(x)
+    frame = found.to_frame().set_index("kind")
+    assert list(frame.index) == ["constant", "whole", "atom"]
+    assert frame["columns"].tolist() == [(1,), (2,), (3,)] and frame.loc["atom", "value"] == 0
+    assert frame.loc["atom", "share"] == found.atoms[0][2] > 0.4
