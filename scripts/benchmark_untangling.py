@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from benchmark_rows import Row, complete, train
 
+from cnflow import topology
 from cnflow.app._topology import run_data
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow, check_noise, load_flow
 from cnflow.topology import LevelSets, level_sets, linking_number
@@ -182,7 +183,7 @@ def hierarchy(name: str, seed: int, runs: Path) -> Row:
     if not (folder / "summary.json").is_file():
         train([name, f"penalties/{name}"], seed, folder, QUIET)
     data, flow = run_data(folder), load_flow(folder)
-    levels = flow.core.hierarchy().levels()
+    levels = topology.hierarchy(flow.core).levels()
     two = next((level for level in levels if len(level) == 2), levels[-1])
     planted = data.planted.shape
     groups = sorted(float(planted.weights[list(group)].sum()) for group in planted.hierarchy)

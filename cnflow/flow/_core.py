@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from cnflow import _validation
 from cnflow.flow._base import NoiseMixture
 from cnflow.flow._draws import NoiseDensity, choose, source
-
-if TYPE_CHECKING:
-    from cnflow.topology.merge_tree._hierarchy import Hierarchy
 
 
 @dataclass(frozen=True)
@@ -84,16 +80,6 @@ class CoreDensity(MixtureSameFamily):
         else:
             noise = parts.base_dist.scale[k] * noise
         return (mean + noise).reshape(*shape, mean.shape[1])
-
-    def hierarchy(self, **options: Any) -> Hierarchy:
-        """Components merged along the density; see ``cnflow.topology.hierarchy``.
-
-        Args:
-            options: of that function.
-        """
-        from cnflow.topology import hierarchy
-
-        return hierarchy(self, **options)
 
 
 def core_density(base: NoiseMixture) -> CoreDensity:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cnflow import _validation
+from cnflow.flow._continuous_flow import Array, ContinuousFlow
 from cnflow.flow._draws import source
-
-if TYPE_CHECKING:
-    from cnflow.flow._narrowing_flow import NarrowingFlow
-    from cnflow.flow._solvers import Solver
-
-Array = np.ndarray | Tensor
+from cnflow.flow._solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class FlowCut:
         stage: the boundary, 0 (in the frame) … S (depth 1, where the active directions are the core).
     """
 
-    flow: NarrowingFlow
+    flow: ContinuousFlow
     stage: int
 
     @property

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnflow import _validation
-from cnflow.data._arrays import as_rows, batches, check_rows, is_batches, subsample
+from cnflow.data._arrays import as_rows, is_batches
 from cnflow.flow._base import NoiseMixture
+from cnflow.flow._continuous_flow import Array, ContinuousFlow
 from cnflow.flow._core import CoreDensity, core_density, noise_density
 from cnflow.flow._cut import FlowCut, Narrowed
 from cnflow.flow._divergence import Divergence
 from cnflow.flow._draws import NoiseDensity, source
 from cnflow.flow._fields import VelocityField
 from cnflow.flow._frame import Frame
-from cnflow.flow._initial_rotation import frame_rotation
-from cnflow.flow._inputs import Inputs
 from cnflow.flow._lift import LiftBound
 from cnflow.flow._mlp import MLPField
-from cnflow.flow._radial import RadialField
-from cnflow.flow._routing_field import RoutingField
 from cnflow.flow._selection import Selection
 from cnflow.flow._solvers import Adaptive, FixedGrid, Solver
-from cnflow.flow._stages import Stage, Stages, Transport
-
-Array = np.ndarray | Tensor
-
-START_ROWS, START_NUMBERS = 200_000, 20_000_000
-"""Most samples, and most numbers in them, that the start of a flow looks at; a random choice of samples when there are more."""
+from cnflow.flow._stages import Stages, routing_stages
 
 
-class NarrowingFlow(nn.Module):
+class NarrowingFlow(ContinuousFlow):
     """A continuous normalizing flow whose latent density is core × noise.
 
     It behaves as a ``torch.distributions.Distribution`` does where that makes sense: ``log_prob``, ``sample``,
@@ -101,7 +90,6 @@ class NarrowingFlow(nn.Module):
         hidden: int = 64,
         radial: bool = False,
     ) -> None:
-        super().__init__()
         dim, lift = _validation.integer("dim", dim, low=1), _validation.integer("lift", lift, low=0)
         stages, components = (
             _validation.integer("stages", stages, low=1),
@@ -122,116 +110,25 @@ class NarrowingFlow(nn.Module):
                     "a profile is a list of widths that never grows, such as (10, 3): at most dim active directions, then what "
                     f"stays after every stage, without a lift; got {tuple(profile)} with dim={dim}, lift={lift}"
                 )
-        self.data_dim, self.lift = dim, lift
-        self.columns = dim + lift
-        dim = self.dim = self.columns if profile is None else profile[0]
-        self.register_buffer("lift_std", torch.ones(()), persistent=lift > 0)
+        columns, evaluation = dim + lift, evaluation or Adaptive()
+        width = columns if profile is None else profile[0]
+        frame, base = Frame(columns, width, learned=profile is None), NoiseMixture(width, components)
+        base.solver = evaluation
+        if profile is not None:
+            base.core.copy_(torch.arange(width) < profile[-1])
+        super().__init__(
+            frame,
+            Stages.build(field or MLPField(), width, stages)
+            if profile is None
+            else routing_stages(profile, hidden, radial),
+            base,
+            lift=lift,
+            divergence=divergence or Divergence(),
+            solver=solver or FixedGrid(),
+            evaluation=evaluation,
+        )
         self.selection: Selection | None = None
-        self.inputs: Inputs | None = None
-        self.divergence = divergence or Divergence()
-        self.solver = solver or FixedGrid()
-        self.evaluation = evaluation or Adaptive()
         self.profile, self.radial = None if profile is None else tuple(profile), radial
-        self.frame = Frame(self.columns, dim, learned=profile is None)
-        self.base = NoiseMixture(dim, components)
-        self.base.solver = self.evaluation
-        if profile is None:
-            self.stages = Stages.build(field or MLPField(), dim, stages)
-        else:
-            self.stages = Stages()
-            fields: list[VelocityField] = [RoutingField(kept, hidden, stages) for kept in profile[1:]]
-            widths = list(profile[:-1])
-            if radial:
-                fields.append(RadialField(profile[-1], stages))
-                widths.append(widths[-1])
-            for each, width in zip(fields, widths, strict=True):
-                each.build(width)
-                self.stages.append(Stage(each, torch.arange(dim) < width))
-            self.base.core.copy_(torch.arange(dim) < profile[-1])
-
-    # -- start ---------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def initialise(self, x: Array, *, rotation: str = "pca", seed: int = 0) -> NarrowingFlow:
-        """Set frame and base from data: mean, one scalar scale, a rotation, and a mixture fitted by EM.
-
-        Args:
-            x: training samples, shape (n, d).
-            rotation: "pca", "ica", "ngca" or "identity".
-            seed: of the mixture's and the rotation's start.
-
-        Returns:
-            self.
-
-        Raises:
-            ValueError: for too few samples, samples that are not finite, or the wrong width.
-        """
-        seed = _validation.seed(seed)
-        if len(getattr(x, "shape", ())) == 2 and len(x) < 2:
-            raise ValueError(f"x: expected at least 2 samples to start from; got {len(x)}")
-        x = subsample(x, max(1, min(START_ROWS, START_NUMBERS // self.columns)), [seed, len(x)])
-        if self.lift:
-            own = self.checked(x, self.data_dim).double()
-            self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())
-        rows = self.checked(x).double()
-        mean = rows.mean(0)
-        centred = rows - mean
-        scale = centred.square().mean().sqrt()
-        axes = torch.as_tensor(frame_rotation(centred.cpu().numpy(), rotation, seed))
-        self.frame.set(mean, scale, axes.to(mean))
-        self.base.fit(self.frame(self.checked(x)), seed)
-        return self
-
-    # -- the way through -------------------------------------------------------------------------------------------
-
-    def transport(
-        self,
-        x: Tensor,
-        *,
-        solver: Solver | None = None,
-        probe: Tensor | None = None,
-        costs: bool = False,
-        end: float = 1.0,
-    ) -> Transport:
-        """Carry x, shape (n, d), from the data to depth ``end``; log-determinant and costs are of the whole way.
-
-        Args:
-            x: samples in data space, shape (n, d).
-            solver: default the training solver; with it the divergence may use the probe, otherwise it is exact.
-            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson, the Jacobian budget and reading.
-            costs: whether to integrate kinetic energy, Jacobian norm, path lengths and reading along the way.
-            end: depth to stop at.
-        """
-        end = _depth(end)
-        divergence = self.divergence if solver is None else self.divergence.exact
-        z = self.frame(x)
-        probe = None if probe is None else probe.to(z)
-        way = self.stages.carry(z, 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs)
-        return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
-
-    def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
-        """Carry states z, shape (n, D), from depth ``start`` back to data space, lifted directions last; shape (n, D)."""
-        return self.frame.inverse(self.stages.carry(z, _depth(start), 0.0, solver or self.evaluation).z)
-
-    def state_at(self, x: Array, depth: float, *, solver: Solver | None = None) -> Tensor:
-        """State of data samples x, shape (n, d), at a depth in [0, 1]; returns shape (n, D).
-
-        Raises:
-            ValueError: for a depth outside [0, 1], the wrong width or samples that are not finite.
-        """
-        z = self.frame(self.checked(x))
-        return self.stages.carry(z, 0.0, _depth(depth), solver or self.evaluation).z
-
-    def log_prob_at(self, z: Tensor, depth: float, *, solver: Solver | None = None) -> Tensor:
-        """Exact log-density in nats of states z, shape (n, D), at a depth in [0, 1]; returns shape (n,).
-
-        At depth 1 this is the base, at depth 0 the density in the frame. Differentiable in z.
-
-        Raises:
-            ValueError: for a depth outside [0, 1].
-        """
-        way = self.stages.carry(z, _depth(depth), 1.0, solver or self.evaluation, divergence=self.divergence.exact)
-        return self.base.log_prob(way.z) + way.log_det
 
     def at(self, stage: int) -> FlowCut:
         """The flow cut at a stage boundary: the exact density of the directions still active there.
@@ -324,31 +221,6 @@ class NarrowingFlow(nn.Module):
                 weights.append(each.reshape(rows.shape[:-1]))
             return LiftBound(torch.stack(weights))
 
-    def lifted(self, x: Tensor, generator: torch.Generator | None = None, *, seed: int = 0) -> Tensor:
-        """Samples x, shape (…, d), with fresh noise in the lifted directions, shape (…, D).
-
-        Args:
-            x: samples; a tensor.
-            generator: of the noise, on the CPU; instead of the seed.
-            seed: of the noise, which without a generator depends on the seed and the number of samples alone.
-
-        Raises:
-            ValueError: for a seed that is none.
-        """
-        generator = generator or source(seed, None)
-        a = torch.randn(*x.shape[:-1], self.lift, generator=generator, dtype=torch.float64)
-        return torch.cat([x, self.lift_std * a.to(x)], -1)
-
-    def lift_log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats of the lifted noise of samples x, shape (n, D); zeros, shape (n,), without a lift."""
-        u = x[:, self.data_dim :] / self.lift_std
-        return -0.5 * (u * u).sum(1) - self.lift * (torch.log(self.lift_std) + 0.5 * math.log(2 * math.pi))
-
-    def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
-        way = self.transport(rows, solver=solver or self.evaluation)
-        value = self.base.log_prob(way.z) + way.log_det
-        return value if self.dim == self.columns else value.masked_fill(self.frame.off(rows), -torch.inf)
-
     def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
         """Split samples x, shape (n, d), into core and noise; see :meth:`FlowCut.encode`."""
         return self.at(-1).encode(x, solver=solver, chunk=chunk)
@@ -358,42 +230,6 @@ class NarrowingFlow(nn.Module):
     ) -> Tensor:
         """Carry core, shape (n, k), and noise, shape (n, D - k), back to data space; see :meth:`FlowCut.decode`."""
         return self.at(-1).decode(core, noise, solver=solver, chunk=chunk)
-
-    def rsample(
-        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d).
-
-        Args:
-            shape: how many draws: a number, or a shape.
-            seed: of the draws; default torch's own generator.
-            generator: instead of a seed, on the device of the flow.
-
-        Raises:
-            ValueError: for a shape that is none, or both a seed and a generator.
-        """
-        shape, generator = _validation.shape(shape), source(seed, generator, self.base.mean.device)
-        count = math.prod(shape)
-        if not count:
-            return self.base.mean.new_empty(*shape, self.data_dim)
-        return self.pull(self.base.rsample(count, generator))[:, : self.data_dim].reshape(*shape, self.data_dim)
-
-    @torch.no_grad()
-    def sample(
-        self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw samples; returns shape (*shape, d). Arguments are those of :meth:`rsample`."""
-        return self.rsample(shape, seed=seed, generator=generator)
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """(d,)."""
-        return torch.Size((self.data_dim,))
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """(): one density."""
-        return torch.Size(())
 
     # -- core and noise --------------------------------------------------------------------------------------------
 
@@ -521,68 +357,3 @@ class NarrowingFlow(nn.Module):
         """Width profile."""
         lift = f", lift={self.lift}" if self.lift else ""
         return f"dim={self.data_dim}{lift}, width profile {' → '.join(map(str, self.width_profile))}"
-
-    # -- input -----------------------------------------------------------------------------------------------------
-
-    def parts(self, x: Any, chunk: int = 4096) -> Iterator[Tensor]:
-        """Samples x, or batches of them, as :meth:`checked` reads them, at most ``chunk`` at a time; shape (m, D) each.
-
-        A memory map stays on disk.
-
-        Raises:
-            ValueError: for another width, or samples that are not finite, of a batch with its number.
-        """
-        chunk = _validation.integer("chunk", chunk, low=1)
-        if self.lift and is_batches(x):
-            # the noise of a sample depends on its place among all samples
-            x = as_rows(x)
-        if isinstance(x, np.memmap) and not self.lift and x.ndim == 2 and len(x):
-            self.checked(np.zeros_like(x[:1]))
-            # read twice rather than held: samples that are not finite are told before hours of work, by their numbers
-            check_rows(x if self.inputs is None else self.inputs.view(x), "x")
-            for start in range(0, len(x), chunk):
-                yield self.checked(x[start : start + chunk])
-            return
-        if not is_batches(x):
-            yield from self.checked(x).reshape(-1, self.columns).split(chunk)
-            return
-        for number, batch in enumerate(batches(x)):
-            try:
-                rows = self.checked(batch)
-            except ValueError as error:
-                raise ValueError(f"batch {number}: {error}") from error
-            yield from rows.reshape(-1, self.columns).split(chunk)
-
-    def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
-        """X as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
-
-        Samples of the data's own width are lifted, always with the same noise, of seed 0.
-
-        Raises:
-            ValueError: for another width, or samples that are not finite; ``what`` is its name in the message.
-        """
-        if width is None and self.inputs is not None:
-            x = self.inputs.select(x, what)
-        lifted = width is None and self.lift > 0 and np.shape(x)[-1:] != (self.columns,)
-        state = what != "x"
-        width = (self.data_dim if lifted else self.columns) if width is None else width
-        given = x if isinstance(x, Tensor) else torch.as_tensor(np.array(as_rows(x, what, width)))
-        if given.is_complex():
-            raise ValueError(f"{what}: expected numbers; got complex numbers ({given.dtype})")
-        rows = given.to(self.base.mean.device)
-        # samples of data stay as precise as they came, until the frame has centred them
-        rows = rows.to(self.base.mean) if state else rows if rows.is_floating_point() else rows.double()
-        if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
-            raise ValueError(
-                f"{what} must have shape (n, {width}), the width this flow was trained on; got {tuple(rows.shape)}. "
-                "Select the same columns as in training."
-            )
-        if rows.ndim > 1 and not len(rows):
-            raise ValueError(f"{what} has no samples; expected at least one")
-        if not bool(torch.isfinite(rows.detach()).all()):
-            check_rows(rows.detach().reshape(-1, width).cpu(), what)
-        return self.lifted(rows) if lifted else rows
-
-
-def _depth(depth: float) -> float:
-    return _validation.number("depth, data at 0 and latent at 1,", depth, low=0, high=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from cnflow import _validation
 from cnflow.flow._divergence import Divergence
 from cnflow.flow._fields import VelocityField
+from cnflow.flow._radial import RadialField
+from cnflow.flow._routing_field import RoutingField
 from cnflow.flow._solvers import Rates, Solver
 
 
@@ -149,6 +152,26 @@ class Stages(nn.ModuleList):
         if not costs:
             return Transport(z, log_det, *(z.new_empty(0) for _ in range(4)))
         return Transport(z, log_det, kinetic, jacobian, torch.stack(paths), torch.stack(reads))
+
+
+def routing_stages(profile: Sequence[int], hidden: int, radial: bool) -> Stages:
+    """Stages that route: one for every width of a profile after the first, and a radial one after them if asked for.
+
+    Args:
+        profile: active directions, then what stays of them after every stage.
+        hidden: units per hidden layer.
+        radial: whether a radial stage follows, on the directions of the last one.
+    """
+    count, widths = len(profile) - 1 + radial, list(profile[:-1])
+    fields: list[VelocityField] = [RoutingField(kept, hidden, count) for kept in profile[1:]]
+    if radial:
+        fields.append(RadialField(profile[-1], count))
+        widths.append(widths[-1])
+    stages = Stages()
+    for field, width in zip(fields, widths, strict=True):
+        field.build(width)
+        stages.append(Stage(field, torch.arange(profile[0]) < width))
+    return stages
 
 
 def _rates(field: VelocityField, divergence: Divergence | None, probe: Tensor | None, costs: bool) -> Rates:

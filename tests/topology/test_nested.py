@@ -74,13 +74,13 @@ def test_components_of_one_bump_are_one_from_the_start():
     assert found.levels()[0].weights == pytest.approx([0.7, 0.3])
 
 
-def test_the_core_of_a_flow_tells_its_hierarchy():
+def test_the_hierarchy_of_the_core_of_a_flow():
     from cnflow.flow._core import CoreDensity
 
     parts = Independent(Normal(torch.as_tensor(NESTED.means), 0.45 * torch.ones(6, 2, dtype=torch.float64)), 1)
     core = CoreDensity(Categorical(torch.as_tensor(WEIGHTS)), parts, validate_args=False)
     assert isinstance(core, MixtureSameFamily)
-    assert core.hierarchy().levels()[-2].weights == pytest.approx([0.6, 0.4])
+    assert hierarchy(core).levels()[-2].weights == pytest.approx([0.6, 0.4])
 
 
 def test_what_is_no_mixture_or_no_mass_is_refused(nested):
