@@ -496,7 +496,7 @@ def test_readable():
     found = spectrum(mixture.score, mixture.rows(2000, 0), n_bootstrap=20)
     text = repr(found)
     assert text.startswith("Spectrum: 2 of 10 directions above the Gaussian null") and "and 2 smaller" in text
-    assert "2000 rows, sample whitening" in text and "negentropy at most" in text and "±" in text
+    assert "2000 samples, sample whitening" in text and "negentropy at most" in text and "±" in text
     frame = found.to_frame()
     assert list(frame.columns) == ["depth", "eigenvalue", "std_error", "low", "high", "null", "above", "tail_nats"]
     assert frame.index.name == "direction" and frame.index[0] == 1 and frame["above"].sum() == found.n_above
