@@ -108,7 +108,7 @@ def told_apart(flow: Any, test: Floats) -> Row:
     if noise.shape[1] == 0:
         return {"auc": None, "auc_se": None, "auc_mlp": None}
     # distance correlation is not reported here, and few samples make it cheap
-    check = noise_independence(core, noise, n_permutations=1, max_rows=len(test), max_distance_rows=100)
+    check = noise_independence(core, noise, n_permutations=1, max_samples=len(test), max_distance_samples=100)
     return {"auc": check.auc_trees, "auc_se": check.auc_trees_se, "auc_mlp": check.auc_mlp}
 
 

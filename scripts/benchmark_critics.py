@@ -31,7 +31,7 @@ def measure(name: str, objective: str, seed: int) -> dict[str, Any]:
     flow = cnflow.fit(x, objective=objective, seed=seed)
     seconds = time.perf_counter() - begun
     test = data.split("test").numpy()
-    check = cnflow.check_noise(flow, test, max_rows=10_000, seed=seed)
+    check = cnflow.check_noise(flow, test, max_samples=10_000, seed=seed)
     gap = data.planted.log_prob(sample.x) - flow.log_prob(test).double().numpy()
     return {
         "set": name, "objective": objective, "seed": seed, "core": flow.core_dim,

@@ -59,7 +59,7 @@ def measure(name: str, setting: str, seed: int, folder: Path) -> dict[str, Any]:
     narrowed = flow.encode(x.numpy())
     true = -data.planted.log_prob(sample.x)
     gap = -narrowed.log_prob.double().numpy() - true
-    check = check_noise(flow, x.numpy(), max_rows=10_000, seed=seed)
+    check = check_noise(flow, x.numpy(), max_samples=10_000, seed=seed)
     r2 = 0.0
     if flow.core_dim:
         guess = cross_val_predict(KNeighborsRegressor(10), narrowed.core.numpy(), sample.structure, cv=5)

@@ -58,7 +58,7 @@ def measure(name: str, noise: str, dim: int, stages: int, seed: int, folder: Pat
     x = data.split("test")
     nll = -flow.log_prob(x.numpy()).double().numpy()
     true = -data.planted.log_prob(data.sample("test").x)
-    check = check_noise(flow, x.numpy(), max_rows=10_000, seed=seed, n_permutations=19)
+    check = check_noise(flow, x.numpy(), max_samples=10_000, seed=seed, n_permutations=19)
     row: dict[str, Any] = {
         "set": name, "noise": noise, "dim": dim, "stages": stages, "seed": seed, "profile": list(flow.width_profile),
         "true_core": SETS[name], "nll": float(nll.mean()), "true_nll": float(true.mean()), "gap": float((nll - true).mean()),

@@ -105,7 +105,7 @@ def before_and_after(base: Path, folder: Path, seed: int) -> tuple[Row, LevelSet
         "excess_se": float((truth - value).std() / len(test) ** 0.5), "gap": bound.gap, "gap_se": bound.gap_error,
         "effective": bound.effective,
     }  # fmt: skip
-    check = check_noise(flow, split, max_rows=4000, seed=seed)
+    check = check_noise(flow, split, max_samples=4000, seed=seed)
     return row | {"auc": check.auc, "auc_se": check.auc_se}, t, flow
 
 
@@ -165,7 +165,7 @@ def compare(objective: str, name: str, seed: int, runs: Path) -> Row:
     excess = data.planted.log_prob(test) - flow.log_prob(test).double().numpy()
     row: Row = {"core": flow.core_dim, "truth": data.planted.core_dim, "excess": float(excess.mean())}
     if 0 < flow.core_dim < flow.dim:
-        check = check_noise(flow, np.asarray(data.split("test"), dtype=float), max_rows=4000, seed=seed)
+        check = check_noise(flow, np.asarray(data.split("test"), dtype=float), max_samples=4000, seed=seed)
         row |= {"auc": check.auc, "auc_se": check.auc_se, "angle": plane_angle(flow, data.planted.core_plane)}
     return row | {"seconds": told["seconds"]}
 

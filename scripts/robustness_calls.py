@@ -596,8 +596,8 @@ FLOW = [
         core=("rows", BLOBS),
         noise=("rows", BLOBS[::-1].copy()),
         n_permutations=("count", 2),
-        max_rows=("count", 60),
-        max_distance_rows=("count", 60),
+        max_samples=("count", 60),
+        max_distance_samples=("count", 60),
         seed=SEED,
     ),
     entry(

@@ -501,7 +501,7 @@ OTHERS = [
         lambda r, g: 0 <= r.auc_p <= 1 or not np.size(g["x"]),
         x=("rows", BLOBS),
         n_permutations=("count", 2),
-        max_rows=("count", 60),
+        max_samples=("count", 60),
         seed=SEED,
     ),
     entry("flow.NGCA.fit", lambda X: flow.NGCA(1, n_null=2).fit(X), pick("components_"), X=("rows", BLOBS)),

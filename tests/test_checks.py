@@ -97,7 +97,7 @@ def test_names_flags_objects_and_several_values():
         (lambda: fit_map(ROWS, ROWS, ridge=-1), "ridge"),
         (lambda: NarrowingFlow(2, components=0), "components"),
         (lambda: NarrowingFlow(2).sample((-1,)), r"shape\[0\]"),
-        (lambda: noise_independence(ROWS, ROWS, max_rows=-1), "max_rows"),
+        (lambda: noise_independence(ROWS, ROWS, max_samples=-1), "max_samples"),
         (lambda: spectrum(TWO, ROWS, chunk=0), "chunk"),
         (lambda: fit(ROWS, time_budget=float("nan")), "time_budget"),
         (lambda: NarrowingModule(jitter=-1), "jitter"),

@@ -16,7 +16,8 @@ from cnflow import __version__
 from cnflow._atomic_files import write_text
 from cnflow.app._history import History
 from cnflow.flow import NarrowingFlow, load_flow
-from cnflow.flow._noise_check import MIN_ROWS, NoiseCheck, check_noise
+from cnflow.flow._independence_tests import MIN_SAMPLES
+from cnflow.flow._noise_check import NoiseCheck, check_noise
 from cnflow.training import ColumnPenalty, NarrowingModule
 from cnflow.training._checkpoints import KeepBest
 
@@ -90,7 +91,7 @@ def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict
             stacklevel=2,
         )
     # few samples: those of training tell more than none
-    checked = next((name for name in (held_out, "val", "train") if len(splits.get(name, ())) >= MIN_ROWS), "train")
+    checked = next((name for name in (held_out, "val", "train") if len(splits.get(name, ())) >= MIN_SAMPLES), "train")
     check = check_noise(flow, splits[checked].numpy(), seed=model.seed)
     summary: dict[str, Any] = {
         "cnflow": __version__,

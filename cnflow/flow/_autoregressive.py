@@ -38,6 +38,7 @@ class AutoregressiveMixture(nn.Module):
         torch.Size([5])
     """
 
+    earlier: Tensor
     mixing: Tensor
     offset: Tensor
 
@@ -45,7 +46,10 @@ class AutoregressiveMixture(nn.Module):
         super().__init__()
         self.dim, self.hidden = _validation.integer("dim", dim, low=0), _validation.integer("hidden", hidden, low=1)
         self.bumps = _validation.integer("bumps", bumps, low=1)
-        draw = lambda i, o: nn.Parameter(torch.randn(dim, i, o) / math.sqrt(max(1, i)))  # noqa: E731
+
+        def draw(inputs: int, outputs: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(dim, inputs, outputs) / math.sqrt(max(1, inputs)))
+
         self.w1, self.b1 = draw(dim, hidden), nn.Parameter(torch.zeros(dim, 1, hidden))
         self.w2, self.b2 = draw(hidden, hidden), nn.Parameter(torch.zeros(dim, 1, hidden))
         self.w3 = nn.Parameter(torch.zeros(dim, hidden, 3 * bumps))
@@ -61,7 +65,7 @@ class AutoregressiveMixture(nn.Module):
         """Log-weights, means and log-scales, each shape (k, n, bumps), given y, shape (n, k)."""
         hidden = F.silu(torch.baddbmm(self.b1, y[None] * self.earlier, self.w1))
         hidden = F.silu(torch.baddbmm(self.b2, hidden, self.w2))
-        weight, mean, log_std = torch.baddbmm(self.b3, hidden, self.w3).split(self.bumps, 2)
+        weight, mean, log_std = torch.split(torch.baddbmm(self.b3, hidden, self.w3), self.bumps, 2)
         return torch.log_softmax(weight, 2), mean, log_std.clamp(-5, 3)
 
     def terms(self, y: Tensor) -> Tensor:
@@ -76,15 +80,16 @@ class AutoregressiveMixture(nn.Module):
 
     def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n samples, shape (n, k), differentiable in means and scales, not in the weights."""
-        options = {"dtype": self.mixing.dtype, "device": self.mixing.device}
-        y = torch.zeros(n, self.dim, **options)
+        dtype, device = self.mixing.dtype, self.mixing.device
+        y = torch.zeros(n, self.dim, dtype=dtype, device=device)
         for j in range(self.dim):
             weight, mean, log_std = (part[j] for part in self._conditionals(y))
             chosen = torch.multinomial(weight.exp(), 1, generator=generator)
-            noise = torch.randn(n, generator=generator, **options)
+            noise = torch.randn(n, generator=generator, dtype=dtype, device=device)
             mean, log_std = mean.gather(1, chosen)[:, 0], log_std.gather(1, chosen)[:, 0]
             y = torch.cat([y[:, :j], (mean + torch.exp(log_std) * noise)[:, None], y[:, j + 1 :]], 1)
-        return torch.linalg.solve_triangular(self.mixing, (y - self.offset).T, upper=False).T
+        h: Tensor = torch.linalg.solve_triangular(self.mixing, (y - self.offset).T, upper=False).T
+        return h
 
     @torch.no_grad()
     def leading(self, count: int) -> AutoregressiveMixture:

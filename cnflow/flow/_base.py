@@ -7,12 +7,13 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 
 from cnflow import _validation
 from cnflow.flow._autoregressive import AutoregressiveMixture
 from cnflow.flow._divergence import Divergence
 from cnflow.flow._draws import choose
+from cnflow.flow._initial_mixture import initial_mixture
 from cnflow.flow._solvers import Adaptive, Solver
 from cnflow.flow._stages import Stages
 
@@ -90,52 +91,24 @@ class NoiseMixture(nn.Module):
         return self.density is None and self.flow is None
 
     @torch.no_grad()
-    def fit(self, z: Tensor, seed: int = 0, regularisation: float = 1e-3, max_rows: int = 5_000) -> None:
-        """Initialise by expectation maximisation (scikit-learn's, diagonal covariances).
+    def fit(self, z: Tensor, seed: int = 0, regularisation: float = 1e-3, max_samples: int = 5_000) -> None:
+        """Start from a mixture fitted by expectation maximisation; see `initial_mixture`.
 
         Args:
             z: samples in the frame, shape (n, D).
             seed: of the initialisation.
             regularisation: variance added to every component and direction.
-            max_rows: samples used at most.
+            max_samples: samples used at most.
 
         Raises:
             ValueError: with fewer samples than two per component.
         """
-        from sklearn.mixture import GaussianMixture
-
-        seed = _validation.seed(seed)
-        regularisation = _validation.number("regularisation", regularisation, low=0)
-        max_rows = _validation.integer("max_rows", max_rows, low=2 * self.components)
-        if len(z) < 2 * self.components:
-            raise ValueError(
-                f"a base with {self.components} components needs at least {2 * self.components} training samples; got {len(z)}. "
-                f"Set components to {max(1, len(z) // 20)} or fewer, or give more samples."
-            )
-        if len(z) > max_rows:
-            order = np.random.default_rng(seed).permutation(len(z))[:max_rows]
-            z = z[torch.as_tensor(order)]
-        rows = z.double().cpu().numpy()
-        mixture = GaussianMixture(
-            self.components, covariance_type="diag", random_state=seed, reg_covar=regularisation, max_iter=200, tol=1e-3
-        )
-        import warnings
-
-        from sklearn.exceptions import ConvergenceWarning
-
-        with warnings.catch_warnings():
-            # a start, not a result: the flow's own training goes on from here
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(rows)
-        weights, means = mixture.weights_, mixture.means_
-        log_stds = 0.5 * np.log(mixture.covariances_)
+        weights, means, log_stds = initial_mixture(z, self.components, seed, regularisation, max_samples)
         mean, log_std = weights @ means, weights @ log_stds
-        as_tensor = lambda a: torch.as_tensor(a, dtype=self.mean.dtype, device=self.mean.device)  # noqa: E731
-        self.logits.copy_(as_tensor(np.log(np.maximum(weights, 1e-12))))
-        self.mean.copy_(as_tensor(mean))
-        self.log_std.copy_(as_tensor(log_std))
-        self.shift.copy_(as_tensor(means - mean))
-        self.log_ratio.copy_(as_tensor(log_stds - log_std))
+        start = (np.log(np.maximum(weights, 1e-12)), mean, log_std, means - mean, log_stds - log_std)
+        parameters = (self.logits, self.mean, self.log_std, self.shift, self.log_ratio)
+        for parameter, value in zip(parameters, start, strict=True):
+            parameter.copy_(torch.as_tensor(value, dtype=self.mean.dtype, device=self.mean.device))
 
     @torch.no_grad()
     def tilt_core(self, size: int | None = None) -> NoiseMixture:
@@ -182,7 +155,8 @@ class NoiseMixture(nn.Module):
         if self.tilt is None:
             return torch.diag_embed(std)
         eye = torch.eye(std.shape[1]).to(std)
-        return std[:, :, None] * torch.linalg.solve_triangular(self._mixing(), eye, upper=False, unitriangular=True)
+        inverse: Tensor = torch.linalg.solve_triangular(self._mixing(), eye, upper=False, unitriangular=True)
+        return std[:, :, None] * inverse
 
     def covariances(self) -> Tensor:
         """Covariances of the components: diagonals, shape (K, D), or full ones, shape (K, D, D), where the core is tilted."""
@@ -245,7 +219,8 @@ class NoiseMixture(nn.Module):
             without = gaussian
             if len(place) > 1:
                 part = MultivariateNormal(centre[:, rest], covariance[:, rest][:, :, rest])
-                without = gaussian + MixtureSameFamily(weights, part, validate_args=False).log_prob(h[:, rest])
+                mixture: Distribution = MixtureSameFamily(weights, part, validate_args=False)
+                without = gaussian + mixture.log_prob(h[:, rest])
             gain[d] = whole - without.mean()
         return gain
 

@@ -112,7 +112,8 @@ def load_flow(
             f"format {FORMAT}. Load it with the version that wrote it."
         )
     try:
-        flow = rebuild(own.get("flow"), state, classes)
+        plan: Any = own.get("flow")
+        flow = rebuild(plan, state, classes)
         if own.get("selection"):
             flow.selection = Selection.from_dict(own["selection"])
     except CheckpointError as error:

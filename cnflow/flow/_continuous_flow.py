@@ -26,7 +26,7 @@ from cnflow.flow._stages import Stages, Transport
 Array = NDArray[Any] | Tensor
 Flow = TypeVar("Flow", bound="ContinuousFlow")
 
-START_ROWS, START_NUMBERS = 200_000, 20_000_000
+START_SAMPLES, START_NUMBERS = 200_000, 20_000_000
 """Most samples, and most numbers in them, that the start of a flow looks at; a random choice of samples when there are more."""
 
 
@@ -81,7 +81,7 @@ class ContinuousFlow(nn.Module):
         seed = _validation.seed(seed)
         if len(getattr(x, "shape", ())) == 2 and len(x) < 2:
             raise ValueError(f"x: expected at least 2 samples to start from; got {len(x)}")
-        x = subsample(x, max(1, min(START_ROWS, START_NUMBERS // self.columns)), [seed, len(x)])
+        x = subsample(x, max(1, min(START_SAMPLES, START_NUMBERS // self.columns)), [seed, len(x)])
         if self.lift:
             own = self.checked(x, self.data_dim).double()
             self.lift_std.copy_((own - own.mean(0)).square().mean().sqrt())
@@ -228,14 +228,14 @@ class ContinuousFlow(nn.Module):
                 yield self.checked(x[start : start + chunk])
             return
         if not is_batches(x):
-            yield from self.checked(x).reshape(-1, self.columns).split(chunk)
+            yield from torch.split(self.checked(x).reshape(-1, self.columns), chunk)
             return
         for number, batch in enumerate(batches(x)):
             try:
                 rows = self.checked(batch)
             except ValueError as error:
                 raise ValueError(f"batch {number}: {error}") from error
-            yield from rows.reshape(-1, self.columns).split(chunk)
+            yield from torch.split(rows.reshape(-1, self.columns), chunk)
 
     def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
         """X as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.

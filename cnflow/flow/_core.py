@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from cnflow import _validation
 from cnflow.flow._base import NoiseMixture
@@ -36,6 +36,12 @@ class Components:
         return len(self.weights)
 
 
+def _normal(parts: Distribution) -> Normal:
+    """The independent normals that diagonal components are made of."""
+    assert isinstance(parts, Independent) and isinstance(parts.base_dist, Normal)
+    return parts.base_dist
+
+
 class CoreDensity(MixtureSameFamily):
     """A torch distribution over the core, event shape (k,), that also tells its components."""
 
@@ -45,7 +51,7 @@ class CoreDensity(MixtureSameFamily):
         parts, weights = self.component_distribution, self.mixture_distribution.probs
         if isinstance(parts, MultivariateNormal):
             return Components(weights, parts.loc, parts.stddev, parts.covariance_matrix)
-        normal = parts.base_dist
+        normal = _normal(parts)
         return Components(weights, normal.loc, normal.scale, torch.diag_embed(normal.scale**2))
 
     @torch.no_grad()
@@ -78,7 +84,7 @@ class CoreDensity(MixtureSameFamily):
         if isinstance(parts, MultivariateNormal):
             noise = (parts.scale_tril[k] @ noise[..., None])[..., 0]
         else:
-            noise = parts.base_dist.scale[k] * noise
+            noise = _normal(parts).scale[k] * noise
         return (mean + noise).reshape(*shape, mean.shape[1])
 
 

@@ -194,7 +194,8 @@ class FlowCut:
         """
         flow, a = self.flow, self.width
         if isinstance(core, Narrowed):
-            core, noise = core.core, core.noise if noise is None else noise
+            noise = core.noise if noise is None else noise
+            core = core.core
         core = torch.as_tensor(core).to(flow.base.mean)
         noise = self.noise_mean.expand(len(core), -1) if noise is None else torch.as_tensor(noise).to(core)
         if core.shape[1] != a or noise.shape != (len(core), flow.dim - a):
@@ -204,7 +205,7 @@ class FlowCut:
             )
         z = core.new_empty(len(core), flow.dim)
         z[:, self.active], z[:, ~self.active] = core, noise
-        rows = torch.cat([flow.pull(part, solver=solver, start=self.depth) for part in z.split(chunk)])
+        rows = torch.cat([flow.pull(part, solver=solver, start=self.depth) for part in torch.split(z, chunk)])
         return rows[:, : flow.data_dim]
 
     def __repr__(self) -> str:

@@ -56,10 +56,9 @@ def deepen(flow: NarrowingFlow, lift: int, std: float, units: int | None = None,
     ).to(flow.base.mean)  # fmt: skip
     frame, scale = flow.frame, flow.frame.scale
     deeper.lift_std.copy_(std * scale)
-    deeper.frame.set(
-        torch.cat([frame.mean, frame.mean.new_zeros(lift)]), scale,
-        torch.block_diag(frame.rotation.double(), torch.eye(lift, dtype=torch.float64)).to(scale),
-    )  # fmt: skip
+    rotation = torch.eye(deeper.columns, dtype=torch.float64, device=scale.device)
+    rotation[: flow.columns, : flow.columns] = frame.rotation.double()
+    deeper.frame.set(torch.cat([frame.mean, frame.mean.new_zeros(lift)]), scale, rotation.to(scale))
     for old, new in zip(flow.stages, deeper.stages, strict=False):
         new.field = old.field.widen(lift, (count + stages) / count)
         new.active.copy_(torch.cat([old.active, added]))

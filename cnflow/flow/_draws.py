@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Independent, Normal
 
 from cnflow import _validation
+
+if TYPE_CHECKING:
+    _IndependentNormal = Independent[Normal]
+else:
+    # generic for type checkers alone in older versions of torch
+    _IndependentNormal = Independent
 
 
 def source(seed: int | None, generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator | None:
@@ -37,7 +43,7 @@ def choose(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor
     return torch.multinomial(weights, n, replacement=True, generator=generator)
 
 
-class NoiseDensity(Independent):
+class NoiseDensity(_IndependentNormal):
     """The law of the noise, N(m, s²): a torch distribution with event shape (D - k,)."""
 
     def rsample(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ class VelocityField(nn.Module):
     """
 
     closed_form: bool = False
+
+    if TYPE_CHECKING:
+
+        def __call__(self, t: Tensor, z: Tensor) -> Tensor: ...
 
     def build(self, width: int) -> None:
         """Make the weights for ``width`` active directions."""
@@ -47,7 +51,9 @@ class VelocityField(nn.Module):
     def pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity and Jᵀ @ probe, both shape (n, k)."""
         keep = torch.is_grad_enabled()
-        velocity, pulled = torch.autograd.functional.vjp(lambda state: self(t, state), z, probe, create_graph=keep)
+        velocity, pulled = torch.autograd.functional.vjp(  # type: ignore[no-untyped-call]
+            lambda state: self(t, state), z, probe, create_graph=keep
+        )
         return velocity, pulled
 
     def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor] | None:

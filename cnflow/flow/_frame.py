@@ -48,27 +48,28 @@ class Frame(nn.Module):
     back: Tensor
     volume: Tensor
     reach: Tensor
+    kind: Tensor
+    skew: nn.Parameter | None
 
     def __init__(self, dim: int, rank: int | None = None, *, learned: bool = True) -> None:
         super().__init__()
         self.dim = dim = _validation.integer("dim", dim, low=0)
         self.rank = dim if rank is None else _validation.integer("rank", rank, low=0, high=dim)
-        options = {"dtype": torch.float64}
-        self.register_buffer("mean", torch.zeros(dim, **options))
-        self.register_buffer("weight", torch.eye(self.rank, dim, **options))
-        self.register_buffer("back", torch.eye(dim, self.rank, **options))
-        self.register_buffer("volume", torch.zeros((), **options))
-        self.register_buffer("reach", torch.full((), torch.inf, **options))
+        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("weight", torch.eye(self.rank, dim, dtype=torch.float64))
+        self.register_buffer("back", torch.eye(dim, self.rank, dtype=torch.float64))
+        self.register_buffer("volume", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("reach", torch.full((), torch.inf, dtype=torch.float64))
         self.register_buffer("kind", torch.empty(0), persistent=False)  # the dtype of the flow
         self.register_parameter("skew", nn.Parameter(torch.zeros(self.rank, self.rank)) if learned else None)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frame:
-        exact = {name: self._buffers[name] for name in KEPT}
-        super()._apply(fn, recurse)
+        exact: dict[str, Tensor] = {name: getattr(self, name) for name in KEPT}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in exact.items():
-            moved = self._buffers[name]
+            moved: Tensor = getattr(self, name)
             if moved.dtype != torch.float64:
-                self._buffers[name] = value.to(moved.device)
+                setattr(self, name, value.to(moved.device))
         return self
 
     @torch.no_grad()
@@ -117,12 +118,16 @@ class Frame(nn.Module):
     @property
     def turn(self) -> Tensor | None:
         """R, shape (r, r); None if it is not learned."""
-        return None if self.skew is None else torch.linalg.matrix_exp(self.skew - self.skew.T)
+        if self.skew is None:
+            return None
+        rotation: Tensor = torch.linalg.matrix_exp(self.skew - self.skew.T)
+        return rotation
 
     @property
     def matrix(self) -> Tensor:
         """R W, float64, shape (r, d)."""
-        return self.weight if self.skew is None else self.turn.double() @ self.weight
+        turn = self.turn
+        return self.weight if turn is None else turn.double() @ self.weight
 
     @property
     def scale(self) -> Tensor:
@@ -154,7 +159,8 @@ class Frame(nn.Module):
     def off(self, x: Tensor) -> Tensor:
         """Which samples of x, shape (n, d), do not lie in the plane of the training samples, bool, shape (n,)."""
         rows = x.double() - self.mean
-        return (rows - rows @ self.weight.T @ self.back.T).norm(dim=1) > self.reach
+        distance: Tensor = torch.linalg.vector_norm(rows - rows @ self.weight.T @ self.back.T, dim=1)
+        return distance > self.reach
 
     def extra_repr(self) -> str:
         """Width and scale."""

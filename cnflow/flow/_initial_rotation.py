@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+Floats = NDArray[Any]
 ROTATIONS = ("pca", "ica", "ngca", "identity")
 
 
-def frame_rotation(x: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarray:
+def frame_rotation(x: Floats, method: str = "pca", seed: int = 0) -> Floats:
     """An orthogonal start for the frame.
 
     "pca" takes the principal axes, by decreasing variance. "ica" takes the orthogonal matrix nearest to
@@ -52,10 +55,12 @@ def frame_rotation(x: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndar
         warnings.simplefilter("ignore", ConvergenceWarning)
         unmixing = FastICA(whiten="unit-variance", random_state=seed, max_iter=500, tol=1e-3).fit(x).components_
     left, _, right = np.linalg.svd(unmixing / np.linalg.norm(unmixing, axis=1, keepdims=True))
-    return left @ right
+    rotation: Floats = left @ right
+    return rotation
 
 
-def _principal(x: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def _principal(x: Floats, basis: Floats) -> Floats:
     """Turn an orthonormal basis, shape (d, k), to the principal axes of the data in its span."""
     inside = x @ basis
-    return basis @ np.linalg.eigh(inside.T @ inside)[1][:, ::-1]
+    turned: Floats = basis @ np.linalg.eigh(inside.T @ inside)[1][:, ::-1]
+    return turned

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from scipy.linalg import qr
@@ -113,28 +113,34 @@ class MLPField(VelocityField):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @property
+    def linear(self) -> Sequence[nn.Linear]:
+        """The hidden layers."""
+        return cast("Sequence[nn.Linear]", self.layers)
+
     def _biases(self, t: Tensor) -> list[Tensor]:
-        return [torch.addcmul(layer.bias, clock, t) for layer, clock in zip(self.layers, self.clock, strict=True)]
+        return [torch.addcmul(layer.bias, clock, t) for layer, clock in zip(self.linear, self.clock, strict=True)]
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """Velocity at scalar time t and states z, shape (n, k); returns shape (n, k)."""
         value = ACTIVATIONS[self.activation].value
-        for layer, bias in zip(self.layers, self._biases(t), strict=True):
+        for layer, bias in zip(self.linear, self._biases(t), strict=True):
             z = value(F.linear(z, layer.weight, bias))
-        return self.out(z)
+        velocity: Tensor = self.out(z)
+        return velocity
 
     def _slopes(self, t: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         pair = ACTIVATIONS[self.activation].pair
         slopes = []
-        for layer, bias in zip(self.layers, self._biases(t), strict=True):
+        for layer, bias in zip(self.linear, self._biases(t), strict=True):
             z, slope = pair(F.linear(z, layer.weight, bias))
             slopes.append(slope)
         return self.out(z), slopes
 
     def _forward_jacobian(self, slopes: list[Tensor]) -> Tensor:
         # rows j of each sample hold d(hidden)/dz_j, so one matmul moves all of them through a layer
-        rows = slopes[0].unsqueeze(1) * self.layers[0].weight.T
-        for layer, slope in zip(self.layers[1:], slopes[1:], strict=True):
+        rows = slopes[0].unsqueeze(1) * self.linear[0].weight.T
+        for layer, slope in zip(self.linear[1:], slopes[1:], strict=True):
             rows = (rows @ layer.weight.T) * slope.unsqueeze(1)
         return rows
 
@@ -144,11 +150,11 @@ class MLPField(VelocityField):
         return velocity, self._trace(slopes)
 
     def _trace(self, slopes: list[Tensor]) -> Tensor:
-        first, last = self.layers[0].weight, self.out.weight
+        first, last = self.linear[0].weight, self.out.weight
         if self.depth == 1:
             return slopes[0] @ (first * last.T).sum(1)
         if self.depth == 2:
-            return ((slopes[1] @ (self.layers[1].weight * (first @ last).T)) * slopes[0]).sum(1)
+            return ((slopes[1] @ (self.linear[1].weight * (first @ last).T)) * slopes[0]).sum(1)
         return torch.einsum("njh,jh->n", self._forward_jacobian(slopes), last)
 
     def jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +169,7 @@ class MLPField(VelocityField):
 
     def _pull(self, slopes: list[Tensor], probe: Tensor) -> Tensor:
         probe = probe @ self.out.weight
-        for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
+        for layer, slope in zip(reversed(self.linear), reversed(slopes), strict=True):
             probe = (probe * slope) @ layer.weight
         return probe
 
@@ -197,7 +203,7 @@ class MLPField(VelocityField):
         units = min(self.units, max(LEAST_UNITS, math.ceil(self.units * share)))
         small = copy.deepcopy(self)
         small.width, small.units = int(keep.sum()), units
-        first = small.layers[0]
+        first = small.linear[0]
         first.bias.add_(first.weight[:, ~keep] @ fill[~keep])
         first.weight = nn.Parameter(first.weight[:, keep])
         small.out.weight = nn.Parameter(small.out.weight[keep])
@@ -208,14 +214,14 @@ class MLPField(VelocityField):
         value, t = ACTIVATIONS[self.activation].value, t[:, None].to(z)
         # every layer is asked to send on what it sent before, from fewer units
         received, rows = [], torch.where(keep, z, fill)
-        for layer, clock in zip(self.layers, self.clock, strict=True):
+        for layer, clock in zip(self.linear, self.clock, strict=True):
             rows = F.linear(rows, layer.weight, layer.bias)
             received.append(rows)
             rows = value(rows + clock * t)
         received.append(self.out(rows)[:, keep])
         rows, kept = z[:, keep], []
-        for depth, (layer, clock) in enumerate(zip(small.layers, self.clock, strict=True)):
-            after = small.layers[depth + 1] if depth + 1 < self.depth else small.out
+        for depth, (layer, clock) in enumerate(zip(small.linear, self.clock, strict=True)):
+            after = small.linear[depth + 1] if depth + 1 < self.depth else small.out
             rows = value(F.linear(rows, layer.weight, layer.bias) + clock * t)
             chosen = _leading_columns((rows - rows.mean(0)) * after.weight.norm(dim=0), units)
             layer.weight, layer.bias = nn.Parameter(layer.weight[chosen]), nn.Parameter(layer.bias[chosen])
@@ -231,7 +237,7 @@ class MLPField(VelocityField):
         """See :meth:`VelocityField.widen`: zero weights to and from the new directions."""
         wide = copy.deepcopy(self)
         wide.width = self.width + extra
-        wide.layers[0].weight = nn.Parameter(F.pad(self.layers[0].weight, (0, extra)))
+        wide.linear[0].weight = nn.Parameter(F.pad(self.linear[0].weight, (0, extra)))
         wide.out.weight = nn.Parameter(pace * F.pad(self.out.weight, (0, 0, 0, extra)))
         wide.out.bias = nn.Parameter(pace * F.pad(self.out.bias, (0, extra)))
         wide.clock.mul_(pace)

@@ -91,10 +91,8 @@ class NarrowingFlow(ContinuousFlow):
         radial: bool = False,
     ) -> None:
         dim, lift = _validation.integer("dim", dim, low=1), _validation.integer("lift", lift, low=0)
-        stages, components = (
-            _validation.integer("stages", stages, low=1),
-            _validation.integer("components", components, low=1),
-        )
+        stages = _validation.integer("stages", stages, low=1)
+        components = _validation.integer("components", components, low=1)
         hidden, radial = _validation.integer("hidden", hidden, low=1), _validation.flag("radial", radial)
         for name, value, kind in (
             ("field", field, VelocityField), ("divergence", divergence, Divergence), ("solver", solver, Solver),
@@ -114,13 +112,14 @@ class NarrowingFlow(ContinuousFlow):
         width = columns if profile is None else profile[0]
         frame, base = Frame(columns, width, learned=profile is None), NoiseMixture(width, components)
         base.solver = evaluation
-        if profile is not None:
+        if profile is None:
+            ode = Stages.build(field or MLPField(), width, stages)
+        else:
+            ode = routing_stages(profile, hidden, radial)
             base.core.copy_(torch.arange(width) < profile[-1])
         super().__init__(
             frame,
-            Stages.build(field or MLPField(), width, stages)
-            if profile is None
-            else routing_stages(profile, hidden, radial),
+            ode,
             base,
             lift=lift,
             divergence=divergence or Divergence(),
@@ -142,8 +141,6 @@ class NarrowingFlow(ContinuousFlow):
         count = len(self.stages)
         stage = _validation.integer("stage, a boundary, negative from the end,", stage, low=-count - 1, high=count)
         return FlowCut(self, stage % (count + 1))
-
-    # -- what a user asks ------------------------------------------------------------------------------------------
 
     def log_prob(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096, lift_samples: int = 16) -> Tensor:
         """Log-density of samples x, shape (…, d), in nats; returns shape (…,).
@@ -206,17 +203,15 @@ class NarrowingFlow(ContinuousFlow):
         """
         if not self.lift:
             raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
-        lift_samples, chunk = (
-            _validation.integer("lift_samples", lift_samples, low=1),
-            _validation.integer("chunk", chunk, low=1),
-        )
+        lift_samples = _validation.integer("lift_samples", lift_samples, low=1)
+        chunk = _validation.integer("chunk", chunk, low=1)
         rows = self.checked(x, self.data_dim)
         generator = generator or source(seed, None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
             weights = []
             for _ in range(lift_samples):
                 joint = self.lifted(rows, generator).reshape(-1, self.columns)
-                parts = [joint] if isinstance(x, Tensor) else joint.split(chunk)
+                parts = [joint] if isinstance(x, Tensor) else torch.split(joint, chunk)
                 each = torch.cat([self._log_prob(part, solver) for part in parts]) - self.lift_log_prob(joint)
                 weights.append(each.reshape(rows.shape[:-1]))
             return LiftBound(torch.stack(weights))
@@ -230,8 +225,6 @@ class NarrowingFlow(ContinuousFlow):
     ) -> Tensor:
         """Carry core, shape (n, k), and noise, shape (n, D - k), back to data space; see :meth:`FlowCut.decode`."""
         return self.at(-1).decode(core, noise, solver=solver, chunk=chunk)
-
-    # -- core and noise --------------------------------------------------------------------------------------------
 
     @property
     def core(self) -> CoreDensity | FlowCut:
@@ -286,14 +279,12 @@ class NarrowingFlow(ContinuousFlow):
         References:
             Bekasov, Murray: Ordering dimensions with nested dropout normalizing flows (2020).
         """
-        keep, chunk = (
-            _validation.integer("keep", keep, low=0, high=self.dim),
-            _validation.integer("chunk", chunk, low=1),
-        )
+        keep = _validation.integer("keep", keep, low=0, high=self.dim)
+        chunk = _validation.integer("chunk", chunk, low=1)
         left = self.order[keep:]
         mean = self.base.moments()[0]
         parts = []
-        for rows in self.checked(x).split(chunk):
+        for rows in torch.split(self.checked(x), chunk):
             z = self.state_at(rows, 1.0)
             z[:, left] = mean[left]
             parts.append(self.pull(z)[:, : self.data_dim])

@@ -17,17 +17,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnflow import _validation
 from cnflow.data._arrays import finite_rows, refuse_masked
-from cnflow.flow._stein import SEARCH_ROWS, choose_kernel, eigen, stein_null, stein_spectrum, wave_moment
+from cnflow.flow._stein import SEARCH_SAMPLES, choose_kernel, eigen, stein_null, stein_spectrum, wave_moment
 
 Floats = NDArray[np.float64]
 METHODS = ("score", "kernel", "index")
-NULL_ROWS = 2_000
+NULL_SAMPLES = 2_000
 """Most rows of a Gaussian sample behind the null; its eigenvalues fall as 1 / n, and are scaled so."""
 FLOOR = 1e-3
 """Without whitening: smallest variance, as a fraction of the largest, that is divided by."""
 
 
-class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # type: ignore[misc]
     """Find the non-Gaussian subspace by the score: M = E[(s(z) + z)(s(z) + z)ᵀ], z whitened, s = ∇ log p.
 
     Directions of independent Gaussian noise are the null space of M; its eigenvalues are Fisher information relative
@@ -126,7 +126,6 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
                 more components than the data have dimensions.
         """
         refuse_masked(X, "X")
-        refuse_masked(X, "X")
         X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self._check(x.shape[1])
@@ -148,8 +147,8 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         values, vectors = stein_spectrum(z, variances, rng, *options)
         k, self.null_ = self.n_components, float("nan")
         if k is None:
-            seen = min(n, SEARCH_ROWS) if self.method == "index" else n
-            rows = min(n, NULL_ROWS)
+            seen = min(n, SEARCH_SAMPLES) if self.method == "index" else n
+            rows = min(n, NULL_SAMPLES)
             self.null_ = stein_null(rows, tuple(variances), self.n_null, int(seeds[1]), *options) * rows / seen
             k = int((values > self.null_).sum())
         rounds = 2 if self.method == "score" else 0
@@ -177,10 +176,10 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         """
         check_is_fitted(self)
         refuse_masked(X, "X")
-        refuse_masked(X, "X")
         X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return (x - self.mean_) @ self.components_.T
+        components: NDArray[Any] = (x - self.mean_) @ self.components_.T
+        return components
 
     def inverse_transform(self, X: ArrayLike) -> NDArray[Any]:
         """Give the data that have these components, and mean noise.
@@ -201,7 +200,8 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
                 f"X has shape {rows.shape}, expected (n, {self.n_components_}), the components of n samples: "
                 "pass what transform returned"
             )
-        return rows @ self.mixing_.T + self.mean_
+        data: NDArray[Any] = rows @ self.mixing_.T + self.mean_
+        return data
 
     @property
     def _n_features_out(self) -> int:
@@ -290,4 +290,5 @@ def _read(plane: Floats, variances: Floats) -> Floats:
     read = plane / np.maximum(variances, FLOOR * variances.max())[:, None]
     values, vectors = np.linalg.eigh((read.T * variances) @ read)
     # the symmetric root: nothing here may hang on which eigenvectors of nearly equal values are returned
-    return read @ (vectors / np.sqrt(values)) @ vectors.T
+    scaled: Floats = read @ (vectors / np.sqrt(values)) @ vectors.T
+    return scaled

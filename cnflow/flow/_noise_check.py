@@ -12,7 +12,6 @@ Whether the encoded data agree is a separate question, answered here in three co
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,15 +21,18 @@ from numpy.typing import ArrayLike, NDArray
 from cnflow import _validation
 from cnflow._figures import draw
 from cnflow.data._arrays import as_rows, check_rows
+from cnflow.flow._independence_tests import (
+    MIN_SAMPLES,
+    check_samples,
+    classify_fresh_noise,
+    distance_correlation_test,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-MIN_ROWS = 40
-"""Fewest samples accepted: below this a half-and-half split leaves nothing to learn from."""
-
-MAX_DISTANCE_ROWS = 1500
+MAX_DISTANCE_SAMPLES = 1500
 """Most rows used for distance correlation: time and memory are quadratic (1500 rows: 18 MB a matrix)."""
 
 Floats = NDArray[np.float64]
@@ -50,7 +52,7 @@ class NoiseCheck:
     """What `noise_independence` found. Noise is in standard deviations, so N(0, 1) is the claim tested.
 
     Attributes:
-        n_rows: samples tested.
+        n_samples: samples tested.
         n_core: core directions, k.
         n_noise: noise directions, m.
         mean, std, skewness, excess_kurtosis: moments of each noise direction, shape (m,); claim: 0, 1, 0, 0.
@@ -63,15 +65,15 @@ class NoiseCheck:
         auc_p: p-value of the larger AUC; the null takes the same maximum, so no correction is due.
         distance_correlation_squared: bias-corrected, core against all noise; may be slightly negative.
         distance_correlation_p: its permutation p-value.
-        n_distance_rows: samples used for distance correlation.
+        n_distance_samples: samples used for distance correlation.
         seed: seed of every draw.
-        noise: the standardised noise tested, shape (n_rows, m), kept for `plot`.
+        noise: the standardised noise tested, shape (n_samples, m), kept for `plot`.
 
     Whatever cannot be computed is NaN: everything if there is no noise (m = 0), distance correlations if
     there is no core (k = 0).
     """
 
-    n_rows: int
+    n_samples: int
     n_core: int
     n_noise: int
     mean: Floats
@@ -89,7 +91,7 @@ class NoiseCheck:
     auc_p: float
     distance_correlation_squared: float
     distance_correlation_p: float
-    n_distance_rows: int
+    n_distance_samples: int
     seed: int
     noise: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
@@ -114,11 +116,11 @@ class NoiseCheck:
         dcor = ("distance_correlation", "distance_correlation_squared", "distance_correlation_p")
         none = self.n_noise == 0
         return {
-            "n_rows": self.n_rows,
+            "n_samples": self.n_samples,
             "n_core": self.n_core,
             "n_noise": self.n_noise,
             **{name: float(getattr(self, name)) for name in (*names, *dcor)},
-            "n_distance_rows": self.n_distance_rows,
+            "n_distance_samples": self.n_distance_samples,
             "largest_abs_mean": float("nan") if none else float(np.abs(self.mean).max()),
             "smallest_std": float("nan") if none else float(self.std.min()),
             "largest_std": float("nan") if none else float(self.std.max()),
@@ -137,11 +139,12 @@ class NoiseCheck:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw a normal quantile plot of every noise direction; see `cnflow.plot.plot_noise`."""
-        return draw("plot_noise", self.noise, check=self, ax=ax)
+        axes: Axes = draw("plot_noise", self.noise, check=self, ax=ax)
+        return axes
 
     def __repr__(self) -> str:
         """Summarise for a person: each line an estimate, its error bar, and its null."""
-        head = f"NoiseCheck: {self.n_noise} noise beside {self.n_core} core directions, {self.n_rows} samples"
+        head = f"NoiseCheck: {self.n_noise} noise beside {self.n_core} core directions, {self.n_samples} samples"
         if self.n_noise == 0:
             return f"{head}\n  no noise direction: nothing to test"
         lines = [
@@ -152,7 +155,7 @@ class NoiseCheck:
         if self.n_core:
             lines.append(
                 f"  distance correlation with the core {self.distance_correlation:.3f}; "
-                f"p = {self.distance_correlation_p:.3g} ({self.n_distance_rows} samples)"
+                f"p = {self.distance_correlation_p:.3g} ({self.n_distance_samples} samples)"
             )
         lines.append(
             f"  directions: |mean| up to {np.abs(self.mean).max():.3f}, std {self.std.min():.3f} to "
@@ -162,7 +165,7 @@ class NoiseCheck:
 
 
 def check_noise(
-    flow: _NoiseFlow, x: Any, *, n_permutations: int = 99, max_rows: int = 4000, seed: int = 0
+    flow: _NoiseFlow, x: Any, *, n_permutations: int = 99, max_samples: int = 4000, seed: int = 0
 ) -> NoiseCheck:
     """Encode data and test whether the noise directions are independent N(m, s²) noise, as the flow claims.
 
@@ -172,7 +175,7 @@ def check_noise(
         x: data, shape (n, d). Use samples the flow was not trained on, or the check flatters it.
         n_permutations: label swaps and sample permutations behind the p-values, the smallest of which is
             1 / (n_permutations + 1).
-        max_rows: samples drawn at random if there are more.
+        max_samples: samples drawn at random if there are more.
         seed: seed of every draw.
 
     Returns:
@@ -183,19 +186,19 @@ def check_noise(
     """
     import torch
 
-    rows = as_rows(x)
+    given = as_rows(x)
     # before some are drawn, which could leave out the ones that are not numbers
-    check_rows(rows, "x")
-    rows = torch.as_tensor(np.array(rows)).to(flow.noise_mean.device)
-    max_rows = _validation.integer("max_rows", max_rows, low=MIN_ROWS)
-    if len(rows) > max_rows:
-        chosen = _generator(seed).choice(len(rows), max_rows, replace=False)
+    check_rows(given, "x")
+    rows = torch.as_tensor(np.array(given)).to(flow.noise_mean.device)
+    max_samples = _validation.integer("max_samples", max_samples, low=MIN_SAMPLES)
+    if len(rows) > max_samples:
+        chosen = _generator(seed).choice(len(rows), max_samples, replace=False)
         rows = rows[torch.as_tensor(np.sort(chosen), device=rows.device)]
     with torch.no_grad():
         code = flow.encode(rows)
         noise = (code.noise - flow.noise_mean) / flow.noise_std
     arrays = (value.detach().cpu().double().numpy() for value in (code.core, noise))
-    return noise_independence(*arrays, n_permutations=n_permutations, max_rows=max_rows, seed=seed)
+    return noise_independence(*arrays, n_permutations=n_permutations, max_samples=max_samples, seed=seed)
 
 
 def noise_independence(
@@ -203,8 +206,8 @@ def noise_independence(
     noise: ArrayLike,
     *,
     n_permutations: int = 99,
-    max_rows: int = 4000,
-    max_distance_rows: int = MAX_DISTANCE_ROWS,
+    max_samples: int = 4000,
+    max_distance_samples: int = MAX_DISTANCE_SAMPLES,
     seed: int = 0,
 ) -> NoiseCheck:
     """Test whether standardised noise is N(0, I) and independent of the core.
@@ -224,8 +227,8 @@ def noise_independence(
         core: core coordinates, shape (n, k); k may be 0.
         noise: noise in standard deviations (mean removed), shape (n, m); m may be 0.
         n_permutations: swaps and permutations behind the p-values.
-        max_rows: samples drawn at random if there are more.
-        max_distance_rows: samples used for distance correlation, which costs their square.
+        max_samples: samples drawn at random if there are more.
+        max_distance_samples: samples used for distance correlation, which costs their square.
         seed: seed of every draw.
 
     Returns:
@@ -251,21 +254,19 @@ def noise_independence(
     """
     from scipy import stats
 
-    core_rows, noise_rows = _rows("core", core), _rows("noise", noise)
+    core_rows, noise_rows = check_samples("core", core), check_samples("noise", noise)
     if len(core_rows) != len(noise_rows):
         raise ValueError(
             f"core has {len(core_rows)} samples and noise {len(noise_rows)}; expected the same number: "
             "encode both from the same x"
         )
     n_permutations = _validation.integer("n_permutations", n_permutations, low=1)
-    max_rows = _validation.integer("max_rows", max_rows, low=MIN_ROWS)
-    max_distance_rows, seed = (
-        _validation.integer("max_distance_rows", max_distance_rows, low=MIN_ROWS),
-        _validation.seed(seed),
-    )
+    max_samples = _validation.integer("max_samples", max_samples, low=MIN_SAMPLES)
+    max_distance_samples = _validation.integer("max_distance_samples", max_distance_samples, low=MIN_SAMPLES)
+    seed = _validation.seed(seed)
     rng = _generator(seed)
-    if len(core_rows) > max_rows:
-        chosen = np.sort(rng.choice(len(core_rows), max_rows, replace=False))
+    if len(core_rows) > max_samples:
+        chosen = np.sort(rng.choice(len(core_rows), max_samples, replace=False))
         core_rows, noise_rows = core_rows[chosen], noise_rows[chosen]
     (n, k), m = core_rows.shape, noise_rows.shape[1]
 
@@ -273,16 +274,18 @@ def noise_independence(
     auc = {"auc_trees": nan, "auc_trees_se": nan, "auc_mlp": nan, "auc_mlp_se": nan, "auc_p": nan}
     auc_null: Floats = np.empty(0)
     if m:
-        auc, auc_null = _classify(core_rows, noise_rows, n_permutations, rng)
+        auc, auc_null = classify_fresh_noise(core_rows, noise_rows, n_permutations, rng)
     dcor2, dcor_p, core_dcor2, core_p, n_distance = nan, nan, directions, directions, 0
     if m and k:
-        n_distance = min(n, max_distance_rows)
+        n_distance = min(n, max_distance_samples)
         chosen = rng.choice(n, n_distance, replace=False)
-        dcor2, dcor_p, core_dcor2 = _distance(core_rows[chosen], noise_rows[chosen], n_permutations, rng)
+        dcor2, dcor_p, core_dcor2 = distance_correlation_test(
+            core_rows[chosen], noise_rows[chosen], n_permutations, rng
+        )
         # Permuting for every direction would cost m times as much; this bound is valid and nearly as sharp.
         core_p = stats.chi2.sf(n_distance * core_dcor2 + 1, df=1)
     return NoiseCheck(
-        n_rows=n,
+        n_samples=n,
         n_core=k,
         n_noise=m,
         mean=noise_rows.mean(0),
@@ -296,40 +299,10 @@ def noise_independence(
         auc_null=auc_null,
         distance_correlation_squared=dcor2,
         distance_correlation_p=dcor_p,
-        n_distance_rows=n_distance,
+        n_distance_samples=n_distance,
         seed=seed,
         noise=noise_rows,
     )
-
-
-def distance_correlation_squared(x: ArrayLike, y: ArrayLike) -> float:
-    """Bias-corrected squared distance correlation: about 0 under independence, so it may be negative.
-
-    Time and memory are quadratic in n.
-
-    Args:
-        x: samples, shape (n, a).
-        y: samples of the same rows, shape (n, b).
-
-    Returns:
-        The estimate, at most 1; its root estimates the distance correlation. NaN if either array is constant.
-
-    Raises:
-        ValueError: an array is not two-dimensional and finite with at least 40 samples, or the samples disagree.
-
-    References:
-        Székely and Rizzo (2013), "The distance correlation t-test of independence in high dimension".
-
-    Examples:
-        >>> import numpy as np
-        >>> x = np.random.default_rng(0).normal(size=(200, 2))
-        >>> round(distance_correlation_squared(x, 3 * x), 6)
-        1.0
-    """
-    a, b = _rows("x", x), _rows("y", y)
-    if len(a) != len(b):
-        raise ValueError(f"x has {len(a)} samples and y {len(b)}; expected the same number: pass paired samples")
-    return _correlation(_centred_distances(a), _centred_distances(b))
 
 
 def _generator(seed: int) -> np.random.Generator:
@@ -339,101 +312,3 @@ def _generator(seed: int) -> np.random.Generator:
     the data's own numbers over again, shifted, and the classifiers would learn them.
     """
     return np.random.default_rng([_validation.seed(seed), 0x6E6F697365])
-
-
-def _rows(name: str, value: ArrayLike) -> Floats:
-    """Check one array of samples, in float64."""
-    array = as_rows(value, name).astype(np.float64, copy=False)
-    if len(array) < MIN_ROWS:
-        raise ValueError(f"{name} has {len(array)} samples, expected at least {MIN_ROWS}: pass more data")
-    check_rows(array, name)
-    return array
-
-
-def _classify(
-    core: Floats, noise: Floats, n_permutations: int, rng: np.random.Generator
-) -> tuple[dict[str, float], Floats]:
-    """Fit both classifiers on one half of the samples; AUC, error, and swap null on the other."""
-    from scipy.stats import rankdata
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier
-
-    n, spread = len(core), core.std(0)
-    scaled = (core - core.mean(0)) / np.where(spread > 0, spread, 1.0)
-    real = np.hstack([scaled, noise])
-    fresh = np.hstack([scaled, rng.standard_normal(noise.shape)])
-    order = rng.permutation(n)
-    train, test = order[: n // 2], order[n // 2 :]
-    features = np.vstack([real[train], fresh[train]])
-    labels = np.repeat([1, 0], len(train))
-    state = int(rng.integers(2**31))
-    models = {
-        "auc_trees": HistGradientBoostingClassifier(
-            max_iter=80, max_leaf_nodes=15, l2_regularization=1.0, early_stopping=False, random_state=state
-        ),
-        "auc_mlp": MLPClassifier(
-            (64, 64), alpha=1e-3, batch_size=min(200, len(features) // 4), learning_rate_init=3e-3,
-            max_iter=60, early_stopping=True, n_iter_no_change=12, random_state=state,
-        ),
-    }  # fmt: skip
-    swaps = rng.random((n_permutations, len(test))) < 0.5
-    found: dict[str, float] = {}
-    nulls = []
-    for name, model in models.items():
-        with warnings.catch_warnings():
-            # A fit cut short is only a weaker test, and still a valid one.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(features, labels)
-        scores = model.predict_proba(np.vstack([real[test], fresh[test]]))[:, 1]
-        ranks = rankdata(scores).reshape(2, -1)
-        own = np.stack([rankdata(half) for half in scores.reshape(2, -1)])
-        # Placements: the fraction of the other class that each case beats. Their mean is the AUC.
-        beats = (ranks - own) / len(test)
-        found[name] = float(beats[0].mean())
-        found[f"{name}_se"] = float(np.std(beats[0] - beats[1], ddof=1) / np.sqrt(len(test)))
-        sums = np.where(swaps, ranks[1], ranks[0]).sum(1)
-        nulls.append((sums / len(test) - (len(test) + 1) / 2) / len(test))
-    null = np.max(nulls, axis=0)
-    found["auc_p"] = _p_value(max(found["auc_trees"], found["auc_mlp"]), null)
-    return found, null
-
-
-def _distance(
-    core: Floats, noise: Floats, n_permutations: int, rng: np.random.Generator
-) -> tuple[float, float, Floats]:
-    """Squared distance correlation of core with noise, its permutation p-value, and one per direction."""
-    a, b = _centred_distances(core), _centred_distances(noise)
-    found = _correlation(a, b)
-    null = np.empty(n_permutations)
-    for i in range(n_permutations):
-        # Centring commutes with permuting samples, so the distances are computed once.
-        order = rng.permutation(len(b))
-        null[i] = np.vdot(a, b[order][:, order])
-    p = _p_value(float(np.vdot(a, b)), null) if np.isfinite(found) else float("nan")
-    each = np.array([_correlation(a, _centred_distances(column[:, None])) for column in noise.T])
-    return found, p, each
-
-
-def _centred_distances(rows: Floats) -> Floats:
-    """U-centred Euclidean distances, shape (n, n), zero on the diagonal."""
-    from scipy.spatial.distance import pdist, squareform
-
-    n, distances = len(rows), squareform(pdist(rows))
-    row_sums = distances.sum(0)
-    distances -= row_sums[:, None] / (n - 2)
-    distances -= row_sums[None, :] / (n - 2)
-    distances += row_sums.sum() / ((n - 1) * (n - 2))
-    np.fill_diagonal(distances, 0.0)
-    return distances
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    """Correlation of two U-centred matrices; NaN if one is zero, since a constant has no correlation."""
-    scale = np.sqrt(np.vdot(a, a) * np.vdot(b, b))
-    return float(np.vdot(a, b) / scale) if scale > 0 else float("nan")
-
-
-def _p_value(found: float, null: Floats) -> float:
-    """One-sided p-value that counts the observed among the permutations, so it is never 0."""
-    return float((1 + np.sum(null >= found - 1e-12)) / (1 + len(null)))

@@ -22,8 +22,8 @@ def perceptron(inputs: int, units: int, outputs: int) -> nn.Sequential:
         warnings.simplefilter("ignore", UserWarning)
         first, last = nn.Linear(inputs, units), nn.Linear(units, outputs)
     net = nn.Sequential(first, nn.SiLU(), nn.Linear(units, units), nn.SiLU(), last)
-    nn.init.zeros_(net[-1].weight)
-    nn.init.zeros_(net[-1].bias)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
     return net
 
 

@@ -115,7 +115,8 @@ def draw_samples(density: Any, n: int, seed: int = 0) -> Rows:
         )
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
         torch.manual_seed(seed)
-        return source.sample((n,))
+        draws: Rows = source.sample((n,))
+        return draws
 
 
 def state_rows(density: Any, x: ArrayLike | Tensor, depth: float | None, chunk: int = CHUNK) -> Rows:
@@ -140,7 +141,7 @@ def state_rows(density: Any, x: ArrayLike | Tensor, depth: float | None, chunk: 
     _route(density, depth)
     rows = torch.as_tensor(rows)
     with torch.no_grad():
-        return torch.cat([density.state_at(part, depth) for part in rows.split(chunk)])
+        return torch.cat([density.state_at(part, depth) for part in torch.split(rows, chunk)])
 
 
 # -- which way ---------------------------------------------------------------------------------------------------------
@@ -197,10 +198,11 @@ def _place(density: Any) -> Tensor | None:
     """A tensor of the type and on the device that a density takes samples in, where that can be told."""
     if isinstance(density, torch.nn.Module):
         # a frame centres samples in float64, so that offsets cost no digits
-        return density.frame.mean if isinstance(getattr(density, "frame", None), Frame) else _tensor(density)
+        frame = getattr(density, "frame", None)
+        return frame.mean if isinstance(frame, Frame) else _tensor(density)
     if isinstance(density, torch.distributions.Distribution):
         try:
-            return draw_samples(density, 1)
+            return torch.as_tensor(draw_samples(density, 1))
         except NotImplementedError:
             return None
     return None

@@ -49,7 +49,7 @@ class Selection:
         core_dim: the size taken.
         candidates: sizes that the samples do not rule out, ascending; ``core_dim`` is one of them unless it was given.
         curve: what was tried, by size.
-        n_rows: training samples and held-out samples together.
+        n_samples: training samples and held-out samples together.
         share: see above.
         warnings: why the numbers may mean nothing, one line each: what keeps the samples from having a density.
         given: the size that was asked for, which overrides the rule; None if the rule decided.
@@ -58,7 +58,7 @@ class Selection:
     core_dim: int
     candidates: tuple[int, ...]
     curve: tuple[Candidate, ...]
-    n_rows: int
+    n_samples: int
     share: float = SHARE
     warnings: tuple[str, ...] = ()
     given: int | None = None
@@ -77,15 +77,17 @@ class Selection:
             return f"core {self.core_dim}"
         *some, last = map(str, self.candidates)
         if len(some) > 2 and self.candidates == tuple(range(self.candidates[0], self.candidates[-1] + 1)):
-            return f"core {some[0]} to {last}; not determined by {self.n_rows:,} samples (taken: {self.core_dim})"
-        return f"core {', '.join(some)} or {last}; not determined by {self.n_rows:,} samples (taken: {self.core_dim})"
+            return f"core {some[0]} to {last}; not determined by {self.n_samples:,} samples (taken: {self.core_dim})"
+        return (
+            f"core {', '.join(some)} or {last}; not determined by {self.n_samples:,} samples (taken: {self.core_dim})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
         return {
             "core_dim": self.core_dim,
             "candidates": list(self.candidates),
-            "n_rows": self.n_rows,
+            "n_samples": self.n_samples,
             "share": self.share,
             "warnings": list(self.warnings),
             "given": self.given,
@@ -101,7 +103,7 @@ class Selection:
             values["core_dim"],
             tuple(values["candidates"]),
             points,
-            values["n_rows"],
+            values["n_samples"] if "n_samples" in values else values["n_rows"],
             values["share"],
             tuple(values["warnings"]),
             values.get("given"),
@@ -115,12 +117,17 @@ class Selection:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Held-out NLL against the size of the core."""
-        return draw("plot_selection", self, ax)
+        axes: Axes = draw("plot_selection", self, ax)
+        return axes
 
     def __repr__(self) -> str:
-        """The statement and the curve."""
+        """The statement."""
+        return f"Selection({self.statement()})"
+
+    def __str__(self) -> str:
+        """The statement, the warnings and the curve."""
         lines = [
             f"  {'→' if p.core_dim == self.core_dim else ' '} {p.core_dim:3d}  {p.nll:9.3f} nats  +{p.behind:.3f} ± {p.error:.3f}"
             for p in self.curve
         ]
-        return "\n".join([f"Selection({self.statement()})", *(f"  warning: {line}" for line in self.warnings), *lines])
+        return "\n".join([repr(self), *(f"  warning: {line}" for line in self.warnings), *lines])

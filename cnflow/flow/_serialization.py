@@ -40,7 +40,7 @@ def _without_module(path: str) -> str:
 
 def _spec(part: Any) -> dict[str, Any]:
     """Class path and arguments of a field or a solver, plain enough for JSON."""
-    if dataclasses.is_dataclass(part):
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
         arguments = dataclasses.asdict(part)
     else:
         names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
@@ -94,14 +94,15 @@ def _make(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
     wrong = [name for name, value in arguments.items() if not isinstance(name, str) or not _plain(value)]
     if wrong:
         raise CheckpointError(f"arguments of {path} must be numbers, strings or lists of these; {wrong!r:.200} are not")
-    types = typing.get_type_hints(known[path].__init__)
+    chosen: Any = known[path]
+    types = typing.get_type_hints(chosen.__init__)
     for name, value in arguments.items():
         if not _fits(value, types.get(name)):
             raise CheckpointError(
                 f"{path} needs a {types[name].__name__} for {name}; the checkpoint has {value!r:.200}"
             )
     try:
-        return known[path](**arguments)
+        return chosen(**arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"the checkpoint needs {path}({arguments!r:.200}), which cannot be made: {error}"
@@ -253,10 +254,10 @@ def _counted(plan: Any, tensors: int) -> None:
     """Refuse a description with more parts than there are tensors."""
     if not isinstance(plan, dict):
         raise CheckpointError(f"expected the description of a flow to be a dict; got {type(plan).__name__}")
-    own = plan.get("core") if isinstance(plan.get("core"), dict) else {}
-    parts = [len(plan[name]) for name in ("profile", "stages") if isinstance(plan.get(name), list)] + [
-        own.get("stages")
-    ]
+    core = plan.get("core")
+    own: dict[str, Any] = core if isinstance(core, dict) else {}
+    parts: list[Any] = [len(plan[name]) for name in ("profile", "stages") if isinstance(plan.get(name), list)]
+    parts.append(own.get("stages"))
     for field in (plan.get("field"), own.get("field")):
         if isinstance(field, dict) and isinstance(field.get("init_args"), dict):
             parts.append(field["init_args"].get("depth"))

@@ -38,7 +38,7 @@ class Spectrum:
         directions: shape (d, d); ``(y - mean) @ directions.T`` are whitened coordinates of states y, the least
             Gaussian first.
         mean: shape (d,), subtracted in whitening.
-        n_rows: samples averaged over.
+        n_samples: samples averaged over.
         depth: in [0, 1], or None for a density without depths.
         whitening: "sample" or "given".
         seed: of every draw.
@@ -54,7 +54,7 @@ class Spectrum:
     trace_null: float
     directions: Floats
     mean: Floats
-    n_rows: int
+    n_samples: int
     depth: float | None
     whitening: str
     seed: int
@@ -98,19 +98,18 @@ class Spectrum:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the sorted eigenvalues with their intervals and the null; see `plot_spectrum`."""
-        return draw("plot_spectrum", self, ax=ax)
+        axes: Axes = draw("plot_spectrum", self, ax=ax)
+        return axes
 
     def __repr__(self) -> str:
         """Summarise for a person: estimates, error bars, nulls."""
         where = "" if self.depth is None else f" at depth {self.depth:g}"
-        shown = [
-            f"{value:.3g} ± {error:.2g}"
-            for value, error in zip(self.eigenvalues[:8], self.std_error[:8], strict=True)
-        ]  # fmt: skip
+        pairs = list(zip(self.eigenvalues, self.std_error, strict=True))[:8]
+        shown = [f"{value:.3g} ± {error:.2g}" for value, error in pairs]
         more = f", and {self.n_directions - 8} smaller" if self.n_directions > 8 else ""
         return (
             f"Spectrum{where}: {self.n_above} of {self.n_directions} directions above the Gaussian null "
-            f"{self.null:.3g}, {self.n_rows} samples, {self.whitening} whitening\n"
+            f"{self.null:.3g}, {self.n_samples} samples, {self.whitening} whitening\n"
             f"  eigenvalues {', '.join(shown)}{more}\n"
             f"  trace {self.trace:.3g} ± {self.trace_std_error:.2g} (null {self.trace_null:.3g}): "
             f"negentropy at most {self.trace / 2:.3g} nats"
@@ -174,19 +173,20 @@ class SpectrumPath:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw each eigenvalue against depth, the null and the width profile; see `plot_spectrum`."""
-        return draw("plot_spectrum", self, ax=ax)
+        axes: Axes = draw("plot_spectrum", self, ax=ax)
+        return axes
 
     def __repr__(self) -> str:
-        """One line per depth."""
+        """A line for each of at most five depths: the first and the last ones."""
         first = self.spectra[0]
         width = "" if self.width_profile is None else f", width profile {' → '.join(map(str, self.width_profile))}"
-        head = f"SpectrumPath: {len(self)} depths, {first.n_directions} directions, {first.n_rows} samples{width}"
+        head = f"SpectrumPath: {len(self)} depths, {first.n_directions} directions, {first.n_samples} samples{width}"
         lines = [
             f"  depth {each.depth:.3f}: {each.n_above} above the null {each.null:.3g}, largest "
             f"{each.eigenvalues[0]:.3g} ± {each.std_error[0]:.2g}, trace {each.trace:.3g} ± {each.trace_std_error:.2g}"
             for each in self.spectra
         ]
-        return "\n".join([head, *lines])
+        return "\n".join([head, *(lines if len(lines) <= 5 else [*lines[:2], "  …", *lines[-2:]])])
 
 
 def spectrum(
@@ -273,17 +273,15 @@ def spectrum(
         1
     """
     n_bootstrap, n_null = _validation.integer("n_bootstrap", n_bootstrap), _validation.integer("n_null", n_null)
-    n, chunk, seed = (
-        _validation.integer("n", n, low=1),
-        _validation.integer("chunk", chunk, low=1),
-        _validation.seed(seed),
-    )
+    n, chunk = _validation.integer("n", n, low=1), _validation.integer("chunk", chunk, low=1)
+    seed = _validation.seed(seed)
     if n_bootstrap < 0 or n_bootstrap == 1:
         raise ValueError(f"n_bootstrap is {n_bootstrap}, expected 0 (no error bars) or at least 2: 200 is usual")
     if n_null < 100:
         raise ValueError(f"n_null is {n_null}, expected at least 100: fewer do not show the .99 quantile")
     several = depth is not None and np.ndim(depth) == 1
-    depths = [None if each is None else _validation.number("depth", each) for each in (depth if several else [depth])]
+    asked: Any = depth if several else [depth]
+    depths = [None if each is None else _validation.number("depth", each) for each in asked]
     if not depths:
         raise ValueError("depth is an empty sequence, expected one depth or more in [0, 1]: [0, .5, 1] for example")
     if several and whitening is not None:
@@ -343,7 +341,7 @@ def _spectrum(
         trace_null=trace_null,
         directions=solve_triangular(root, vectors, lower=True, trans="T").T,
         mean=mean,
-        n_rows=n,
+        n_samples=n,
         depth=depth,
         whitening="sample" if whitening is None else "given",
         seed=seed,

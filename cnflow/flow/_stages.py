@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,18 @@ class Stages(nn.ModuleList):
     A state may hold all D directions, or only those that are ``present``: every direction that a stage on the way has
     active must be. What is not active passes through untouched.
     """
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Stage]: ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> nn.ModuleList: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> Stage: ...
+
+        def __getitem__(self, idx: int | slice) -> nn.Module: ...
 
     @classmethod
     def build(cls, template: VelocityField, dim: int, count: int) -> Stages:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-SEARCH_ROWS = 10_000
+SEARCH_SAMPLES = 10_000
 """Most samples that the search for directions looks at; everything else uses all of them."""
 TINY = np.finfo(float).tiny
 BLOCKS = 10
@@ -68,7 +68,8 @@ class SteinFeatures:
         sums = sums / np.sqrt(gram + ridge * gram.mean() + TINY)[:, None]
         total = sums.sum(0)
         pairs = self.sizes.sum() ** 2 - (self.sizes**2).sum()
-        return (total.T @ total - np.einsum("bmi,bmj->ij", sums, sums)) / pairs
+        moment: Floats = (total.T @ total - np.einsum("bmi,bmj->ij", sums, sums)) / pairs
+        return moment
 
     def loss(self, ridge: float) -> float:
         """Score-matching loss of the regression on the block left out, mean over blocks; 0 for no regression at all.
@@ -229,7 +230,7 @@ def choose_kernel(z: Floats, variances: Floats, n_features: int) -> tuple[float,
     Returns:
         Width, in the units of z, and ridge, as of ``SteinFeatures.moment``.
     """
-    losses = {}
+    losses: dict[tuple[float, float], float] = {}
     for width in np.sqrt(2 * variances.sum()) * np.array([0.2, 0.35, 0.5, 0.75, 1.0]):
         features = kernels(z, variances, z[:n_features], width)
         losses |= {(float(width), ridge): features.loss(ridge) for ridge in (1e-4, 1e-3, 1e-2, 0.1, 1.0)}
@@ -258,7 +259,7 @@ def stein_spectrum(
     """
     if kernel is not None:
         return eigen(kernels(z, variances, z[:n_features], kernel[0]).moment(kernel[1]))
-    found = search(z[:SEARCH_ROWS], variances, rng)
+    found = search(z[:SEARCH_SAMPLES], variances, rng)
     if method == "index":
         return eigen(found.T @ found / len(found))
     # the more a wave found, the more it counts

@@ -55,7 +55,7 @@ def sample_whitening(y: Floats) -> tuple[Floats, Floats]:
             "density needs samples that fill all of its directions. Remove columns that are constant or sums of others, "
             "or fit the density on the leading principal components"
         )
-    return mean, scale[:, None] * np.linalg.cholesky(correlation)
+    return mean, scale[:, None] * np.asarray(np.linalg.cholesky(correlation), dtype=np.float64)
 
 
 def given_whitening(d: int, mean: ArrayLike, covariance: ArrayLike) -> tuple[Floats, Floats]:
@@ -73,7 +73,7 @@ def given_whitening(d: int, mean: ArrayLike, covariance: ArrayLike) -> tuple[Flo
     if not np.allclose(matrix, matrix.T):
         raise ValueError("the covariance in whitening is not symmetric: pass (mean, covariance), not a square root")
     try:
-        return centre, np.linalg.cholesky(matrix)
+        return centre, np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)
     except np.linalg.LinAlgError:
         least = np.linalg.eigvalsh(matrix)[0]
         raise ValueError(
@@ -141,7 +141,8 @@ def _rewhiten(second: Floats, n: int) -> Floats:
         ) from None
     inverse, across = np.linalg.inv(root), np.swapaxes(root, 1, 2)
     turn = np.concatenate([across, inverse - across, -inverse @ mean[:, :, None]], axis=2)
-    return turn @ second @ np.swapaxes(turn, 1, 2)
+    again: Floats = turn @ second @ np.swapaxes(turn, 1, 2)
+    return again
 
 
 @lru_cache(maxsize=64)

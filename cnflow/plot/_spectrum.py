@@ -87,7 +87,7 @@ def _single(found: Spectrum, ax: Axes) -> Axes:
     where = "" if found.depth is None else f" at depth {found.depth:g}"
     ax.set_title(
         f"Non-Gaussian directions{where}: {found.n_above} of {found.n_directions}\n"
-        f"{found.n_rows} samples, trace {found.trace:.3g} ± {found.trace_std_error:.2g}",
+        f"{found.n_samples} samples, trace {found.trace:.3g} ± {found.trace_std_error:.2g}",
         fontsize=11,
     )
     ax.legend(frameon=False, fontsize=9, loc="upper right")
@@ -127,7 +127,7 @@ def _path(path: SpectrumPath, ax: Axes) -> Axes:
     counts = path.n_above[order]
     ax.set_title(
         f"Non-Gaussian directions: {counts[0]} of {values.shape[1]} at depth {depths[0]:g}, "
-        f"{counts[-1]} at depth {depths[-1]:g}\n{path[0].n_rows} samples",
+        f"{counts[-1]} at depth {depths[-1]:g}\n{path[0].n_samples} samples",
         fontsize=11,
     )
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=2, borderaxespad=0.0)

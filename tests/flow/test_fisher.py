@@ -429,7 +429,7 @@ def test_draws_are_seeded_and_leave_global_states_alone(density):
     found, again, other = (fast(density, n=600, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
     np.testing.assert_array_equal(found.eigenvalues, again.eigenvalues)
-    assert found.n_rows == 600 and not np.allclose(found.eigenvalues, other.eigenvalues)
+    assert found.n_samples == 600 and not np.allclose(found.eigenvalues, other.eigenvalues)
     assert draw_samples(density, 7).shape == (7, 3)
 
 
@@ -505,6 +505,8 @@ def test_readable():
         "SpectrumPath: 2 depths, 3 directions, 500 samples, width profile 3 → 3 → 1\n  depth 0.000:"
     )
     assert path.to_frame()["depth"].tolist() == [0, 0, 0, 1, 1, 1]
+    many = SpectrumPath((path[0],) * 7)
+    assert repr(many).count("\n") == 5 and repr(many).count("depth 0.000") == 4 and len(many.to_frame()) == 21
     assert np.isnan(path[0].std_error).all() and np.isnan(path[0].trace_std_error)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from cnflow.flow._independence_tests import distance_correlation_squared
 from cnflow.flow._noise_check import (
     NoiseCheck,
     check_noise,
-    distance_correlation_squared,
     noise_independence,
 )
 
@@ -162,8 +162,8 @@ def test_fresh_noise_is_not_the_data_again() -> None:
 
 def test_rows_are_limited() -> None:
     """The limits are obeyed, and the result says how many samples it used."""
-    check = noise_independence(*_draw(500, 1, 1), max_rows=200, max_distance_rows=100, n_permutations=9)
-    assert (check.n_rows, check.n_distance_rows, len(check.auc_null)) == (200, 100, 9)
+    check = noise_independence(*_draw(500, 1, 1), max_samples=200, max_distance_samples=100, n_permutations=9)
+    assert (check.n_samples, check.n_distance_samples, len(check.auc_null)) == (200, 100, 9)
     assert check.noise.shape == (200, 1)
 
 
@@ -175,8 +175,8 @@ def test_check_noise_standardises_what_the_flow_encodes() -> None:
         noise_mean=mean, noise_std=std, encode=lambda x: SimpleNamespace(core=x[:, :1], noise=x[:, 1:])
     )
     x = np.hstack([core, noise * std.numpy() + mean.numpy()])
-    check = check_noise(flow, x, max_rows=300)
-    assert check.n_rows == 300 and check.noise.dtype == np.float64
+    check = check_noise(flow, x, max_samples=300)
+    assert check.n_samples == 300 and check.noise.dtype == np.float64
     np.testing.assert_allclose(check.mean, 0, atol=0.25)
     np.testing.assert_allclose(check.std, 1, atol=0.15)
     with pytest.raises(ValueError, match=r"x: expected samples of shape \(n, d\); got \(600,\)"):
@@ -185,7 +185,7 @@ def test_check_noise_standardises_what_the_flow_encodes() -> None:
     holed = torch.as_tensor(np.array(x)).clone()
     holed[7, 1] = float("nan")
     with pytest.raises(ValueError, match=r"x: 1 of .* samples have NaN"):
-        check_noise(flow, holed, max_rows=20)
+        check_noise(flow, holed, max_samples=20)
 
 
 def test_summary_forms(independent: NoiseCheck) -> None:

@@ -25,7 +25,7 @@ def _spectrum(eigenvalues: list[float], depth: float | None = None, **changes: o
         "trace_null": 0.02,
         "directions": np.eye(len(values)),
         "mean": np.zeros(len(values)),
-        "n_rows": 1000,
+        "n_samples": 1000,
         "depth": depth,
         "whitening": "sample",
         "seed": 0,
