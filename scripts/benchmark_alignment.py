@@ -188,7 +188,7 @@ def rivals(a: Floats, b: Floats, seed: int, most: int = 500) -> dict:
 def symmetric(case: str, seed: int) -> Row:
     """Is the ambiguity told, and is the orbit complete; or, for another shape on the other side, is it refused."""
     p = pair(case, seed)
-    found = align(p["a"], p["b"], seed=seed, starts=30, rows=800)
+    found = align(p["a"], p["b"], seed=seed, starts=30, n_samples=800)
     want = SYMMETRIC[case]
     wrong = found.aligned and not right(found, p["ka"], p["kb"])
     # of a ring every place is like every other: all parts are one orbit, and no direction of its plane is determined
@@ -205,7 +205,7 @@ def unrelated(case: str, seed: int) -> Row:
     """Sides of different shapes."""
     one, other = case.split(" / ")
     a, b = pair(one, seed)["a"], pair(other, seed + 500)["b"]
-    found = align(a, b, seed=seed, starts=30, rows=800)
+    found = align(a, b, seed=seed, starts=30, n_samples=800)
     return {"verdict": found.verdict, "overlap": found.overlap, "refused": found.verdict.startswith("unrelated")}
 
 

@@ -131,7 +131,7 @@ ASKED = [
     refused("NarrowingModule(components=0)", "components", lambda: training.NarrowingModule(components=0)),
     refused("NarrowingModule(jitter=-1)", "jitter", lambda: training.NarrowingModule(jitter=-1.0)),
     refused("align(directions=99)", "directions", lambda: alignment.align(ROWS, 3 * ROWS, directions=99, progress=False)),
-    refused("align(rows=-1)", "rows", lambda: alignment.align(ROWS, 3 * ROWS, rows=-1, progress=False)),
+    refused("align(n_samples=-1)", "n_samples", lambda: alignment.align(ROWS, 3 * ROWS, n_samples=-1, progress=False)),
     refused(
         "align(least_overlap=nan)", "least_overlap", lambda: alignment.align(ROWS, 3 * ROWS, least_overlap=NAN, progress=False)
     ),

@@ -389,7 +389,7 @@ ALIGNMENT = [
         anything,
         kind=("name", "rigid"),
         starts=("count", 1),
-        rows=("count", 30),
+        n_samples=("count", 30),
         homology=("?flag", False),
         mass=("closed share", 0.02),
         prominence=("size", 0.5),

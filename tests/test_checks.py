@@ -89,7 +89,7 @@ def test_names_flags_objects_and_several_values():
         (lambda: level_sets(TWO, ROWS, mass=float("nan")), "mass"),
         (lambda: level_sets(TWO, ROWS, confidence=2), "confidence"),
         (lambda: level_sets(TWO, ROWS, refits=-3), "refits"),
-        (lambda: align(ROWS, ROWS, rows=-1), "rows"),
+        (lambda: align(ROWS, ROWS, n_samples=-1), "n_samples"),
         (lambda: align(ROWS, ROWS, least_overlap=float("nan")), "least_overlap"),
         (lambda: align(ROWS, ROWS, directions=2.5), r"directions\[0\]"),
         (lambda: best_matchings(np.zeros((2, 2)), keep=0), "keep"),

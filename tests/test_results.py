@@ -194,13 +194,12 @@ CupProduct Evaluation Activations Invariance Trajectories
 """Results that there is no picture of."""
 
 KNOWN = {
-    "pickle": "Alignment",
     "repr": """
-    Spectrum SpectrumPath Selection Trajectories LevelSets LevelSetTree Hierarchy CircularCoordinates Alignment Evaluation
+    Spectrum SpectrumPath Selection Trajectories LevelSets LevelSetTree Hierarchy CircularCoordinates
     NarrowingPath Activations BasisKurtosis Bottleneck InputAlignment Sensitivity InsensitiveCoordinates Invariance Preimage
     ReebGraph
     """,
-    "to_frame": "Trajectories LevelSet Hierarchy Evaluation",
+    "to_frame": "Trajectories LevelSet Hierarchy",
     "plot": "NarrowingPath",
 }
 """Of each part of the contract, the results that do not keep it yet: take them out as they do."""

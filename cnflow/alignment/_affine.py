@@ -51,7 +51,7 @@ class AffineMap:
 
     @cached_property
     def _back(self) -> Floats:
-        return np.linalg.pinv(self.matrix)
+        return np.asarray(np.linalg.pinv(self.matrix), dtype=np.float64)
 
     def inverse(self, y: ArrayLike) -> Floats:
         """Samples y, shape (n, m), on this side, shape (n, k): what is outside the image is projected onto it first."""

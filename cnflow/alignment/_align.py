@@ -1,4 +1,4 @@
-"""Two sides in, one alignment out."""
+"""Align two latent spaces without pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def align(
     *,
     kind: str = "auto",
     starts: int = 60,
-    rows: int = 1500,
+    n_samples: int = 1500,
     homology: bool | None = None,
     mass: float = 0.02,
     prominence: float = 0.7,
@@ -38,28 +38,27 @@ def align(
 
     Maps are started from matched landmarks (fused Gromov–Wasserstein), from the best matchings of structures by mass and distance,
     and from rotations of white samples under which cumulants agree; each is refined by unbalanced transport. They are ranked by the
-    cross-entropy of carried samples and the other side's density, both ways. If maps that are no worse than can be told exchange
-    structures, the answer is that it is ambiguous; if the best map does not bring samples together, that the sides are unrelated.
+    cross-entropy of carried samples and the other side's density, both ways. The verdict is "ambiguous" if maps that are equally
+    good within the error exchange structures, and "unrelated" if the best map does not bring samples together.
     Noise is never matched: sides are cores. Structures are those of :func:`cnflow.level_sets` for the same density and samples,
     which the samples themselves must show, with valleys of at least ``prominence``. A map that is determined in all directions may
-    be bent at last, by a smooth displacement, if held-out samples are better off with it.
+    be bent at last by a smooth displacement, if that does better on held-out samples.
 
     Args:
         a: samples, shape (n, k); or (flow, samples), where the flow may be the path of a run or a file, and samples
             are data, shape (m, d);
             or level sets.
         b: likewise; other samples than a's, of any number and dimension.
-        kind: of the map: "rigid", "similarity", "affine", or "auto": the freest that a held-out half of the samples asks for.
+        kind: of the map: "rigid", "similarity", "affine", or "auto": the freest that does better on a held-out half of the samples.
         starts: maps started from landmarks, and rotations kept for each weighting of the cumulants.
-        rows: most samples of a side that candidates are refined and scored on; the cost is quadratic in it, and linear
-            in the samples.
+        n_samples: most samples of a side that candidates are refined and scored on; the cost is quadratic in it, and linear in
+            the samples given.
         homology: whether structures are to have their loops; default up to three directions.
         mass: least share of the samples that a structure must hold.
         prominence: least depth of a valley, in nats, that divides two structures.
         directions: widest directions of each side to align; default all. Of several numbers the first is taken with which the
             sides are not unrelated: give a descending list where most directions are noise and no flow has left it out.
-        least_overlap: how well carried samples must mix with the other side's for the sides to be called related; see
-            ``Alignment``.
+        least_overlap: least overlap ratio of sides that are called related; see ``Alignment``.
         bend: whether to try a bent map where the verdict is "aligned" and all directions are determined.
         names: of the sides.
         seed: of everything that is drawn.
@@ -77,7 +76,8 @@ def align(
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
     """
     kind, seed = _validation.choice("kind", kind, ("auto", *KINDS)), _validation.seed(seed)
-    starts, rows = _validation.integer("starts", starts, low=1), _validation.integer("rows", rows, low=20)
+    starts = _validation.integer("starts", starts, low=1)
+    n_samples = _validation.integer("n_samples", n_samples, low=20)
     mass, prominence = (
         _validation.number("mass", mass, low=0, below=1),
         _validation.number("prominence", prominence, low=0),
@@ -103,7 +103,7 @@ def align(
             )
         for each in (one, other):
             _has_something(each)
-        search = Search(one, other, rows, seed)
+        search = Search(one, other, n_samples, seed)
         for start in tqdm(search.starts(starts), desc="align", unit="map", disable=not progress):
             search.add(start)
         search.polish(kind)

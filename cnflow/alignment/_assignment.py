@@ -59,8 +59,9 @@ class Matchings:
         """Probability of each kept matching, ∝ exp(-cost / temperature), shape (len(best),)."""
         temperature = _validation.number("temperature", temperature, above=0)
         cost = np.array([m.cost for m in self.best])
-        weight = np.exp(-(cost - cost.min()) / temperature)
-        return weight / weight.sum()
+        weight: Floats = np.exp(-(cost - cost.min()) / temperature)
+        share: Floats = weight / weight.sum()
+        return share
 
 
 def best_matchings(

@@ -1,4 +1,4 @@
-"""Where a map carries the samples of each structure, and which structures of the two sides are one."""
+"""Which structure of B the samples of each structure of A are carried to, and which structures are one."""
 
 from __future__ import annotations
 

@@ -25,15 +25,15 @@ RARE = 0.99
 
 
 def mixing(x: Floats, y: Floats, neighbours: int = 5, most: int = 2000, seed: int = 0) -> float:
-    """How well two samples mix: twice the share of a row's nearest neighbours that are of the other sample.
+    """How well two samples mix: twice the share of a point's nearest neighbours that are of the other sample.
 
     1 if both are of one density, 0 if neither is among the other; a little above 1 by chance.
 
     Args:
         x: samples, shape (n, k).
-        y: rows, shape (m, k); of the larger sample as many are taken as the smaller one has.
-        neighbours: of a sample.
-        most: samples taken of each.
+        y: samples, shape (m, k); of the larger set as many are taken as the smaller one has.
+        neighbours: of each point.
+        most: points taken of each set.
         seed: of the choice of samples.
 
     References:
@@ -110,22 +110,22 @@ class Criterion:
         self.blank = self._score(drawn).value
 
     def _kernel(self, squares: Floats, bandwidth: float, count: int) -> Floats:
-        return (
-            logsumexp(-0.5 * squares / bandwidth**2, axis=1)
-            - np.log(count)
-            - self.y.shape[1] * np.log(bandwidth * (2 * np.pi) ** 0.5)
-        )
+        total: Floats = logsumexp(-0.5 * squares / bandwidth**2, axis=1)
+        total = total - np.log(count) - self.y.shape[1] * np.log(bandwidth * (2 * np.pi) ** 0.5)
+        return total
 
     def _wide(self, rows: Floats) -> Floats:
         # four times as wide as B in every direction
         covariance, dim = 16 * self._covariance, self.y.shape[1]
         away = rows - self._mean
         inner = (away * np.linalg.solve(covariance, away.T).T).sum(1)
-        return -0.5 * inner - 0.5 * np.linalg.slogdet(covariance)[1] - 0.5 * dim * np.log(2 * np.pi)
+        wide: Floats = -0.5 * inner - 0.5 * np.linalg.slogdet(covariance)[1] - 0.5 * dim * np.log(2 * np.pi)
+        return wide
 
     @staticmethod
     def _mixed(kernel: Floats, wide: Floats) -> Floats:
-        return np.logaddexp(np.log1p(-BACKGROUND) + kernel, np.log(BACKGROUND) + wide)
+        mixed: Floats = np.logaddexp(np.log1p(-BACKGROUND) + kernel, np.log(BACKGROUND) + wide)
+        return mixed
 
     def _score(self, carried: Floats) -> Score:
         squares = cdist(carried, self.y, "sqeuclidean")
@@ -140,9 +140,7 @@ class Criterion:
     def divergence(self, candidate: Callable[[Floats], Floats]) -> Score:
         """Score of a map less the entropy of the carried samples, nats, 0 at best.
 
-        Cross-entropies fall when samples crowd; this difference does not.
-
-        Where maps are free enough to crowd samples together, wherever the other side is dense, cross-entropies alone ask for it.
+        A free map lowers cross-entropies by crowding samples where the other side is dense; it does not lower this difference.
         """
         carried = candidate(self.x)
         score, squares = self._score(carried), cdist(carried, carried, "sqeuclidean")

@@ -53,9 +53,8 @@ def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) ->
     """Orthogonal maps of white samples x to white samples y under which their cumulants agree best.
 
     The agreement, the inner product of the rotated tensors, is climbed by polar steps from random rotations; then from every kept
-    rotation with two landmarks of y exchanged, again and again. It costs nothing that grows with the samples but two
-    tensors, so that
-    thousands are tried. It does not tell the true map for sure: what is kept is to be judged by a criterion on the samples.
+    rotation with two landmarks of y exchanged, again and again. Only the two tensors cost more with more samples, so that
+    thousands of starts are tried. The best agreement may be a wrong map: a criterion on the samples is to choose among those kept.
 
     Args:
         x: shape (n, k), mean 0 and unit covariance; k at most ``MOST_DIRECTIONS``.
@@ -97,7 +96,8 @@ def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) ->
             if len(before) == len(best[1]) and torch.allclose(before, best[1], rtol=1e-4):
                 break
         found.append(best)
-    return tuple(torch.cat([one[i] for one in found]).double().numpy() for i in (0, 1))
+    rotations, agreement = (torch.cat(parts).double().numpy() for parts in zip(*found, strict=True))
+    return rotations, agreement
 
 
 def _climbed(
@@ -106,7 +106,7 @@ def _climbed(
     """Rotations after some polar steps up the agreement, and the agreement, in blocks."""
     import torch
 
-    parts = [_climb(part, a, b, weights, steps) for part in start.split(BLOCK)]
+    parts = [_climb(start[i : i + BLOCK], a, b, weights, steps) for i in range(0, max(len(start), 1), BLOCK)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
@@ -147,4 +147,5 @@ def _exchanges(centres: Floats) -> Floats:
     i, j = np.triu_indices(len(away), 1)
     across = away[i] - away[j]
     across = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
-    return np.eye(centres.shape[1]) - 2 * across[:, :, None] * across[:, None, :]
+    reflections: Floats = np.eye(centres.shape[1]) - 2 * across[:, :, None] * across[:, None, :]
+    return reflections

@@ -1,4 +1,4 @@
-"""How good an alignment is, where pairs or labels are known: for benchmarks, never for a fit."""
+"""Scores of an alignment where pairs or labels are known: for benchmarks, never for a fit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cnflow import _validation
 from cnflow.topology.density._density import rows_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cnflow.alignment._result import Alignment
 
 Floats = NDArray[np.float64]
@@ -22,7 +24,7 @@ BLOCK = 2048
 """Samples whose distances to all others are held at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of paired samples that were carried to one space.
 
@@ -40,14 +42,31 @@ class Evaluation:
     label_transfer: float | None = None
     label_chance: float | None = None
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per score: score, k (of the retrieval), value, chance."""
+        import pandas as pd
+
+        scores: list[tuple[str, int | None, float, float | None]] = [("foscttm", None, self.foscttm, 0.5)]
+        scores += [("retrieval", k, value, self.chance[k]) for k, value in self.retrieval.items()]
+        if self.label_transfer is not None:
+            scores.append(("label transfer", None, self.label_transfer, self.label_chance))
+        return pd.DataFrame(scores, columns=["score", "k", "value", "chance"]).astype({"k": "Int64"})
+
+    def __repr__(self) -> str:
+        """Scores, with those of chance."""
+        found = ", ".join(f"{value:.3g} among {k} (chance {self.chance[k]:.3g})" for k, value in self.retrieval.items())
+        lines = [f"Evaluation: FOSCTTM {self.foscttm:.3g} (0 is perfect, .5 is chance)", f"  true match {found}"]
+        if self.label_transfer is not None:
+            lines.append(f"  label transfer {self.label_transfer:.3g} (chance {self.label_chance:.3g})")
+        return "\n".join(lines)
+
 
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     a, b = rows_of(x, name="x"), rows_of(y, name="y")
     if a.shape != b.shape or len(a) < 2:
         raise ValueError(
-            f"expected two arrays of the same shape (n, k), n > 1, sample i of one the match of sample i of the "
-            f"other; got {a.shape} "
-            f"and {b.shape}: carry one side over with transform first"
+            f"expected two arrays of the same shape (n, k), n > 1, sample i of one the match of sample i of the other; "
+            f"got {a.shape} and {b.shape}: carry one side over with transform first"
         )
     return a, b
 
@@ -136,7 +155,7 @@ def label_transfer(x: ArrayLike, x_labels: ArrayLike, y: ArrayLike, y_labels: Ar
             f"with {truth.shape}"
         )
     if not (len(a) and len(b)):
-        raise ValueError(f"expected at least one row on each side; got x with {len(a)} and y with {len(b)}")
+        raise ValueError(f"expected at least one sample on each side; got x with {len(a)} and y with {len(b)}")
     neighbours = _validation.integer("neighbours", neighbours, low=1)
     return float(KNeighborsClassifier(min(neighbours, len(a))).fit(a, known).score(b, truth))
 

@@ -30,7 +30,8 @@ def profile(centres: Floats, x: Floats) -> Floats:
     References:
         Mémoli: Gromov–Wasserstein distances and the metric approach to object matching (2011), the third lower bound.
     """
-    return np.quantile(cdist(centres, x), QUANTILES, axis=1).T
+    quantiles: Floats = np.quantile(cdist(centres, x), QUANTILES, axis=1).T
+    return quantiles
 
 
 def landmark_maps(
@@ -38,7 +39,7 @@ def landmark_maps(
 ) -> Iterator[AffineMap]:
     """Rigid maps from fused Gromov–Wasserstein couplings of landmarks.
 
-    Landmarks are drawn anew every time, so that a wrong coupling is wrong in a different way every time, and the right one is not.
+    Every map has landmarks of its own: wrong couplings then differ from map to map, and right ones agree.
 
     Args:
         x: samples of A, shape (n, k), in units in which their spread is 1.
@@ -61,13 +62,14 @@ def landmark_maps(
         dx, dy = cdist(cx, cx), cdist(cy, cy)
         scale = dx.mean()
         unlike = cdist(profile(cx, x), profile(cy, y), "sqeuclidean") / len(QUANTILES) / scale**2
-        best, least = None, np.inf
+        couplings = []
         for _ in range(tries):
             start = ot.sinkhorn(wx, wy, -np.log(rng.gamma(1.0, size=unlike.shape) + 1e-3), 1.0)
-            plan, log = ot.gromov.fused_gromov_wasserstein(
-                unlike, dx / scale, dy / scale, wx, wy, alpha=trust, G0=start, log=True, symmetric=True
+            couplings.append(
+                ot.gromov.fused_gromov_wasserstein(
+                    unlike, dx / scale, dy / scale, wx, wy, alpha=trust, G0=start, log=True, symmetric=True
+                )
             )
-            if log["fgw_dist"] < least:
-                best, least = plan, log["fgw_dist"]
-        i, j = np.nonzero(best > 1e-9)
-        yield fit_map(cx[i], cy[j], weights=best[i, j])
+        plan: Floats = min(couplings, key=lambda one: float(one[1]["fgw_dist"]))[0]
+        i, j = np.nonzero(plan > 1e-9)
+        yield fit_map(cx[i], cy[j], weights=plan[i, j])

@@ -34,7 +34,7 @@ def transport_plan(x: Floats, y: Floats, entropy: float, slack: float, iteration
         iterations: of Sinkhorn's algorithm.
 
     Returns:
-        Mass carried from each x to each y, shape (n, m); samples and columns sum to 1/n and 1/m at most, or about that.
+        Mass carried from each x to each y, shape (n, m); rows and columns sum to about 1/n and 1/m at most.
 
     References:
         Chizat, Peyré, Schmitzer, Vialard: Scaling algorithms for unbalanced optimal transport problems (2018).
@@ -43,7 +43,8 @@ def transport_plan(x: Floats, y: Floats, entropy: float, slack: float, iteration
 
     cost = np.minimum(cdist(x, y, "sqeuclidean"), CAP * entropy)
     a, b = np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y))
-    return ot.unbalanced.sinkhorn_unbalanced(a, b, cost, entropy, slack, numItermax=iterations, stopThr=STILL)
+    plan: Floats = ot.unbalanced.sinkhorn_unbalanced(a, b, cost, entropy, slack, numItermax=iterations, stopThr=STILL)
+    return plan
 
 
 def refine(

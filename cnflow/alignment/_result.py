@@ -1,4 +1,4 @@
-"""What an alignment found, how sure it is, and the map."""
+"""The result of an alignment: the map, matched structures, symmetries."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
+
+MOST_SHOWN = 4
+"""Lines of matches in a repr."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Symmetries:
-    """What cannot be told apart.
+    """Symmetries that leave several maps equally good.
 
     Attributes:
         orbits_a: classes of structures of A that equally good maps exchange.
@@ -74,24 +77,25 @@ class Symmetries:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Alignment:
-    """A transformation between two cores that no pairs were needed for, and what is known of it.
+    """A map between two cores, found without pairs, and what is known of it.
 
     Attributes:
         a: one side.
         b: the other.
-        core_map: from A's core to B's, affine; what is told of it, such as the overlap, is told of this one.
+        core_map: from A's core to B's, affine; overlap, scores and symmetries are those of this map.
         pairs: all structures and their partners.
-        symmetries: what cannot be told apart.
+        symmetries: of the structures, and rotations that change nothing.
         subspace_a: orthonormal basis of the directions of A's core that the map is determined in, shape (k_a, r).
         subspace_b: of those they are carried to, shape (k_b, r).
         explained: share of B's structure that carried samples of A have: 1 as if they were B's own, 0 as if they were Gaussian.
-        overlap: how well carried samples of A mix with B's among their nearest neighbours, in the directions that hold most of B's
-            variance: 1 if nothing tells them apart, 0 if none is near another.
-        alternatives: maps to a core that are no worse than can be told, the best first.
+        overlap: ratio of neighbours from the other side that carried samples of A and samples of B have, to the number expected if
+            both were drawn from one density; in the directions that hold most of B's variance. About 1 for one density (a little
+            above by chance), 0 if no sample is near one of the other side.
+        alternatives: maps that are equally good within the error, the best first.
         certificate: whether the matching is provably the only best one of the structures' distances and masses; None where there
             is no one-to-one matching.
         scores: (nats, standard error) by which each distinct map that was found is worse than the best.
-        least_overlap: with less of it the sides are unrelated.
+        least_overlap: with a smaller ratio the sides are unrelated.
         bent: ``core_map`` and a smooth displacement after it, which held-out samples are better off with; None if there is none.
     """
 
@@ -112,14 +116,14 @@ class Alignment:
 
     @property
     def map(self) -> AffineMap | SmoothMap:
-        """What samples of A's core are carried with: the bent map if there is one, else the affine one."""
+        """The bent map if there is one, else the affine one."""
         return self.core_map if self.bent is None else self.bent
 
     @property
     def verdict(self) -> str:
         """Verdict in words: "aligned", "ambiguous: …" or "unrelated: …"."""
         if not self.related:
-            return f"unrelated: carried samples overlap by {self.overlap:.0%}, less than {self.least_overlap:.0%}"
+            return f"unrelated: overlap ratio {self.overlap:.2f}, expected {self.least_overlap:.2f} or more"
         if self.symmetries.order > 1:
             return f"ambiguous: {self.symmetries.order} equally good maps"
         if self.subspace_a.shape[1] == 0:
@@ -164,8 +168,9 @@ class Alignment:
         return _out(self.map.inverse(self.b.encode(x)), self.a, space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """B's samples and A's carried onto them, coloured by matched structure."""
-        return draw("plot_alignment", self, ax, **options)
+        """Draw B's samples and A's carried onto them, coloured by matched structure; options: ``names`` and ``seed``."""
+        drawn: Axes = draw("plot_alignment", self, ax, **options)
+        return drawn
 
     def __repr__(self) -> str:
         """Verdict, matches, what is determined."""
@@ -173,13 +178,16 @@ class Alignment:
         free = f", O({k - r}) is free" if r < k else ""
         lines = [
             f"Alignment({self.a.name} → {self.b.name}): {self.verdict}",
-            f"  {self.map!r}, determined in {r} of {k} directions{free}; samples overlap by {self.overlap:.0%}",
+            f"  {self.map!r}, determined in {r} of {k} directions{free}; overlap ratio {self.overlap:.2f}",
         ]
-        for match in self.pairs[:12]:
+        shown = self.pairs if len(self.pairs) <= MOST_SHOWN else self.pairs[: MOST_SHOWN - 1]
+        for match in shown:
             lines.append(
                 f"  {'–' if match.a is None else match.a} ↔ {'–' if match.b is None else match.b}: {match.status}, "
                 f"confidence {match.confidence:.2f}, masses {match.mass_a:.3f} / {match.mass_b:.3f}"
             )
+        if len(shown) < len(self.pairs):
+            lines.append(f"  … {len(self.pairs) - len(shown)} more, see to_frame()")
         return "\n".join(lines)
 
 

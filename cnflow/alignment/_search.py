@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,7 @@ MOST_STRUCTURES = 12
 APART = 0.25
 """Maps that carry samples farther apart than this, in units of the spread, are not the same map."""
 STANDARD_ERRORS = 4.0
-"""A map is as good as the best if it is worse by less than so many standard errors."""
+"""A map ties with the best if it is worse by less than so many standard errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,11 @@ class _White:
         """White samples of two sides, in as many directions as are not too thin on either to be made as wide as the others."""
         axes = [np.linalg.svd(rows - rows.mean(0), full_matrices=False)[1:] for rows in (x, y)]
         directions = min(MOST_DIRECTIONS, *(int((values > THIN * values[0]).sum()) for values, _ in axes))
-        return tuple(
+        one, other = (
             cls._of(rows, values[:directions] / len(rows) ** 0.5, right[:directions])
             for rows, (values, right) in zip((x, y), axes, strict=True)
         )
+        return one, other
 
     @classmethod
     def _of(cls, rows: Floats, widths: Floats, axes: Floats) -> _White:
@@ -105,12 +105,12 @@ class _White:
 class Search:
     """Candidates in units of the sides' sizes, in as many directions as the smaller side has."""
 
-    def __init__(self, a: Space, b: Space, rows: int, seed: int) -> None:
+    def __init__(self, a: Space, b: Space, n_samples: int, seed: int) -> None:
         self.a, self.b, self.seed = a, b, seed
         self.dim = min(a.dim, b.dim)
         self.axes_a, self.axes_b = a.axes[:, : self.dim], b.axes[:, : self.dim]
         rng = np.random.default_rng(seed)
-        pick_a, pick_b = (np.sort(rng.permutation(len(s.rows))[:rows]) for s in (a, b))
+        pick_a, pick_b = (np.sort(rng.permutation(len(s.rows))[:n_samples]) for s in (a, b))
         x, y = a.unit(a.rows[pick_a]) @ self.axes_a, b.unit(b.rows[pick_b]) @ self.axes_b
         # in the smaller number of directions both sides are given the same size again
         self.scale_a, self.scale_b = (float(((s - s.mean(0)) ** 2).sum(1).mean() ** 0.5) for s in (x, y))
@@ -121,6 +121,7 @@ class Search:
         self.criterion = Criterion(self.x, self.y, seed)
         self.few_a, self.few_b = (rng.permutation(len(s))[:COARSE_ROWS] for s in (self.x, self.y))
         self.coarse = Criterion(self.x[self.few_a], self.y[self.few_b], seed)
+        self.every = np.arange(len(self.x)), np.arange(len(self.y))
         self.rough: list[tuple[float, AffineMap]] = []
         self.candidates: list[Candidate] = []
 
@@ -169,24 +170,27 @@ class Search:
         found = (
             self._among_white(start.map, *rows) if start.white else refine(start.map, self.x[rows[0]], self.y[rows[1]])
         )
-        # what only one side has changes its size and covariance, and the right map is not rigid then, in no units
+        # a structure that only one side has changes its size and covariance: then the right map is not rigid in any units
         freed = self._refined(found, _Way("affine", 0.05), *rows, FREED)
         self.rough.append(min(((self.coarse(m).value, m) for m in (found, freed)), key=itemgetter(0)))
 
-    def _among_white(self, start: AffineMap, pick_a: Ints, pick_b: Ints, **options: Any) -> AffineMap:
+    def _among_white(
+        self, start: AffineMap, pick_a: Ints, pick_b: Ints, entropies: Sequence[float] = COARSE, slack: float = 1.0
+    ) -> AffineMap:
         """A rotation of white samples refined, as a map between the sides."""
-        turned = refine(start, self.white_a.rows[pick_a], self.white_b.rows[pick_b], **options)
+        turned = refine(start, self.white_a.rows[pick_a], self.white_b.rows[pick_b], entropies=entropies, slack=slack)
         return self.white_a.whiten.then(turned).then(self.white_b.colour)
 
     def _refined(
         self, start: AffineMap, way: _Way, pick_a: Ints, pick_b: Ints, entropies: Sequence[float] = FINE
     ) -> AffineMap:
         """A map refined in one way, with some of the samples."""
-        options = {"entropies": entropies, "slack": SLACK}
         if way.white:
             inner = self.white_a.colour.then(start).then(self.white_b.whiten)
-            return self._among_white(inner, pick_a, pick_b, **options)
-        return refine(start, self.x[pick_a], self.y[pick_b], kind=way.kind, ridge=way.ridge, **options)
+            return self._among_white(inner, pick_a, pick_b, entropies, SLACK)
+        return refine(
+            start, self.x[pick_a], self.y[pick_b], kind=way.kind, ridge=way.ridge, entropies=entropies, slack=SLACK
+        )
 
     def _scored(self, found: AffineMap) -> Candidate:
         score, carried = self.criterion(found), found(self.x)
@@ -215,7 +219,7 @@ class Search:
         return list(kept)
 
     def ties(self, candidate: Candidate, best: Candidate) -> bool:
-        """Whether a map is no worse than can be told."""
+        """Whether a map is worse than the best by no more than the error of the difference."""
         worse, error = candidate.score.worse_by(best.score)
         return worse < STANDARD_ERRORS * error
 
@@ -226,20 +230,24 @@ class Search:
         rough = [rough[i] for i in self._apart([found for _, found in rough], most)]
         first = [self._scored(found) for value, found in rough if value < rough[0][0] + room]
         start = min(first, key=lambda c: c.score.value).map
-        every = np.arange(len(self.x)), np.arange(len(self.y))
-        # all in the same way: what is refined in a better one would look like the better map
-        best = None
-        for way in (self._freest(start, kind), *((WHITE,) if kind in ("auto", WHITE.kind) else ())):
-            tried = [self._scored(self._refined(c.map, way, *every)) for c in first]
-            least = min(tried, key=lambda c: c.score.value)
-            if best is None or _clearly_better(least.score, best.score):
-                best, self.candidates, chosen = least, tried, way
+        # all in the same way: a map refined in a freer one would look better for that alone
+        chosen = self._freest(start, kind)
+        best, self.candidates = self._finished(first, chosen)
+        if kind in ("auto", WHITE.kind):
+            white, tried = self._finished(first, WHITE)
+            if _clearly_better(white.score, best.score):
+                best, self.candidates, chosen = white, tried, WHITE
         limit = self.coarse(best.map).value + room / 2
         for exchange in self._exchanges():
-            # only what is nearly as good with some of the samples is worth the fit with all
+            # a fit with all samples costs much: only for what is nearly as good with some of them
             swapped = self._refined(best.map.then(exchange), chosen, self.few_a, self.few_b, COARSE)
             if self.coarse(swapped).value < limit:
-                self.candidates.append(self._scored(self._refined(swapped, chosen, *every)))
+                self.candidates.append(self._scored(self._refined(swapped, chosen, *self.every)))
+
+    def _finished(self, candidates: Sequence[Candidate], way: _Way) -> tuple[Candidate, list[Candidate]]:
+        """Candidates refined in one way with all samples, and the best of them."""
+        refined = [self._scored(self._refined(c.map, way, *self.every)) for c in candidates]
+        return min(refined, key=lambda c: c.score.value), refined
 
     def _exchanges(self) -> list[AffineMap]:
         """Rigid maps of B to itself that exchange structures, as well as a rigid map can, and turn nothing else."""
@@ -267,11 +275,15 @@ class Search:
         rng = np.random.default_rng(self.seed + 1)
         half_a, half_b = (rng.permutation(len(s)) < len(s) // 2 for s in (self.x, self.y))
         judge = Criterion(self.x[~half_a], self.y[~half_b], self.seed)
-        best, least = None, None
-        for way in (w for w in WAYS if kind in ("auto", w.kind)):
-            tried = judge(self._refined(start, way, np.flatnonzero(half_a), np.flatnonzero(half_b)))
-            if least is None or _clearly_better(tried, least):
-                best, least = way, tried
+        scored = [
+            (way, judge(self._refined(start, way, np.flatnonzero(half_a), np.flatnonzero(half_b))))
+            for way in WAYS
+            if kind in ("auto", way.kind)
+        ]
+        best, least = scored[0]
+        for way, score in scored[1:]:
+            if _clearly_better(score, least):
+                best, least = way, score
         return best
 
     def outward(self, inner: AffineMap) -> AffineMap:

@@ -1,4 +1,4 @@
-"""A map that bends: an affine one and a smooth displacement after it, kept only if samples it has not seen are better off."""
+"""An affine map and a smooth displacement after it, kept only if it does better on held-out samples."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ WIDTHS = (0.5, 1.0)
 RIDGES = (0.001, 0.01, 0.1)
 ENTROPIES = (0.05, 0.03, 0.02, 0.015, 0.01, 0.01)
 STANDARD_ERRORS = 3.0
-"""A bent map must be better by so many standard errors on samples it has not seen. They leave out what the kernels'
-own samples bring,
-and with two of them one pair in some thirty would be bent, a little, though both sides have the same density."""
+"""A bent map must be better by so many standard errors on held-out samples. The errors leave out the scatter of the kernels' own
+samples: with two of them about one pair in thirty would be bent a little though both sides have the same density."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,7 +120,8 @@ class SmoothMap:
 
 
 def _kernel(x: Floats, centres: Floats, width: float) -> Floats:
-    return np.exp(-0.5 * cdist(x, centres, "sqeuclidean") / width**2)
+    values: Floats = np.exp(-0.5 * cdist(x, centres, "sqeuclidean") / width**2)
+    return values
 
 
 def _steepness(centres: Floats, weights: Floats, width: float) -> float:
@@ -157,7 +157,7 @@ def fit_smooth_map(
     slack: float = SLACK,
     seed: int = 0,
 ) -> SmoothMap:
-    """Bend a map, in turn: carry x over, couple it with y, fit a displacement to where each sample is carried on average.
+    """Bend a map by iteration: carry x over, couple it with y, fit a displacement to where each sample is carried on average.
 
     Averages over a wide plan lie nearer to the middle than what they stand for, and a displacement can follow them into every
     cluster. What the samples would move by if they were coupled with themselves is taken away: nothing moves if both
@@ -206,12 +206,10 @@ def smooth_map_if_better(
     widths: Sequence[float] = WIDTHS,
     ridges: Sequence[float] = RIDGES,
 ) -> SmoothMap | None:
-    """A bent map, if samples that it was not fitted to are better off with it; else None.
+    """A bent map, if it does better on samples that it was not fitted to; else None.
 
-    Samples of both sides are halved, and each half judges what was fitted to the other. The affine map is judged as it
-    is, though it
-    was fitted to all samples: it has seen those that judge and the displacement has not, so that this errs on the side
-        of keeping it.
+    Samples of both sides are halved, and each half judges what was fitted to the other. The affine map was fitted to all samples:
+    it has seen those that judge, and the displacement has not, so that in doubt the affine map is kept.
     What is compared is the divergence of both clouds, see ``Criterion.divergence``: cross-entropies alone are lowered by a
     displacement that crowds samples where the other side is dense, even if the clouds are the same.
 
@@ -230,16 +228,17 @@ def smooth_map_if_better(
     halves = [(x[0::2], y[0::2]), (x[1::2], y[1::2])]
     judges = [Criterion(*half, seed) for half in halves]
     plain = _joined([judge.divergence(first) for judge in judges])
-    best, least = None, None
+    scores = {}
     for width, ridge in product(widths, ridges):
         fits = [fit_smooth_map(first, *half, width=width, ridge=ridge, seed=seed) for half in halves]
-        score = _joined([judge.divergence(fit) for judge, fit in zip(judges, reversed(fits), strict=True)])
-        if least is None or score.value < least.value:
-            best, least = (width, ridge), score
-    worse, error = plain.worse_by(least)
+        scores[width, ridge] = _joined(
+            [judge.divergence(fit) for judge, fit in zip(judges, reversed(fits), strict=True)]
+        )
+    width, ridge = min(scores, key=lambda one: scores[one].value)
+    worse, error = plain.worse_by(scores[width, ridge])
     if not worse > STANDARD_ERRORS * error:
         return None
-    return fit_smooth_map(first, x, y, width=best[0], ridge=best[1], seed=seed)
+    return fit_smooth_map(first, x, y, width=width, ridge=ridge, seed=seed)
 
 
 def _joined(scores: Sequence[Score]) -> Score:

@@ -1,11 +1,12 @@
-"""One side of an alignment: samples in a core, their density, and the structures it has."""
+"""One side of an alignment: samples in a core, their density, and its structures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,19 @@ from cnflow.topology.density._sources import read_source
 Floats = NDArray[np.float64]
 
 COMPONENTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
-"""Sizes of the mixtures that are tried for samples without a density."""
+"""Numbers of components that are tried for samples without a density."""
 MOST_ROWS = 20_000
 """Samples that a mixture is fitted to, and that structures are looked for in."""
 LEAST_ROWS = 50
 
 
 class AlignmentError(ValueError):
-    """There is nothing that could be aligned, or it was given in a way that cannot be read."""
+    """A side cannot be read, or has nothing to align."""
 
 
 @dataclass(frozen=True)
 class SpaceStructure:
-    """A structure as alignment sees it: a leaf of the merge tree, or leaves that the other side does not tell apart.
+    """A leaf of the merge tree, or several leaves that are one structure on the other side.
 
     Attributes:
         number: its place in ``Space.structures``.
@@ -47,7 +48,7 @@ class SpaceStructure:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Space:
-    """What one model brings.
+    """One side of an alignment.
 
     Attributes:
         name: for messages and tables.
@@ -55,7 +56,7 @@ class Space:
         levels: level sets of the core's density.
         encode: samples of data space to the core.
         decode: samples of the core to data space, noise at its mean.
-        parts: leaves that are one structure, all leaves in all; default every leaf one of its own.
+        parts: groups of leaves, each one structure; default every leaf by itself.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Space:
     @property
     def dim(self) -> int:
         """Directions of the core, k."""
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     @property
     def density(self) -> Density:
@@ -77,7 +78,7 @@ class Space:
 
     @cached_property
     def structures(self) -> tuple[SpaceStructure, ...]:
-        """What is matched: leaves of the merge tree, or groups of them."""
+        """Leaves of the merge tree, or groups of them: what is matched."""
         leaves = self.levels.tree.leaves
         parts = tuple((leaf.number,) for leaf in leaves) if self.parts is None else self.parts
         mass = {leaf.number: leaf.basin_mass for leaf in leaves}
@@ -85,7 +86,7 @@ class Space:
 
     @cached_property
     def structure_of(self) -> NDArray[np.int64]:
-        """Structure of each leaf, and -1, for none, in the last place."""
+        """Structure of each leaf, shape (leaves + 1,); the last entry is -1, for samples of no leaf."""
         into = np.full(len(self.levels.tree.leaves) + 1, -1)
         for part in self.structures:
             into[list(part.leaves)] = part.number
@@ -94,7 +95,8 @@ class Space:
     @cached_property
     def middle(self) -> Floats:
         """Mean of the samples, shape (k,)."""
-        return self.rows.mean(0)
+        middle: Floats = self.rows.mean(0)
+        return middle
 
     @cached_property
     def size(self) -> float:
@@ -104,26 +106,29 @@ class Space:
     @cached_property
     def axes(self) -> Floats:
         """Principal axes, widest first, shape (k, k)."""
-        return np.linalg.svd(self.rows - self.middle, full_matrices=False)[2].T
+        axes: Floats = np.linalg.svd(self.rows - self.middle, full_matrices=False)[2].T
+        return axes
 
     def unit(self, h: Floats) -> Floats:
         """Core samples h in units of the size, from the middle."""
-        return (h - self.middle) / self.size
+        unit: Floats = (h - self.middle) / self.size
+        return unit
 
     def label(self, h: ArrayLike | None = None) -> NDArray[np.int64]:
         """Structure that each sample belongs to, -1 for none, shape (n,); for new core samples h that of the nearest sample."""
-        own = self.structure_of[self.levels.tree.label]
+        own: NDArray[np.int64] = self.structure_of[self.levels.tree.label]
         if h is None:
             if len(own) == len(self.rows):
                 return own
             h = self.rows
         from scipy.spatial import cKDTree
 
-        return own[cKDTree(self.levels.rows).query(np.asarray(h, dtype=np.float64))[1]]
+        nearest = cKDTree(self.levels.rows).query(np.asarray(h, dtype=np.float64))[1]
+        return np.asarray(own[nearest])
 
     def __repr__(self) -> str:
         """Samples, directions, structures."""
-        return f"Side({self.name}: {len(self.rows)} samples, core of {self.dim} directions, {len(self.structures)} structures)"
+        return f"Space({self.name}: {len(self.rows)} samples, core of {self.dim} directions, {len(self.structures)} structures)"
 
 
 def fitted_mixture(x: Floats, seed: int = 0, most: int = max(COMPONENTS)) -> MixtureDensity:
@@ -134,10 +139,18 @@ def fitted_mixture(x: Floats, seed: int = 0, most: int = max(COMPONENTS)) -> Mix
         seed: of the starts.
         most: components tried.
 
+    Raises:
+        AlignmentError: for fewer samples than directions.
+
     References:
         Schwarz: Estimating the dimension of a model (1978).
     """
-    best, least, worse = None, np.inf, 0
+    if len(x) < x.shape[1] + 2:
+        raise AlignmentError(
+            f"{len(x)} samples are too few for a density in {x.shape[1]} directions; give {x.shape[1] + 2} or more, "
+            "or align the widest alone, directions=…"
+        )
+    best, least, worse = GaussianMixture(), np.inf, 0
     floor = 1e-3 * float(x.var(0).mean())
     for count in COMPONENTS:
         if count > most or count * (x.shape[1] + 2) > len(x):
@@ -181,13 +194,11 @@ def as_space(
     """Read one side.
 
     Args:
-        source: samples, shape (n, k); or (flow, samples), where a path is a flow as ``load_flow`` reads it; or level
-            sets that were made
-            before.
+        source: samples, shape (n, k); or (flow, samples), where the flow may be a path that ``load_flow`` reads; or level sets.
         name: for messages.
-        homology: whether to look for loops and voids; default up to three directions. Level sets are taken as they are.
+        homology: whether to look for loops and voids; default in up to three directions. Level sets are taken as they are.
         mass: least share of the samples that a structure must hold.
-        prominence: least depth of a valley, in nats, that divides two structures: grain of a fitted mixture is less deep.
+        prominence: least depth, in nats, of a valley between two structures.
         directions: widest directions to keep, with a density of their own; default all, with the density that was given.
         seed: of everything that is drawn.
 
@@ -199,13 +210,11 @@ def as_space(
     if isinstance(source, str | os.PathLike):
         raise AlignmentError(
             f"side {name}: expected samples, (flow, samples) or level sets; got the path {os.fspath(source)!r} "
-            f"alone. Give samples of the "
-            f"data with it, ({os.fspath(source)!r}, x); on the command line, cnflow align RUN_A RUN_B takes the "
-            f"samples of the runs. "
-            "A file of samples is read by cnflow.data.read_array."
+            f"alone. Give samples of the data with it, ({os.fspath(source)!r}, x); on the command line, cnflow align RUN_A RUN_B "
+            "takes the samples of the runs. A file of samples is read by cnflow.data.read_array."
         )
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str | os.PathLike):
-        source = load_flow(source[0]), source[1]
+        source = load_flow(Path(source[0])), source[1]
     options = {"mass": mass, "prominence": prominence, "seed": seed}
     if isinstance(source, LevelSets):
         given = _from_levels(source, name)
@@ -220,7 +229,7 @@ def as_space(
 
 @dataclass(frozen=True, eq=False)
 class _Given:
-    """What a side is made of; level sets are made when it is known which directions are kept."""
+    """A side before its level sets are made: that waits until it is known which directions are kept."""
 
     rows: Floats
     levels: Callable[[], LevelSets]
@@ -240,9 +249,25 @@ def _widest(given: _Given, name: str, directions: int, homology: bool | None, op
     return _Given(
         rows,
         lambda: _fitted(rows, homology, options),
-        lambda x: (given.encode(x) - middle) @ axes,
-        lambda h: given.decode(middle + h @ axes.T),
+        partial(_to_widest, given.encode, middle, axes),
+        partial(_from_widest, given.decode, middle, axes),
     )
+
+
+def _to_widest(encode: Callable[[ArrayLike], Floats], middle: Floats, axes: Floats, x: ArrayLike) -> Floats:
+    return (encode(x) - middle) @ axes
+
+
+def _from_widest(decode: Callable[[Floats], Floats], middle: Floats, axes: Floats, h: Floats) -> Floats:
+    return decode(middle + h @ axes.T)
+
+
+def _same(h: Floats) -> Floats:
+    return h
+
+
+def _core_of(flow: Any, x: ArrayLike) -> Floats:
+    return read_source(flow, x, "core").rows
 
 
 def _fitted(rows: Floats, homology: bool | None, options: dict[str, Any]) -> LevelSets:
@@ -263,7 +288,7 @@ def _from_rows(source: Any, name: str, homology: bool | None, options: dict[str,
     rows = _checked(source, name)
     _spread(rows, name)
     dim = rows.shape[1]
-    return _Given(rows, lambda: _fitted(rows, homology, options), lambda x: rows_of(x, dim), lambda h: h)
+    return _Given(rows, lambda: _fitted(rows, homology, options), partial(rows_of, dim=dim), _same)
 
 
 def _spread(rows: Floats, name: str) -> None:
@@ -275,7 +300,7 @@ def _spread(rows: Floats, name: str) -> None:
 def _from_levels(t: LevelSets, name: str) -> _Given:
     rows = _checked(t.rows, name)
     dim = rows.shape[1]
-    return _Given(rows, lambda: t, lambda x: rows_of(x, dim), t.decode)
+    return _Given(rows, lambda: t, partial(rows_of, dim=dim), t.decode)
 
 
 def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dict[str, Any]) -> _Given:
@@ -289,10 +314,11 @@ def _from_flow(flow: Any, x: Any, name: str, homology: bool | None, options: dic
         given = read_source(flow, x, "core")
     except DensityError as error:
         raise AlignmentError(f"side {name}: {error}") from error
+    assert given.decode is not None  # a core is not data space
     rows = _checked(given.rows, name)
     return _Given(
         rows,
         lambda: _level_sets(flow, _some(x, options["seed"]), rows.shape[1], homology, options),
-        lambda more: read_source(flow, more, "core").rows,
+        partial(_core_of, flow),
         given.decode,
     )

@@ -1,4 +1,4 @@
-"""What cannot be told apart: symmetries of one side, discrete and continuous, and the certificate that a match is the only one."""
+"""Symmetries of one side, discrete and continuous, and a certificate that a matching is the only best one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cnflow.data._arrays import as_numbers, finite_rows
 from cnflow.topology import Density
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 MOST_EXACT = 8
 """Structures whose permutations are enumerated; with more, a gap is only bounded from above."""
@@ -100,16 +101,17 @@ def orbits_of(permutations: Iterable[Iterable[int]], count: int) -> tuple[tuple[
         ((0, 1), (2,))
     """
     edges = [(i, j) for permutation in permutations for i, j in enumerate(permutation) if 0 <= j < count]
-    return classes_of(*np.array(edges or [(0, 0)]).T, count)
+    i, j = np.array(edges or [(0, 0)]).T
+    return classes_of(i, j, count)
 
 
-def classes_of(i: ArrayLike, j: ArrayLike, count: int) -> tuple[tuple[int, ...], ...]:
-    """Classes of things of which some pairs belong together.
+def classes_of(i: Ints, j: Ints, count: int) -> tuple[tuple[int, ...], ...]:
+    """Connected components of a graph.
 
     Args:
-        i: number of one of each pair, shape (p,).
-        j: number of the other, shape (p,).
-        count: of things.
+        i: one end of each edge, shape (p,).
+        j: the other, shape (p,).
+        count: number of nodes.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

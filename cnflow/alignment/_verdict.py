@@ -1,10 +1,9 @@
-"""What is told of the best map: which structures correspond, what cannot be told apart, and how sure it is."""
+"""The result of a search: matched structures with their confidence, symmetries, directions that are determined."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import compress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +11,18 @@ from numpy.typing import NDArray
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._correspondence import Correspondence
 from cnflow.alignment._criterion import mixing
-from cnflow.alignment._refinement import refine
+from cnflow.alignment._refinement import SLACK, refine
 from cnflow.alignment._result import Alignment, Match, Symmetries
-from cnflow.alignment._search import FINE, SLACK, Candidate, Search
+from cnflow.alignment._search import FINE, Candidate, Search
 from cnflow.alignment._space import Space
-from cnflow.alignment._symmetry import Certificate, certificate, continuous_symmetry, orbits_of
+from cnflow.alignment._symmetry import Certificate, ContinuousSymmetry, certificate, continuous_symmetry, orbits_of
 from cnflow.topology.density._density import NoGradientError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 HELD = 0.7
-"""Share of B's variance in the directions in which the overlap is told."""
+"""Share of B's variance in the directions in which the overlap is measured."""
 RESAMPLES = 200
 AGREE = 0.8
 """Part of a direction's length that the mean of equally good maps must keep for the direction to be determined."""
@@ -32,7 +31,7 @@ CERTAIN = 0.95
 
 
 def judge(search: Search, least_overlap: float) -> Alignment:
-    """Everything that is told.
+    """The alignment that a search found.
 
     Args:
         search: with its candidates refined.
@@ -48,7 +47,7 @@ def judge(search: Search, least_overlap: float) -> Alignment:
     tied = list(compress(arrivals, tie))
     matchings = tuple(dict.fromkeys(tuple(int(j) for j in arrived.partner) for arrived in tied))
     count_a, count_b = len(parts_a), len(parts_b)
-    # two ties that send the same structure to different places say that those places are one orbit
+    # if two ties send one structure to different places, those places are one orbit
     orbits_b = orbits_of([_mutual_assignment(m, matchings[0], count_b) for m in matchings], count_b)
     orbits_a = orbits_of(
         [_mutual_assignment(_inverse_map(m, count_b), _inverse_map(matchings[0], count_b), count_a) for m in matchings],
@@ -75,7 +74,7 @@ def _overlap(search: Search, found: AffineMap) -> float:
 
 
 def _mutual_assignment(one: tuple[int, ...], first: tuple[int, ...], count: int) -> list[int]:
-    """Where a tie sends what the best map sends to each structure, -1 if nowhere."""
+    """For each structure, where the tie ``one`` sends what the best map ``first`` sends there; -1 if nowhere."""
     out = [-1] * count
     for j, k in zip(first, one, strict=True):
         if j >= 0 and k >= 0:
@@ -149,19 +148,8 @@ def _pairs(
             alone = (partners != j).all(1)
             margin = float(behind[~alone].min(initial=np.inf))
             status = "ambiguous" if any((one.partner == j).any() for one in tied) else "unmatched"
-            out.append(
-                Match(
-                    None,
-                    j,
-                    0.0,
-                    part.basin_mass,
-                    0.0,
-                    float(back[:, j].max()),
-                    margin,
-                    float(wins[alone].sum()),
-                    status,
-                )
-            )
+            confidence = float(wins[alone].sum())
+            out.append(Match(None, j, 0.0, part.basin_mass, 0.0, float(back[:, j].max()), margin, confidence, status))
     return tuple(out)
 
 
@@ -185,15 +173,15 @@ def _certificate(search: Search, a: Space, b: Space, pairs: tuple[Match, ...]) -
     i, j = np.array(matched, dtype=int).T
     rng = np.random.default_rng(search.seed + 4)
     sides = ((search.x, a.structure_of[search.label_a], i), (search.y, b.structure_of[search.label_b], j))
-    matrices = [_structure_matrix(points, label, numbers) for points, label, numbers in sides]
+    matrix_a, matrix_b = (_structure_matrix(points, label, numbers) for points, label, numbers in sides)
     noise = 0.0
-    for (points, label, numbers), matrix in zip(sides, matrices, strict=True):
+    for (points, label, numbers), matrix in zip(sides, (matrix_a, matrix_b), strict=True):
         again = [
             _structure_matrix(points[draw], label[draw], numbers)
             for draw in (rng.integers(0, len(points), len(points)) for _ in range(20))
         ]
         noise += float(np.sqrt(np.mean([((m - matrix) ** 2).sum() for m in again])))
-    return certificate(*matrices, range(len(matched)), noise)
+    return certificate(matrix_a, matrix_b, range(len(matched)), noise)
 
 
 def _structure_matrix(points: Floats, label: Ints, numbers: Ints) -> Floats:
@@ -202,12 +190,12 @@ def _structure_matrix(points: Floats, label: Ints, numbers: Ints) -> Floats:
     middles = np.stack([points[h].mean(0) if h.any() else points.mean(0) for h in held])
     distances = np.linalg.norm(middles[:, None] - middles, axis=2)
     masses = np.array([h.mean() for h in held])
-    return distances / max(np.linalg.norm(distances), 1e-12) + np.diag(masses / max(np.linalg.norm(masses), 1e-12))
+    matrix: Floats = distances / max(np.linalg.norm(distances), 1e-12)
+    return matrix + np.diag(masses / max(np.linalg.norm(masses), 1e-12))
 
 
-def _continuous(given: Space) -> Any:
-    rows = given.levels.rows[:2000]
+def _continuous(given: Space) -> ContinuousSymmetry | None:
     try:
-        return continuous_symmetry(given.density, rows)
+        return continuous_symmetry(given.density, given.levels.rows[:2000])
     except NoGradientError:
         return None

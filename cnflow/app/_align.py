@@ -59,7 +59,7 @@ def align(
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
     found = align_sides(
-        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, rows=rows, mass=mass, directions=directions,
+        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, n_samples=rows, mass=mass, directions=directions,
         least_overlap=least_overlap, bend=bend, names=names, seed=seed, progress=True,
     )  # fmt: skip
     called = _named(found.a, labels_a), _named(found.b, labels_b)
@@ -149,8 +149,8 @@ def _report(found: Alignment, frame: Any) -> str:
     k, r = found.a.dim, found.subspace_a.shape[1]
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"Samples carried over by the map ({found.core_map.kind}) overlap by {found.overlap:.0%}. It is determined in "
-        f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
+        f"Samples carried over by the map ({found.core_map.kind}) have an overlap ratio of {found.overlap:.2f}. "
+        f"It is determined in {r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
     ]  # fmt: skip
     if found.bent is not None:
         lines += [

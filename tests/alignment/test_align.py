@@ -26,7 +26,7 @@ def seen(z, dim, seed, noise=0.3):
     return x + 0.25 * np.tanh(x @ bend) @ np.linalg.qr(rng.standard_normal((dim, dim)))[0]
 
 
-FAST = {"starts": 6, "rows": 400}
+FAST = {"starts": 6, "n_samples": 400}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_what_is_told_can_be_read(scalene):
     frame = found.to_frame()
     assert list(frame.columns[:2]) == ["a", "b"] and len(frame) == 4 and (frame.status == "certain").all()
     text = repr(found)
-    assert "aligned" in text and "samples overlap by" in text and "certain" in text
+    assert "aligned" in text and "overlap ratio" in text and "certain" in text
     assert found.certificate is not None
     with pytest.raises(AlignmentError, match="space must be 'data' or 'core'"):
         found.transform(scalene[3], space="latent")
@@ -102,7 +102,7 @@ def test_unrelated_sides_are_refused():
     t = rng.uniform(0, 2 * np.pi, 500)
     b = np.stack([2 * np.cos(t), 2 * np.sin(t)], 1) + 0.1 * rng.standard_normal((500, 2))
     found = align(a, b, **FAST)
-    assert found.verdict.startswith("unrelated: ") and not found.aligned
+    assert found.verdict == f"unrelated: overlap ratio {found.overlap:.2f}, expected 0.60 or more" and not found.aligned
 
 
 def test_a_uniform_ring_can_be_turned():
@@ -111,14 +111,14 @@ def test_a_uniform_ring_can_be_turned():
         t = rng.uniform(0, 2 * np.pi, 600)
         return np.stack([2 * np.cos(t), 2 * np.sin(t)], 1) + 0.15 * rng.standard_normal((600, 2))
 
-    found = align(ring(0), ring(1), starts=24, rows=400)
+    found = align(ring(0), ring(1), starts=24, n_samples=400)
     assert found.verdict.startswith("ambiguous")
     assert found.subspace_a.shape[1] == 0
 
 
 def test_the_same_seed_gives_the_same_alignment():
     a, b = clusters(300, 7)[0], clusters(300, 8)[0]
-    one, two = (align(a, b, starts=4, rows=300, seed=3) for _ in range(2))
+    one, two = (align(a, b, starts=4, n_samples=300, seed=3) for _ in range(2))
     np.testing.assert_array_equal(one.core_map.matrix, two.core_map.matrix)
     assert one.pairs == two.pairs
 
@@ -212,6 +212,7 @@ def test_what_cannot_be_aligned_says_why():
             r"side A: 1 of 300 samples have NaN or infinite values \(first samples: \[2\]; sample 2 has nan in column 1\)",
         ),
         (good[:20], "side A: 20 samples are too few"),
+        (np.random.default_rng(0).standard_normal((60, 70)), "60 samples are too few for a density in 70 directions"),
         (good.astype(str), "side A: expected numbers"),
     ]:
         with pytest.raises(AlignmentError, match=message):

@@ -114,7 +114,7 @@ def test_crowding_is_not_taken_for_a_better_map():
     assert judge.divergence(same).value == pytest.approx(0, abs=0.05)
 
 
-FAST = {"kind": "affine", "starts": 1, "rows": 300, "homology": False}
+FAST = {"kind": "affine", "starts": 1, "n_samples": 300, "homology": False}
 
 
 def test_align_bends_where_it_is_better():

@@ -58,6 +58,11 @@ def test_good_pairs_are_found_and_scrambled_ones_are_chance():
     assert found.foscttm < 0.01
     assert found.retrieval[1] == pytest.approx(retrieval(x, y, 1))
     assert found.label_transfer > 0.9
+    frame = found.to_frame()
+    assert frame["score"].tolist() == ["foscttm", *["retrieval"] * 3, "label transfer"]
+    assert frame["k"].dropna().tolist() == [1, 5, 10] and frame["value"][0] == found.foscttm
+    assert frame["chance"].tolist() == [0.5, *found.chance.values(), found.label_chance]
+    assert "label transfer" in repr(found) and "label transfer" not in repr(evaluate(x, y))
     wrong = evaluate(x[::-1], y)
     assert wrong.foscttm == pytest.approx(0.5, abs=0.05)
     assert wrong.retrieval[10] == pytest.approx(wrong.chance[10], abs=0.03)
