@@ -19,6 +19,7 @@ from robustness_models import SCALAR, SCORES, X, moved_to
 from sklearn.decomposition import PCA
 
 from cnflow import alignment, distributed, flow, network, plot
+from cnflow._figures import draw
 from cnflow.data._arrays import as_rows
 from cnflow.network._invariance import MEASURES
 from cnflow.network.activations._reencoding import Encoding
@@ -342,14 +343,14 @@ NETWORKS = [
 def aligned() -> Any:
     """Two groups, and the same groups elsewhere."""
     other = np.concatenate([BLOBS, BLOBS[:60] + np.array([0.0, 4.0])])
-    return alignment.align(other, 3 * other, starts=1, rows=60, homology=False, progress=False)
+    return alignment.align(other, 3 * other, starts=1, n_samples=60, homology=False, progress=False)
 
 
 @cache
 def back() -> Any:
     """The other way round."""
     other = np.concatenate([BLOBS, BLOBS[:60] + np.array([0.0, 4.0])])
-    return alignment.align(3 * other, other, starts=1, rows=60, homology=False, names=("B", "A"), progress=False)
+    return alignment.align(3 * other, other, starts=1, n_samples=60, homology=False, names=("B", "A"), progress=False)
 
 
 HISTORY = pd.DataFrame({"train_nll": [3.0, 2.0, 1.5], "kinetic": [0.1, 0.2, 0.1]}, index=[0, 100, 200])
@@ -368,7 +369,7 @@ def drawing(name: str, takes: Any = None, **parameters: tuple[str, Any]) -> Entr
 
     def call(**given: Any) -> Any:
         try:
-            drawn = getattr(plot, name)(**given)
+            drawn = getattr(plot, name)(**given) if name in plot.__all__ else draw(name, **given)
             getattr(drawn, "figure", drawn).canvas.draw()
             return drawn
         finally:

@@ -151,8 +151,8 @@ class NarrowingPath:
         return "\n".join(lines)
 
     def plot(self, fig: Figure | None = None) -> Figure:
-        """Draw width, NLL, budget and noise check against λ; see :func:`cnflow.plot.plot_path`."""
-        from cnflow.plot import plot_path
+        """Draw width, NLL, budget and noise check against λ; see ``plot_path``."""
+        from cnflow.plot._narrowing_path import plot_path
 
         return plot_path(self.to_frame(), fig=fig)
 
@@ -325,6 +325,6 @@ def _write(folder: Path, path: NarrowingPath, settings: dict[str, Any], *, figur
     if figure:
         from matplotlib.figure import Figure
 
-        from cnflow.plot import plot_path
+        from cnflow.plot._narrowing_path import plot_path
 
         plot_path(frame, fig=Figure(figsize=(6.4, 7.6), layout="constrained")).savefig(folder / "path.png", dpi=130)

@@ -301,7 +301,7 @@ def _draw_training(save: Any, model: NarrowingModule, history: History) -> None:
     """Columns and losses against steps."""
     from matplotlib.figure import Figure
 
-    from cnflow.plot import plot_columns, plot_losses
+    from cnflow.plot._training import plot_columns, plot_losses
 
     if not len(history.columns()):
         # stopped before anything was logged

@@ -1,10 +1,11 @@
-"""Both cores in one picture: one side's samples, and the other's carried onto them."""
+"""Two aligned cores: one side's samples, and the other's carried onto them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnflow import _validation
 from cnflow._figures import figure
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
     from cnflow.alignment._result import Alignment
 
-MOST_ROWS = 1500
-"""Samples drawn of each side, a random choice of them."""
+Floats = NDArray[np.float64]
+
+MOST_SAMPLES = 1500
+"""Samples drawn of each side, chosen at random."""
 
 
 @figure
@@ -44,7 +47,7 @@ def plot_alignment(
     named_a, named_b = names or ({}, {})
     axes = found.b.axes[:, :2]
     partner = {match.a: match.b for match in found.pairs if match.a is not None and match.b is not None}
-    pick_a, pick_b = (rng.permutation(len(side.rows))[:MOST_ROWS] for side in (found.a, found.b))
+    pick_a, pick_b = (rng.permutation(len(side.rows))[:MOST_SAMPLES] for side in (found.a, found.b))
     carried = found.map(found.a.rows[pick_a])
     for points, labels, marker, size in (
         (found.b.rows[pick_b], found.b.label(found.b.rows[pick_b]), "o", 9),
@@ -60,10 +63,11 @@ def plot_alignment(
     ax.scatter([], [], c=GREY, s=18, marker="x", label=f"{found.a.name}, carried over")
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
     ax.set(xlabel=f"widest direction of {found.b.name}'s core", ylabel="second widest", aspect="equal")
-    ax.set_title(f"{found.verdict}\nrows overlap by {found.overlap:.0%}", fontsize=10, color=DARK)
+    ax.set_title(f"{found.verdict}\noverlap ratio {found.overlap:.2f}", fontsize=10, color=DARK)
     return ax
 
 
+@figure
 def plot_cores(found: Alignment, names: tuple[dict[int, str], dict[int, str]] | None = None, seed: int = 0) -> Figure:
     """Draw both cores beside each other: A's as it is, and B's with A's samples carried onto it; matched structures in one colour.
 
@@ -80,12 +84,12 @@ def plot_cores(found: Alignment, names: tuple[dict[int, str], dict[int, str]] | 
 
     _check(found)
     seed = _validation.seed(seed)
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    fig = Figure(figsize=(11, 5.2), layout="constrained")
+    FigureCanvasAgg(fig)
+    left, right = fig.subplots(1, 2)
     partner = {match.a: -1 if match.b is None else match.b for match in found.pairs if match.a is not None}
     a = found.a
-    rows = a.rows[np.random.default_rng(seed).permutation(len(a.rows))[:MOST_ROWS]]
+    rows = a.rows[np.random.default_rng(seed).permutation(len(a.rows))[:MOST_SAMPLES]]
     labels = np.array([partner.get(int(i), -1) for i in a.label(rows)])
     _scatter(tidy(left), (rows - a.middle) @ a.axes[:, :2], labels, set(labels.tolist()), "x", 14)
     for structure in a.structures:
@@ -94,7 +98,7 @@ def plot_cores(found: Alignment, names: tuple[dict[int, str], dict[int, str]] | 
     left.set(xlabel=f"widest direction of {a.name}'s core", ylabel="second widest", aspect="equal")
     left.set_title(f"{a.name}: {len(a.structures)} structures in {a.dim} directions", fontsize=10, color=DARK)
     plot_alignment(found, right, names, seed)
-    return figure
+    return fig
 
 
 def _check(found: Any) -> None:
@@ -104,14 +108,15 @@ def _check(found: Any) -> None:
     _validation.instance("found", found, Alignment)
 
 
-def _scatter(ax: Axes, flat: np.ndarray, labels: np.ndarray, matched: set[int], marker: str, size: float) -> None:
+def _scatter(ax: Axes, flat: Floats, labels: NDArray[np.int64], matched: set[int], marker: str, size: float) -> None:
     """Samples in the colour of the structure of B that theirs is matched to; grey without."""
     colours = [MANY[i % len(MANY)] if i >= 0 and i in matched else GREY for i in labels]
-    ax.scatter(*flat.T, c=colours, s=size, marker=marker, alpha=0.45, linewidths=0 if marker == "o" else 0.7)
+    x, y = flat.T
+    ax.scatter(x, y, c=colours, s=size, marker=marker, alpha=0.45, linewidths=0 if marker == "o" else 0.7)
 
 
-def _write(ax: Axes, here: np.ndarray, text: str) -> None:
+def _write(ax: Axes, here: Floats, text: str) -> None:
     ax.annotate(
-        text, here, ha="center", va="center", color=DARK, fontsize=9,
+        text, (float(here[0]), float(here[1])), ha="center", va="center", color=DARK, fontsize=9,
         bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
     )  # fmt: skip

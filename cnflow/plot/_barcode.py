@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnflow import _validation
 from cnflow._figures import figure
 from cnflow.plot._merge_tree import MASS, NAMED, leaf_colour, named_leaves, require_level_sets, to_masses
-from cnflow.plot._style import BLUE, DARK, GREEN, ORANGE, new_axes, tidy
+from cnflow.plot._style import BLUE, DARK, GREEN, ORANGE, new_axes, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,6 +111,7 @@ def plot_barcode(t: LevelSets, ax: Axes | None = None, scale: str = "linear") ->
     return ax
 
 
+@figure
 def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | None = None) -> Axes:
     """Draw how many components, loops and voids the level set of every mass has.
 
@@ -137,9 +138,8 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
         [2, 1]
     """
     require_level_sets(t, "plot_betti")
-    if masses is None:
-        masses = np.linspace(*_ends(t), 200)
-    table = t.betti(np.sort(_validation.each("masses", masses, _validation.number, least=1, above=0, below=1)))
+    asked = np.linspace(*_ends(t), 200) if masses is None else masses
+    table = t.betti(sorted(_validation.each("masses", asked, _validation.number, least=1, above=0, below=1)))
     ax = new_axes(ax, 5.5, 3.2)
     mass, top = table.index.to_numpy(), 1
     for dim, (colour, (_, beta, _, word)) in enumerate(zip(COLOURS, WORDS, strict=True)):
@@ -153,7 +153,7 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
         )
         top = max(top, int(high.max()))
     ax.set(xlim=(0, 1), ylim=(-0.15 - 0.02 * top, top + 0.25 + 0.02 * top), xlabel=MASS, ylabel="Betti number")
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.yaxis)
     ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, borderaxespad=0.2,
               handlelength=1.4, columnspacing=1.2)  # fmt: skip
     return tidy(ax)
@@ -186,7 +186,7 @@ def _bars(t: LevelSets) -> list[_Bar]:
     return bars
 
 
-def _between(t: LevelSets, extras: dict, end: str) -> tuple[float, float] | None:
+def _between(t: LevelSets, extras: Mapping[str, Any], end: str) -> tuple[float, float] | None:
     if f"{end}_low" not in extras or not np.isfinite(extras[f"{end}_high"]):
         return None
     low, high = to_masses(t, [extras[f"{end}_high"], extras[f"{end}_low"]])
@@ -213,6 +213,6 @@ def _draw(ax: Axes, bar: _Bar, row: float, low: float, high: float, text: bool) 
         if band is not None:
             ax.plot(np.clip(band, low, high), [row, row], color=DARK, linewidth=1.0, marker="|", markersize=5, zorder=3)
     if text and np.isfinite(bar.p_value):
-        text = f"p = {bar.p_value:.2g}" if bar.p_value > 1e-9 else "p < 1e-9"
-        ax.annotate(text, (1.0, row), xycoords=ax.get_yaxis_transform(), xytext=(4, 0),
+        p_value = f"p = {bar.p_value:.2g}" if bar.p_value > 1e-9 else "p < 1e-9"
+        ax.annotate(p_value, (1.0, row), xycoords=ax.get_yaxis_transform(), xytext=(4, 0),
                     textcoords="offset points", va="center", fontsize=8, color=DARK)  # fmt: skip

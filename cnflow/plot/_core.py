@@ -119,14 +119,14 @@ def _histogram(
     width = edges[1] - edges[0]
     classes = _classes(tags)
     if tags is None or classes is None:
-        ax.hist(values, edges, density=True, color=FAINT, edgecolor="white", linewidth=0.3)
+        ax.hist(values, edges.tolist(), density=True, color=FAINT, edgecolor="white", linewidth=0.3)
     else:
         parts = [values[tags == name] for name in classes]
         weights = [np.full(len(part), 1 / (len(values) * width)) for part in parts]
         colours = [colour for colour, _ in _class_styles(len(classes))]
         ax.hist(
             parts,
-            edges,
+            edges.tolist(),
             weights=weights,
             stacked=True,
             color=colours,
@@ -191,9 +191,10 @@ def _plane(
             ax.plot([], [], color=DARK, linewidth=widths[level], label=f"mass {mass:g}")
         title += ", level sets by mass"
     if ax.get_legend_handles_labels()[1]:
-        outside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+        outside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
         for handle in ax.legend(frameon=False, fontsize=9, markerscale=2, **outside).legend_handles:
-            handle.set_alpha(1.0)
+            if handle is not None:
+                handle.set_alpha(1.0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xlabel=called[0], ylabel=called[1], title=title)
 
@@ -248,7 +249,8 @@ def _scatter(ax: Axes, points: Floats, tags: NDArray[Any] | None, max_points: in
     if tags is None:
         ax.scatter(*points[order].T, color=GREY, **style)
     elif classes is None:
-        scatter = ax.scatter(*points[order].T, c=tags[order].astype(float), cmap="cividis", **style)
+        x, y = points[order].T
+        scatter = ax.scatter(x, y, c=tags[order].astype(float), cmap="cividis", **style)
         if colorbar:
             ax.figure.colorbar(scatter, ax=ax, label="label")
     else:
@@ -291,7 +293,8 @@ def _as_asked(log_prob: Callable[[Any], Any], where: Floats) -> Any:
 
 def _thresholds(at_points: Floats, masses: Sequence[float]) -> Floats:
     """Log-density in nats above which lies each mass."""
-    return np.quantile(at_points, 1 - np.asarray(masses, dtype=float))
+    thresholds: Floats = np.quantile(at_points, 1 - np.asarray(masses, dtype=float))
+    return thresholds
 
 
 def _padded(values: Floats) -> tuple[float, float]:

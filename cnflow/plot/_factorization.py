@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnflow._figures import figure
-from cnflow.plot._style import BLUE, DARK, GREY, ORANGE, new_axes, tidy
+from cnflow.plot._style import BLUE, DARK, GREY, ORANGE, new_axes, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,10 +58,10 @@ def plot_factorization(found: Factorization, ax: Axes | None = None) -> Axes:
                 textcoords="offset points", ha="left", va="top", fontsize=9, color=DARK)  # fmt: skip
     ax.set_yscale("log")
     ax.set(xlabel="direction", ylabel="singular value of ∂target/∂source over the largest", xlim=(0.5, shown + 0.5))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.xaxis)
     ax.set_title(
         f"{found.source} → {found.target}: {found.shape[1]} → {found.dimension} → {found.shape[0]}\n"
-        f"joint sample space {found.row_dimension}, consistency {found.consistency:.2f}",
+        f"joint row space {found.row_dimension}, consistency {found.consistency:.2f}",
         fontsize=11,
     )
     ax.legend(frameon=False, fontsize=9, loc="best")

@@ -83,13 +83,15 @@ def plot_input_alignment(result: InputAlignment, ax: Axes | None = None) -> Axes
     """
     ax = new_axes(ax, 5.0, 3.6)
     spatial = result.spread is not None
-    own, rotated = (
-        (result.spread, result.rotated_spread) if spatial else (result.participation, result.rotated_participation)
+    own, rotated, permuted = (
+        (result.spread, result.rotated_spread, result.permuted_spread)
+        if spatial
+        else (result.participation, result.rotated_participation, None)
     )
-    curves = [(own, BLUE, "as it is"), (rotated, ORANGE, "rotated at random")]
-    if spatial:
-        curves.append((result.permuted_spread, GREY, "input positions permuted"))
-    for values, colour, label in curves:
+    words = ("as it is", "rotated at random", "input positions permuted")
+    for values, colour, label in zip((own, rotated, permuted), (BLUE, ORANGE, GREY), words, strict=True):
+        if values is None:
+            continue
         ax.ecdf(values[np.isfinite(values)], color=colour, linewidth=1.8, label=label)
     ax.set_xlabel("spatial spread, rms distance" if spatial else "participation, number of inputs")
     ax.set_ylabel("share of units up to it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +195,9 @@ def _contours(t: LevelSets, ax: Axes, edges: Floats, inside: Floats, grid: int) 
 
     if _table_only(t):
         some = subsample(len(t.rows), MOST_ROWS)
-        where, value, fill, line = [*t.rows[some].T], t.log_prob[some], ax.tricontourf, ax.tricontour
+        where, value = [*t.rows[some].T], t.log_prob[some]
+        fill: Any = ax.tricontourf
+        line: Any = ax.tricontour
     else:
         # few samples reach less far than the level set that they are in
         where = [np.linspace(*_widened(*_ends(column), 0.02 + 4 / np.sqrt(len(inside))), grid) for column in inside.T]
@@ -206,7 +208,10 @@ def _contours(t: LevelSets, ax: Axes, edges: Floats, inside: Floats, grid: int) 
     value = np.maximum(value, edges[0] - 30)
     colours = LinearSegmentedColormap.from_list("level sets", SHADES)(np.linspace(0, 1, len(edges)))
     fill(*where, value, levels=[*edges, max(float(value.max()), edges[-1]) + 1], colors=colours, zorder=0)
-    return line(*where, value, levels=edges, colors=DARK, linewidths=0.7, linestyles="solid", alpha=0.7, zorder=2)
+    borders: ContourSet = line(
+        *where, value, levels=edges, colors=DARK, linewidths=0.7, linestyles="solid", alpha=0.7, zorder=2
+    )
+    return borders
 
 
 def _name_lines(ax: Axes, lines: ContourSet, masses: list[float], marks: Floats) -> None:
@@ -231,7 +236,8 @@ def _name_lines(ax: Axes, lines: ContourSet, masses: list[float], marks: Floats)
 
 def _nearest(points: Floats, others: Floats) -> Floats:
     """Distance of each point from the nearest of others; infinite if there are none."""
-    return np.linalg.norm(points[:, None] - others[None], axis=-1).min(1, initial=np.inf)
+    nearest: Floats = np.linalg.norm(points[:, None] - others[None], axis=-1).min(1, initial=np.inf)
+    return nearest
 
 
 def _projected(t: LevelSets, ax: Axes, mass: float, level: float, pair: tuple[int, int] | None, name: str) -> None:
@@ -264,13 +270,15 @@ def _projected(t: LevelSets, ax: Axes, mass: float, level: float, pair: tuple[in
 def _principal(rows: Floats) -> Floats:
     """The two directions in which samples spread most, shape (k, 2); the largest entry of each is positive."""
     _, vectors = np.linalg.eigh(np.cov(rows.T))
-    turn = vectors[:, [-1, -2]]
-    return turn * np.sign(turn[np.abs(turn).argmax(0), [0, 1]])
+    turn: Floats = vectors[:, [-1, -2]]
+    turn *= np.sign(turn[np.abs(turn).argmax(0), [0, 1]])
+    return turn
 
 
 def _scatter(ax: Axes, points: Floats, colours: NDArray[np.str_], alpha: float = 0.5) -> None:
     some = subsample(len(points), MOST_ROWS)
-    ax.scatter(*points[some].T, s=5, c=colours[some], alpha=alpha, linewidths=0, rasterized=True, zorder=1)
+    x, y = points[some].T
+    ax.scatter(x, y, s=5, c=colours[some], alpha=alpha, linewidths=0, rasterized=True, zorder=1)
 
 
 def _peaks(t: LevelSets, ax: Axes, points: Floats) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def require_level_sets(t: Any, name: str) -> LevelSets:
             f"{name} got a {type(t).__name__}, which has no {missing[0]!r}, expected a LevelSets: "
             "pass what cnflow.topology.level_sets(density, x) gives"
         )
-    return t
+    return cast("LevelSets", t)
 
 
 def leaf_colour(number: int) -> str:

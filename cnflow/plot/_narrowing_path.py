@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnflow import _validation
+from cnflow._figures import figure
 from cnflow.plot._style import BLUE, CYCLE, DARK, GREEN, GREY, ORANGE, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ COLUMNS = (
 )
 
 
+@figure
 def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
     """Draw a path over the penalty: four panels over λ, with the chosen λ marked.
 
@@ -49,7 +51,7 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
         >>> import matplotlib; matplotlib.use("agg")
         >>> import pandas as pd
         >>> same = (2.0, .1, 2.1, .1, 1., 3., .5, .02)
-        >>> samples = [(0, (4, 3, 4), *same, False), (1, (4, 2, 1), *same, True)]
+        >>> rows = [(0, (4, 3, 4), *same, False), (1, (4, 2, 1), *same, True)]
         >>> figure = plot_path(pd.DataFrame(rows, columns=COLUMNS))
         >>> figure.axes[0].get_ylabel()
         'active directions'
@@ -59,10 +61,10 @@ def plot_path(path: pd.DataFrame, fig: Figure | None = None) -> Figure:
     _validation.instance("path", path, pd.DataFrame)
     missing = [name for name in COLUMNS if name not in path.columns]
     if missing or path.empty:
-        raise ValueError(f"path has {len(path)} samples and lacks columns {missing}; pass NarrowingPath.to_frame()")
+        raise ValueError(f"path has {len(path)} rows and lacks columns {missing}; pass NarrowingPath.to_frame()")
     if not path["chosen"].any() or path["penalty"].dtype.kind not in "fiu":
         raise ValueError(
-            "path has no sample that is chosen, or penalties that are no numbers; pass NarrowingPath.to_frame()"
+            "path has no row that is chosen, or penalties that are no numbers; pass NarrowingPath.to_frame()"
         )
     fig = new_figure(fig, 6.4, 7.6)
     width, likelihood, budget, noise = fig.subplots(4, 1, sharex=True, height_ratios=(1.5, 1.4, 1, 1))

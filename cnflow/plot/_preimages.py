@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnflow._figures import figure
-from cnflow.plot._style import BLUE, CYCLE, DARK, FAINT, GREEN, GREY, ORANGE, new_axes, subsample, tidy
+from cnflow.plot._style import BLUE, CYCLE, DARK, FAINT, GREEN, GREY, ORANGE, new_axes, subsample, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def plot_preimage(preimage: Preimage, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, 9.0, 4.2)
     ax.set_axis_off()
     solid = len(_frame(preimage.points)[1]) > 2
-    left = ax.inset_axes((0.06, 0.12, 0.42, 0.78), **({"projection": "3d"} if solid else {}))
+    left = ax.inset_axes((0.06, 0.12, 0.42, 0.78), projection="3d" if solid else None)
     plot_level_set_points(preimage, left)
     _persistence(preimage, ax.inset_axes((0.6, 0.12, 0.38, 0.78)))
     return ax
@@ -75,18 +75,13 @@ def plot_level_set_points(preimage: Preimage, ax: Axes | None = None) -> Axes:
     solid = ax.name == "3d"
     mean, directions = _frame(preimage.points)
     directions = directions[: 3 if solid else 2]
-    style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
     behind = ((preimage.null_points - mean) @ directions.T)[subsample(len(preimage.null_points), MOST)]
-    ax.scatter(*behind.T, s=4, color=FAINT, label="region", **style)
+    _dots(ax, behind, s=4, color=FAINT, label="region")
     at = (preimage.points - mean) @ directions.T
     for number in np.unique(preimage.component):
         which = np.flatnonzero(preimage.component == number)
-        ax.scatter(
-            *at[which[subsample(len(which), MOST)]].T,
-            s=7,
-            color=GREY if number < 0 else CYCLE[number % len(CYCLE)],
-            **style,
-        )
+        some = at[which[subsample(len(which), MOST)]]
+        _dots(ax, some, s=7, color=GREY if number < 0 else CYCLE[number % len(CYCLE)])
     given = preimage.points.shape[1] == 2
     named = [f"{preimage.source} {i + 1}" if given else f"principal direction {i + 1}" for i in range(len(directions))]
     ax.set(xlabel=named[0], ylabel=named[1])
@@ -94,7 +89,8 @@ def plot_level_set_points(preimage: Preimage, ax: Axes | None = None) -> Axes:
         f"{preimage.layer} = {', '.join(f'{v:.3g}' for v in preimage.value)}: Betti {preimage.betti}", fontsize=11
     )
     if solid:
-        ax.set_zlabel(named[2])
+        space: Any = ax
+        space.set_zlabel(named[2])
         ax.set_box_aspect(np.ptp(np.concatenate([at, behind]), axis=0))
         ax.tick_params(labelsize=7)
         return ax
@@ -128,7 +124,7 @@ def plot_level_set_sizes(sizes: LevelSetSizes, ax: Axes | None = None, label: st
         linewidth=3.0 / (drawn + 1), markersize=7 / (drawn + 1), label=label,
     )  # fmt: skip
     ax.set(xlabel="level set, largest first", ylabel="inputs", ylim=(0, None))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.xaxis)
     if label is not None:
         ax.legend(frameon=False, fontsize=9)
     return tidy(ax)
@@ -170,12 +166,18 @@ def plot_reeb(graph: ReebGraph, ax: Axes | None = None) -> Axes:
     return tidy(ax)
 
 
+def _dots(ax: Axes, points: NDArray[np.float64], **style: Any) -> None:
+    """Dots at points in the plane or in space, shape (n, 2) or (n, 3)."""
+    draw: Any = ax.scatter
+    draw(*points.T, linewidths=0, rasterized=True, **style)
+
+
 def _many(count: int, word: str) -> str:
     return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _frame(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, and the two or three directions to draw in, one a sample; in two dimensions the coordinates themselves."""
+    """Mean, and the two or three directions to draw in, one a row; in two dimensions the coordinates themselves."""
     if points.shape[1] <= 2:
         return np.zeros(points.shape[1]), np.eye(points.shape[1])
     mean = points.mean(0)
@@ -191,7 +193,7 @@ def _persistence(preimage: Preimage, ax: Axes) -> None:
         for dim, diagram in enumerate(next(iter(told.diagrams.values()))[1:], 1):
             death = np.minimum(diagram[:, 1], told.cap)
             colour = (ORANGE, GREEN)[(dim - 1) % 2]
-            style = {"facecolors": "none", "edgecolors": GREY} if null else {"color": colour}
+            style: dict[str, Any] = {"facecolors": "none", "edgecolors": GREY} if null else {"color": colour}
             word = f"{WORDS[dim]}s" if dim < len(WORDS) else f"H{dim}"
             ax.scatter(
                 diagram[:, 0], death, s=26, marker="o^s"[(dim - 1) % 3], linewidths=0.8, zorder=2 if null else 3,

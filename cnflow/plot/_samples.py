@@ -89,8 +89,8 @@ def _histograms(data: np.ndarray, drawn: np.ndarray, name: str, fig: Figure) -> 
     """One coordinate: both histograms on the same bins."""
     ax = tidy(fig.subplots())
     edges = np.histogram_bin_edges(data, bins=min(60, max(10, int(np.sqrt(len(data))))))
-    ax.hist(data, edges, density=True, color=GREY, alpha=0.6, label="data")
-    ax.hist(drawn, edges, density=True, histtype="step", color=RED, linewidth=1.5, label="samples")
+    ax.hist(data, edges.tolist(), density=True, color=GREY, alpha=0.6, label="data")
+    ax.hist(drawn, edges.tolist(), density=True, histtype="step", color=RED, linewidth=1.5, label="samples")
     ax.set(xlabel=name, ylabel="density (per unit)", title="Data and samples")
     ax.legend(frameon=False)
     return fig
@@ -149,11 +149,14 @@ def plot_images(
     )
     if len(high) > 1:
         raise ValueError(f"limits has {1 + len(high)} values, expected two: of white and of black")
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     side = 0.75
     fig = new_figure(fig, side * columns + 0.9 * bool(row_labels), side * rows + 0.5 * bool(title) + 0.3)
     panels = fig.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
-    if fig.get_layout_engine() is not None:
-        fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    layout = fig.get_layout_engine()
+    if isinstance(layout, ConstrainedLayoutEngine):
+        layout.set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for r in range(rows):
         for c in range(columns):
             ax = panels[r, c]

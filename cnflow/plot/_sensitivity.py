@@ -47,7 +47,9 @@ def plot_sensitivity(s: Sensitivity, ax: Axes | None = None) -> Axes:
     """
     counts = [min(MOST, len(change.null)) for change in s.changes]
     ax = new_axes(ax, float(np.clip(2.5 + 0.16 * sum(counts), 5.0, 14.0)), 4.2)
-    start, centres, labels = 0.0, [], []
+    start = 0.0
+    centres: list[float] = []
+    labels: list[str] = []
     for change, count, colour in zip(s.changes, counts, CYCLE * len(counts), strict=False):
         at = start + np.arange(count)
         value, error = change.sensitivity[:count], np.nan_to_num(change.error[:count])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnflow._figures import figure
-from cnflow.plot._style import BLUE, DARK, FAINT, GREY, new_axes, tidy
+from cnflow.plot._style import BLUE, DARK, FAINT, GREY, new_axes, tidy, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_spectrum(spectrum_or_path: Spectrum | SpectrumPath, ax: Axes | None = N
         'direction, by eigenvalue'
     """
     if hasattr(spectrum_or_path, "spectra"):
-        return _path(spectrum_or_path, new_axes(ax, 6.4, 4.4))
+        return _path(cast("SpectrumPath", spectrum_or_path), new_axes(ax, 6.4, 4.4))
     if hasattr(spectrum_or_path, "eigenvalues"):
         return _single(spectrum_or_path, new_axes(ax))
     raise TypeError(
@@ -75,14 +75,16 @@ def _single(found: Spectrum, ax: Axes) -> Axes:
         if not group.any():
             continue
         edge = group & (found.eigenvalues <= floor)
-        label = f"{int(group.sum())} {word}" + (f" ({int(edge.sum())} at or below the edge)" if edge.any() else "")
+        label: str | None = f"{int(group.sum())} {word}" + (
+            f" ({int(edge.sum())} at or below the edge)" if edge.any() else ""
+        )
         ax.vlines(order[group], bars[group, 0], bars[group, 1], color=colour, linewidth=1.4)
         for marker, some in (("o", group & ~edge), ("v", edge)):
             if some.any():
                 ax.plot(order[some], shown[some], marker, color=colour, markersize=5, clip_on=False, label=label)
                 label = None
     _log_axis(ax, floor, max(bars[np.isfinite(bars)].max(initial=0.0), shown.max(), found.null))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.xaxis)
     ax.set(xlabel="direction, by eigenvalue", ylabel=LABEL, xlim=(0.5, found.n_directions + 0.5))
     where = "" if found.depth is None else f" at depth {found.depth:g}"
     ax.set_title(
@@ -101,7 +103,7 @@ def _path(path: SpectrumPath, ax: Axes) -> Axes:
     bars = np.stack([each.interval for each in path])[order]
     nulls = np.array([each.null for each in path])[order]
     floor = float(nulls.min()) * 10**-DECADES
-    ends, ever = values[-1] > nulls[-1], (values > nulls[:, None]).any(0)
+    ends, ever = np.asarray(values[-1] > nulls[-1]), np.asarray((values > nulls[:, None]).any(0))
     ax.fill_between(depths, floor, nulls, color=FAINT, linewidth=0, alpha=0.6)
     ax.plot(depths, nulls, color=DARK, linestyle="--", linewidth=1.0, label=_null_label(path[0]))
     groups = (
@@ -146,7 +148,7 @@ def _log_axis(ax: Axes, floor: float, top: float) -> None:
 def _stages(ax: Axes, profile: tuple[int, ...], low: float, high: float) -> None:
     """Write the number of active directions into each stage, and that of core directions beside the end."""
     count = len(profile) - 1
-    style = {"va": "top", "fontsize": 9, "color": DARK}
+    style: dict[str, Any] = {"va": "top", "fontsize": 9, "color": DARK}
     named = False
     for s, width in enumerate(profile[:-1]):
         start, stop = max(s / count, low), min((s + 1) / count, high)

@@ -19,7 +19,7 @@ NAMES = {
     "rank": "rank of ∂target/∂source",
     "directions": "directions that hold ‖J‖²",
     "stable rank": "stable rank ‖J‖²/σ₁²",
-    "consistency": "consistency of the sample space",
+    "consistency": "consistency of the row space",
     "kurtosis": "kurtosis over coordinates",
     "non-Gaussian": "non-Gaussian directions",
     "trace of M": "non-Gaussianity: trace of M (no unit)",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnflow import _validation
+from cnflow._figures import figure
 from cnflow.plot._style import CYCLE, DARK, GREY, mark_prune, new_axes, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ MAX_NAMED = 14
 """Most kept directions named in the legend."""
 
 
+@figure
 def plot_columns(
     history: pd.DataFrame,
     prune_step: int | None = None,
@@ -67,26 +69,26 @@ def plot_columns(
     if kept.shape != last.shape:
         raise ValueError(f"kept has shape {kept.shape}, expected {last.shape}: one for each column of history")
     # Retired directions first, so that grey never hides colour.
-    for i, position in enumerate(np.flatnonzero(~kept)):
+    values = history.to_numpy(dtype=float)
+    steps = history.index.to_numpy()
+    for i, position in enumerate(np.flatnonzero(~kept).tolist()):
         label = f"retired ({int((~kept).sum())})" if i == 0 else None
-        ax.plot(
-            history.index,
-            history.iloc[:, position],
-            color=GREY,
-            linewidth=0.9,
-            alpha=0.8,
-            label=label,
-            zorder=1,
-        )
-    largest_first = sorted(np.flatnonzero(kept), key=lambda position: -last[position])
+        ax.plot(steps, values[:, position], color=GREY, linewidth=0.9, alpha=0.8, label=label, zorder=1)
+    largest_first = sorted(np.flatnonzero(kept).tolist(), key=lambda position: -last[position])
     for i, position in enumerate(largest_first):
         dash = ("-", "--", ":", "-.")[i // len(CYCLE) % 4]
         label = str(history.columns[position]) if i < MAX_NAMED else None
         if i == MAX_NAMED - 1 and len(largest_first) > MAX_NAMED:
             label = f"{label}, and {len(largest_first) - MAX_NAMED} more"
-        ax.plot(history.index, history.iloc[:, position], color=CYCLE[i % len(CYCLE)], linestyle=dash,
-        linewidth=1.5,
-                label=label, zorder=2)  # fmt: skip
+        ax.plot(
+            steps,
+            values[:, position],
+            color=CYCLE[i % len(CYCLE)],
+            linestyle=dash,
+            linewidth=1.5,
+            label=label,
+            zorder=2,
+        )
     # named in the legend: a word at the line would lie on the curves
     for value, name, dash in ((threshold, "threshold", ":"), (cap, "cap", "-.")):
         if value is not None:
@@ -96,12 +98,18 @@ def plot_columns(
     ax.margins(x=0.01)
     title = f"Column activations: {int(kept.sum())} of {len(kept)} directions kept"
     ax.set(xlabel="step", ylabel="activation (noise standard deviations)", title=title)
-    ax.legend(title="core direction", loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0,
-    frameon=False,
-              fontsize=9)  # fmt: skip
+    ax.legend(
+        title="core direction",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=9,
+    )
     return tidy(ax)
 
 
+@figure
 def plot_losses(
     history: pd.DataFrame,
     prune_step: int | None = None,
@@ -147,9 +155,10 @@ def plot_losses(
                 series = series[series > 0]
             dash, marker = ("-", "--")[i // len(CYCLE) % 2], "." if len(series) < 60 else ""
             label = str(name).replace("_", " ").replace("nll", "NLL")
-            ax.plot(series.index, series, color=CYCLE[i % len(CYCLE)], linestyle=dash, marker=marker,
-            linewidth=1.3,
-                    label=label)  # fmt: skip
+            ax.plot(
+                series.index.to_numpy(), series.to_numpy(), color=CYCLE[i % len(CYCLE)], linestyle=dash, marker=marker,
+                linewidth=1.3, label=label,
+            )  # fmt: skip
         mark_prune(ax, prune_step, label=ax is panels[0])
         ax.margins(x=0.01)
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, frameon=False, fontsize=9)

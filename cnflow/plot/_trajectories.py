@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnflow._figures import figure
 from cnflow.plot._style import DARK, GREY, MANY, new_figure
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def _half(way: Trajectories) -> float:
     return float(np.quantile(np.abs(way.points), 0.998))
 
 
+@figure
 def plot_trajectories(
     way: Trajectories, depths: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0), fig: Figure | None = None
 ) -> Figure:
     """Draw samples at a few depths beside each other, coloured by angle around their loop, or by component.
 
     Args:
-        way: from ``cnflow.flow._trajectories``.
+        way: from ``cnflow.flow.trajectories``.
         depths: in [0, 1]; the nearest frames are drawn.
         fig: to draw on.
     """
@@ -86,7 +88,7 @@ def animate_trajectories(
     """Write the whole way as a GIF (Pillow) or, where ffmpeg is installed, an MP4.
 
     Args:
-        way: from ``cnflow.flow._trajectories``.
+        way: from ``cnflow.flow.trajectories``.
         path: of the file; its ending decides.
         fps: frames per second.
         hold: seconds that the first and the last frame stay.

@@ -15,8 +15,9 @@ import torch
 from matplotlib.colors import to_hex
 from scipy.stats import norm
 
-from cnflow.plot import plot_columns, plot_core, plot_images, plot_losses, plot_noise, plot_samples
+from cnflow.plot import plot_core, plot_images, plot_noise, plot_samples
 from cnflow.plot._style import BLUE, GREY, RED
+from cnflow.plot._training import plot_columns, plot_losses
 
 RNG = np.random.default_rng(0)
 HISTORY = pd.DataFrame({"a": [2.0, 2.1, 2.2], "b": [1.0, 0.5, 0.0], "c": [1.0, 1.2, 0.05]}, [0, 100, 200])
@@ -269,7 +270,7 @@ def test_figures_given_are_used() -> None:
         (lambda: plot_core([[0.0, np.nan], [1.0, 2.0]]), "core: 1 of 2 samples have NaN"),
         (lambda: plot_core(np.ones((3, 2)) + 1j), "core: expected numbers; got complex"),
         (lambda: plot_core(np.zeros((3, 2)), labels=[0.0, np.nan, 1.0]), "labels has 1 values that are NaN"),
-        (lambda: plot_samples(np.zeros((3, 2)), np.full((3, 2), np.inf)), "samples: 3 of 3 rows"),
+        (lambda: plot_samples(np.zeros((3, 2)), np.full((3, 2), np.inf)), "samples: 3 of 3 samples"),
         (lambda: plot_noise(np.ma.masked_less(np.arange(6.0).reshape(3, 2), 1)), "1 values are masked"),
         (lambda: plot_noise(np.zeros((3, 2)), check=3), "check is a int, expected a NoiseCheck"),
         (lambda: plot_images(np.full((1, 1, 2, 2), np.nan)), "images has 4 intensities"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cnflow.plot import plot_path
+from cnflow.plot._narrowing_path import plot_path
 
 
 def table(auc=0.5, test=2.0):
@@ -46,6 +46,6 @@ def test_no_point_is_cut_off():
 
 def test_a_table_that_is_no_path():
     with pytest.raises(
-        ValueError, match=r"path has 2 samples and lacks columns \['profile', 'chosen'\]; pass NarrowingPath"
+        ValueError, match=r"path has 2 rows and lacks columns \['profile', 'chosen'\]; pass NarrowingPath"
     ):
         plot_path(table().drop(columns=["profile", "chosen"]))

@@ -12,21 +12,22 @@ from cnflow.app._report import _draw_training, draw
 from cnflow.data import ArrayDataModule
 from cnflow.flow import NarrowingFlow
 from cnflow.flow._selection import Candidate, Selection
+from cnflow.plot import _training
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """What the figures are given."""
     seen = {}
-    for name in ("plot_core", "plot_samples", "plot_columns"):
-        real = getattr(cnflow.plot, name)
+    for owner, name in ((cnflow.plot, "plot_core"), (cnflow.plot, "plot_samples"), (_training, "plot_columns")):
+        real = getattr(owner, name)
 
         def record(*args, real=real, name=name, **options):
             made = real(*args, **options)
             seen[name] = made, args, options
             return made
 
-        monkeypatch.setattr(cnflow.plot, name, record)
+        monkeypatch.setattr(owner, name, record)
     return seen
 
 

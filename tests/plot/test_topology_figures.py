@@ -1,9 +1,11 @@
 """What the axes of the figures of level sets hold."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -13,10 +15,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from cnflow.plot import plot_barcode, plot_betti, plot_level_sets, plot_topology, plot_tree
-from cnflow.plot._barcode import MOST
-from cnflow.plot._merge_tree import leaf_colour
+import cnflow.plot
+from cnflow import _figures
+from cnflow.plot._barcode import MOST, plot_barcode, plot_betti
+from cnflow.plot._level_sets import plot_level_sets
+from cnflow.plot._merge_tree import leaf_colour, plot_tree
 from cnflow.plot._style import BLUE, FAINT, GREEN, MANY, ORANGE
+from cnflow.plot._topology import plot_topology
 from cnflow.topology import LevelSets, MixtureDensity, level_sets
 from cnflow.topology.persistence._homology import Homology, HomologyClass
 
@@ -125,18 +130,27 @@ def test_given_figure_and_the_space_of_a_flow(four: LevelSets) -> None:
     assert (fig.axes[0].get_xlabel(), fig.axes[0].get_ylabel()) == ("core direction 1", "core direction 2")
 
 
+def test_a_small_public_list_and_all_figures_by_name() -> None:
+    """Results draw themselves by the name of their figure; public are only those that no single result owns."""
+    assert cnflow.plot.__all__ == ["plot_core", "plot_cores", "plot_images", "plot_noise", "plot_samples"]
+    package = Path(cnflow.plot.__file__).parent.parent
+    drawn = {name for path in package.rglob("*.py") for name in re.findall(r'draw\("(\w+)"', path.read_text("utf-8"))}
+    assert "plot_alignment" in drawn and drawn <= set(_figures._FIGURES)
+
+
 def test_no_pyplot_when_axes_are_given() -> None:
-    """Nor is the topology imported with the figures."""
+    """Nor are the topology and torch imported with the figures."""
     code = """
 import sys, numpy as np, cnflow.plot
 assert not any(name.startswith(("matplotlib.pyplot", "cnflow.topology", "torch")) for name in sys.modules)
 from matplotlib.figure import Figure
+from cnflow._figures import draw
 from cnflow.topology import MixtureDensity, level_sets
 two = MixtureDensity([.5, .5], [[-2., 0], [2, 0]], [1., 1])
 t = level_sets(two, two.sample(300), refits=0, homology=False)
-for draw in (cnflow.plot.plot_level_sets, cnflow.plot.plot_tree, cnflow.plot.plot_barcode, cnflow.plot.plot_betti):
-    draw(t, Figure().add_subplot()).figure.savefig("/dev/null", format="png")
-cnflow.plot.plot_topology(t, Figure()).savefig("/dev/null", format="png")
+for name in ("plot_level_sets", "plot_tree", "plot_barcode", "plot_betti"):
+    draw(name, t, Figure().add_subplot()).figure.savefig("/dev/null", format="png")
+draw("plot_topology", t, Figure()).savefig("/dev/null", format="png")
 sys.exit("matplotlib.pyplot" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
