@@ -96,7 +96,7 @@ class Alignment:
             is no one-to-one matching.
         scores: (nats, standard error) by which each distinct map that was found is worse than the best.
         least_overlap: with a smaller ratio the sides are unrelated.
-        bent: ``core_map`` and a smooth displacement after it, which held-out samples are better off with; None if there is none.
+        bent: ``core_map`` and a smooth displacement after it; None unless that does better on held-out samples.
     """
 
     a: Space

@@ -271,7 +271,7 @@ class Search:
         return maps
 
     def _freest(self, start: AffineMap, kind: str) -> _Way:
-        """The freest way to refine that held-out samples are better off with."""
+        """The freest way to refine that does clearly better on held-out samples."""
         rng = np.random.default_rng(self.seed + 1)
         half_a, half_b = (rng.permutation(len(s)) < len(s) // 2 for s in (self.x, self.y))
         judge = Criterion(self.x[~half_a], self.y[~half_b], self.seed)
@@ -294,7 +294,7 @@ class Search:
         return AffineMap(matrix, offset - self.a.middle @ matrix, inner.kind, inner.rank)
 
     def bend(self, core_map: AffineMap) -> SmoothMap | None:
-        """A map between the cores bent in the directions of the search, if held-out samples are better off with it; else None."""
+        """A map between the cores bent in the directions of the search, if that does better on held-out samples; else None."""
         size_a, size_b = self.a.size * self.scale_a, self.b.size * self.scale_b
         matrix = self.axes_a.T @ core_map.matrix @ self.axes_b * (size_a / size_b)
         offset = (core_map(self.a.middle) - self.b.middle) @ self.axes_b / size_b

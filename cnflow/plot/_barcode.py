@@ -24,7 +24,7 @@ MOST = 40
 COLOURS = (BLUE, ORANGE, GREEN)
 WORDS = (("H₀", "β₀", "component", "components"), ("H₁", "β₁", "loop", "loops"), ("H₂", "β₂", "void", "voids"))
 LOGIT = (0.005, 0.9995)
-"""Ends of a logit axis at most; what is drawn beyond says little, and takes room."""
+"""Widest limits of a logit axis."""
 
 TICKS = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
@@ -120,14 +120,14 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
     Args:
         t: the result of ``level_sets``.
         ax: axes to draw on.
-        masses: at which they are counted; default 200 of those that the mass axis can tell.
+        masses: at which they are counted; default 200 of those that the samples determine.
 
     Returns:
         The axes.
 
     Raises:
         TypeError: it is something else.
-        ValueError: for masses outside (0, 1), or that so few samples cannot tell.
+        ValueError: for masses outside (0, 1), or beyond what the samples determine.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
@@ -147,7 +147,7 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
             continue
         number, low, high = (table[f"b{dim}{end}"].to_numpy() for end in ("", "_low", "_high"))
         ax.fill_between(mass, low, high, step="mid", color=colour, alpha=0.18, linewidth=0)
-        # thinner upon wider, so that equal numbers do not hide one another
+        # thin lines over wide ones, so that equal numbers do not hide one another
         ax.plot(
             mass, number, color=colour, linewidth=(4.0, 2.4, 1.2)[dim], drawstyle="steps-mid", label=f"{beta} {word}"
         )
@@ -160,7 +160,7 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
 
 
 def _ends(t: LevelSets) -> tuple[float, float]:
-    """Least and greatest mass that the samples can tell."""
+    """Least and greatest mass that the samples determine."""
     low, high = t.axis.askable()
     return float(low), float(high)
 

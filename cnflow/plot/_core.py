@@ -45,7 +45,7 @@ def plot_core(
     max_points: int = 4000,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the core as it is: a histogram (k = 1), a scatter with level sets (k = 2), or pairs (k >= 3).
+    """Draw the core: a histogram (k = 1), a scatter with level sets (k = 2), or pairs (k >= 3).
 
     The level set at mass a is the smallest region that holds a fraction a of the probability. Its threshold
     is the (1 - a) quantile of the log-density at the core points, so the contours are only as good as the

@@ -1,4 +1,4 @@
-"""Through how few numbers a map goes: its singular values over points, and what k numbers predict."""
+"""Rank of a map: its singular values over points, and the error of predictions from k numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the coordinates of a layer preferred: kurtosis over layers, and what units inherit from the input."""
+"""Preferred coordinates of a layer: kurtosis over layers, and alignment of units with the input's coordinates."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def plot_input_alignment(result: InputAlignment, ax: Axes | None = None) -> Axes
     Spatial spread if the input has positions, participation otherwise. Curves are the share of units up to a value.
 
     Args:
-        result: of ``inheritance``.
+        result: of ``input_alignment``.
         ax: axes to draw on.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where the level sets of the masses are: on the line, in the plane, and as samples in more directions."""
+"""Level sets of given masses: on the line, in the plane, and as coloured samples in more directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnflow.topology._level_sets import LevelSets
 
 MOST_ROWS = 3000
-"""Samples drawn, a random choice of them."""
+"""Most samples drawn, chosen at random."""
 
 SHADES = ("#F3F5F7", "#A9B7C6")
 """Of the level sets in the plane: the largest mass, and the smallest."""
@@ -127,14 +127,14 @@ def _line(t: LevelSets, ax: Axes, masses: list[float], levels: Floats, name: str
             at, 0, value, where=leaf == s.number, color=leaf_colour(s.number), alpha=0.3, linewidth=0, zorder=1
         )
     ax.plot(at, value, color=DARK, linewidth=1.5, zorder=3, label="density")
-    told = np.inf
+    previous = np.inf
     for mass, level in zip(masses, levels, strict=True):
         height = float(np.exp(level))
         for start, end in _runs(at, value >= height):
             ax.plot([start, end], [height] * 2, color=DARK, linewidth=3.0, alpha=0.55, solid_capstyle="butt", zorder=2,
                     label=f"mass {mass:g}")  # fmt: skip
-        if told - height > 0.035 * value.max():
-            told = height
+        if previous - height > 0.035 * value.max():
+            previous = height
             ax.annotate(_percent(mass), (1.0, height), xycoords=ax.get_yaxis_transform(), xytext=(3, 0),
                         textcoords="offset points", va="center", fontsize=8, color=DARK)  # fmt: skip
     merges = {(float(s.saddle[0]), float(np.exp(s.merge))) for s in t.tree if s.saddle is not None}
@@ -199,7 +199,7 @@ def _contours(t: LevelSets, ax: Axes, edges: Floats, inside: Floats, grid: int) 
         fill: Any = ax.tricontourf
         line: Any = ax.tricontour
     else:
-        # few samples reach less far than the level set that they are in
+        # a level set reaches farther than the few samples in it
         where = [np.linspace(*_widened(*_ends(column), 0.02 + 4 / np.sqrt(len(inside))), grid) for column in inside.T]
         mesh = np.stack(np.meshgrid(*where), -1)
         value = t.source.density.log_prob(mesh.reshape(-1, 2)).reshape(grid, grid)
@@ -215,12 +215,12 @@ def _contours(t: LevelSets, ax: Axes, edges: Floats, inside: Floats, grid: int) 
 
 
 def _name_lines(ax: Axes, lines: ContourSet, masses: list[float], marks: Floats) -> None:
-    """Write each mass once, on a border that is long enough, clear of the marks and as far as is useful from other names."""
+    """Write each mass once, on a border that is long enough, clear of the marks and of other names."""
     from matplotlib.patheffects import withStroke
 
     width = float(np.ptp(ax.get_xlim()))
     places = np.empty((0, 2))
-    # from the smallest mass on, whose borders leave the least choice
+    # smallest mass first: its borders are the shortest
     for segments in reversed([some for some in lines.allsegs if some]):
         length = [float(np.hypot(*np.diff(p, axis=0).T).sum()) for p in segments]
         long = min(0.12 * width, max(length))
@@ -229,8 +229,8 @@ def _name_lines(ax: Axes, lines: ContourSet, masses: list[float], marks: Floats)
         places = np.vstack([places, free[clear.argmax()]])
     names = {float(level): _percent(mass) for level, mass in zip(lines.levels, masses, strict=True)}
     if len(places):
-        told = ax.clabel(lines, fmt=names, fontsize=7, inline_spacing=2, manual=[tuple(p) for p in places], zorder=5)
-        for text in told:
+        labels = ax.clabel(lines, fmt=names, fontsize=7, inline_spacing=2, manual=[tuple(p) for p in places], zorder=5)
+        for text in labels:
             text.set(path_effects=[withStroke(linewidth=2, foreground="white")], alpha=1)
 
 

@@ -21,16 +21,16 @@ NAMED = 12
 
 MASS = "mass of the level set"
 SCALE = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-"""Masses at which the level is told in nats where no merge is near."""
+"""Masses at which the level is written, in nats, where no merge is near."""
 
 HEADROOM = 0.17
-"""Mass's worth of room above mass 0, for the names of the leaves."""
+"""Room above mass 0 for the names of the leaves, in mass."""
 
 APART = 0.045
-"""Least distance between two levels that are told in nats, in mass."""
+"""Least distance between two levels that are written, in mass."""
 
 FLAT = 0.05
-"""Life, in mass, of a structure that is too flat for marks of full size."""
+"""Least lifetime, in mass, of a structure that gets marks of full size."""
 
 Floats = NDArray[np.float64]
 
@@ -78,7 +78,7 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
         width = held[on][:, list(s.leaves)].sum(1)
         height = np.clip(mass[on], s.birth_mass, s.merge_mass)
         if s.parent is None:
-            # the axis may be of other samples than these, of which the lowest is not at mass 1 then
+            # the axis may be of other samples: then the lowest of these is not at mass 1
             height[0] = 1.0
         colour = leaf_colour(s.number) if s.is_leaf else FAINT
         x = centre[s.number]
@@ -114,7 +114,7 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
 
 
 def _not_shown(t: LevelSets, ax: Axes, centre: dict[int, float] | Floats) -> int:
-    """Draw what the samples do not show; how many structures that are."""
+    """Draw the structures that the samples do not show, and give back their number."""
     if t.evidence is None:
         return 0
     first = t.evidence.tree.peak_of_leaf
@@ -226,10 +226,10 @@ def _handles(ax: Axes, s: Structure, x: float) -> None:
     place = (x, 0.5 * (s.birth_mass + s.merge_mass))
     ax.plot(*place, "o", markersize=5 if flat else 8, markerfacecolor="white", markeredgecolor=DARK,
             markeredgewidth=1.2 if flat else 1.6, zorder=5)  # fmt: skip
-    told = ", ".join(f"{name} = {b}" for name, b in zip(("β₁", "β₂"), numbers, strict=False) if b)
-    # flat structures lie close upon one another: every other is named on the left
+    text = ", ".join(f"{name} = {b}" for name, b in zip(("β₁", "β₂"), numbers, strict=False) if b)
+    # structures of short life lie close together: every other is named on the left
     side = -1 if flat and s.number % 2 else 1
-    ax.annotate(told, place, xytext=(9 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right",
+    ax.annotate(text, place, xytext=(9 * side, 0), textcoords="offset points", va="center", ha="left" if side > 0 else "right",
                 fontsize=7 if flat else 8, color=DARK, zorder=6,
                 bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})  # fmt: skip
 
@@ -239,11 +239,11 @@ def _nats(t: LevelSets, ax: Axes) -> None:
     tree = t.tree
     merges = [s for s in tree if s.children]
     valley = {s.number: min(tree[c].prominence for c in s.children) for s in merges}
-    told = [(s.birth_mass, s.birth, DARK) for s in sorted(merges, key=lambda s: -valley[s.number])]
+    levels = [(s.birth_mass, s.birth, DARK) for s in sorted(merges, key=lambda s: -valley[s.number])]
     low, high = t.axis.askable()
-    told += [(mass, float(t.axis.level(mass)), GREY) for mass in SCALE if low <= mass <= high]
+    levels += [(mass, float(t.axis.level(mass)), GREY) for mass in SCALE if low <= mass <= high]
     kept: list[tuple[float, float, str]] = []
-    for one in told:
+    for one in levels:
         room = APART if one[2] == DARK else 1.5 * APART
         if all(abs(one[0] - other[0]) >= room for other in kept):
             kept.append(one)

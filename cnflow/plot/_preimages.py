@@ -132,7 +132,7 @@ def plot_level_set_sizes(sizes: LevelSetSizes, ax: Axes | None = None, label: st
 
 @figure
 def plot_reeb(graph: ReebGraph, ax: Axes | None = None) -> Axes:
-    """Draw a Reeb graph: values upwards, nodes of one height apart as they are apart in the data, areas by number of samples.
+    """Draw a Reeb graph: values upwards, nodes of one height spaced as in the data, areas by number of samples.
 
     Args:
         graph: the result of ``reeb_graph``.
@@ -151,7 +151,7 @@ def plot_reeb(graph: ReebGraph, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, 4.5, 4.5)
     height = np.array([(node.low + node.high) / 2 for node in graph.nodes])
     centres = np.stack([node.centre for node in graph.nodes])
-    # what the value explains of the place is drawn upwards: sideways goes the direction that tells most of the rest
+    # upwards the value; sideways the widest direction of what a linear fit of the value leaves
     design = np.stack([np.ones_like(height), height], 1)
     rest = centres - design @ np.linalg.lstsq(design, centres, rcond=None)[0]
     across = rest @ np.linalg.svd(rest, full_matrices=False)[2][0]
@@ -189,9 +189,9 @@ def _frame(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 def _persistence(preimage: Preimage, ax: Axes) -> None:
     """Births and deaths of loops and voids as filled marks, those of the null hollow."""
     top = 0.0
-    for told, null in ((preimage.null, True), (preimage.diagrams, False)):
-        for dim, diagram in enumerate(next(iter(told.diagrams.values()))[1:], 1):
-            death = np.minimum(diagram[:, 1], told.cap)
+    for rips, null in ((preimage.null, True), (preimage.diagrams, False)):
+        for dim, diagram in enumerate(next(iter(rips.diagrams.values()))[1:], 1):
+            death = np.minimum(diagram[:, 1], rips.cap)
             colour = (ORANGE, GREEN)[(dim - 1) % 2]
             style: dict[str, Any] = {"facecolors": "none", "edgecolors": GREY} if null else {"color": colour}
             word = f"{WORDS[dim]}s" if dim < len(WORDS) else f"H{dim}"

@@ -1,4 +1,4 @@
-"""Samples beside the data they should resemble, and pictures of what each direction does."""
+"""Samples of a model beside data, and grids of decoded images."""
 
 from __future__ import annotations
 

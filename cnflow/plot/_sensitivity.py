@@ -1,4 +1,4 @@
-"""Parameter sensitivity of coordinates: which stay when the parameters move, which do not, and what unrelated ones would do."""
+"""Sensitivity of coordinates to the parameters, beside that of unrelated coordinates."""
 
 from __future__ import annotations
 
