@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cnflow.flow._ngca import NGCA
 from cnflow.network.coordinates._transforms import SparseRotation, read_coordinates
-from cnflow.network.perturbation._moves import activations
+from cnflow.network.perturbation._baseline import layer_activations
 from cnflow.network.perturbation._sensitivity import Sensitivity, sensitivity
 from cnflow.network.perturbation._sparse_coordinates import sparsest_insensitive
 
@@ -126,8 +126,8 @@ def measure(seed: int, perturb: str) -> dict[str, Any]:
     start = time.perf_counter()
     found = measured(model, (x, y), perturb)
     seconds = time.perf_counter() - start
-    rows = activations(model, x, LAYER)
-    fresh = activations(model, planted(seed + 200, ROWS)[0], LAYER)
+    rows = layer_activations(model, x, LAYER)
+    fresh = layer_activations(model, planted(seed + 200, ROWS)[0], LAYER)
     left = rest(np.r_[rows, fresh])
     few = SparseRotation(COMPONENTS, random_state=0).fit(left[:FEW])
     summary = read_coordinates(TRANSFORMS[SUMMARY], rows)

@@ -23,7 +23,7 @@ from cnflow._figures import draw
 from cnflow.data._arrays import as_rows
 from cnflow.network._invariance import MEASURES
 from cnflow.network.activations._reencoding import Encoding
-from cnflow.network.perturbation._moves import reference_perturbations
+from cnflow.network.perturbation._perturbations import reference_perturbations
 from cnflow.plot._narrowing_path import COLUMNS
 
 __all__ = ["NETWORKS", "OTHERS", "PLOTS"]

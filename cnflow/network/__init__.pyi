@@ -10,8 +10,8 @@ from .activations._sites import Site as Site
 from .coordinates._input_alignment import input_alignment as input_alignment
 from .coordinates._kurtosis import basis_kurtosis as basis_kurtosis
 from .coordinates._transforms import SparseRotation as SparseRotation
-from .perturbation._moves import flat_perturbations as flat_perturbations
-from .perturbation._moves import sgd_perturbations as sgd_perturbations
+from .perturbation._perturbations import flat_perturbations as flat_perturbations
+from .perturbation._perturbations import sgd_perturbations as sgd_perturbations
 from .perturbation._sensitivity import Sensitivity as Sensitivity
 from .perturbation._sensitivity import sensitivity as sensitivity
 from .perturbation._sparse_coordinates import sparsest_insensitive as sparsest_insensitive

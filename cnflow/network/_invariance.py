@@ -67,10 +67,10 @@ def _map(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     return factorization(model, x, layer, target, points=32, reencodings=0)
 
 
-def _value(model: nn.Module, x: Any, layer: Site, target: Site) -> Floats:
-    """Middle of the first output's values: a level that is there."""
+def _value(model: nn.Module, x: Any, layer: Site, target: Site) -> float:
+    """Median of the first output: a value that it takes."""
     with torch.no_grad():
-        return np.median(forward(model, x, [target])[target][:, 0].double().numpy())
+        return float(np.median(forward(model, x, [target])[target][:, 0].double().numpy()))
 
 
 def _betti(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:

@@ -77,7 +77,7 @@ class TrainingTrace(Callback):
         >>> trace = TrainingTrace(torch.randn(50, 4), maps=[("input", "output")], layers=["0"])
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
         >>> trace.record(model, step=0)
-        >>> [sample["measure"] for sample in trace.samples]
+        >>> [row["measure"] for row in trace.rows]
         ['rank', 'directions', 'stable rank', 'consistency', 'kurtosis', 'kurtosis null']
     """
 
@@ -242,11 +242,13 @@ class TrainingTrace(Callback):
 
     def plot(self, measure: str = "directions", ax: Axes | None = None) -> Axes:
         """One measure against the step, a line for each place."""
-        return draw("plot_trace", self, measure, ax)
+        axes: Axes = draw("plot_trace", self, measure, ax)
+        return axes
 
     def figure(self) -> Figure:
         """All measures, each on axes of its own."""
-        return draw("trace_figure", self)
+        figure: Figure = draw("trace_figure", self)
+        return figure
 
     def __repr__(self) -> str:
         """What was followed and how far."""

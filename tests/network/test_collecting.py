@@ -325,7 +325,7 @@ def test_masks_that_do_not_fit(sequence):
     cases = [
         (ids, last, padded, "position -1 of 'embed' is padding in 1 of 4 samples: choose another"),
         (ids, mean, whole * torch.arange(4)[:, None].clamp(max=1), "sample 0 of a batch is all padding"),
-        (ids, mean, whole[:3], "mask has 3 samples, and the data 4"),
+        (ids, mean, whole[:3], "mask has 3 rows, and the data 4"),
         (ids, mean, whole[:, :4], r"mask has shape \(4, 4\), and 'embed' \(4, 5, 4\); expected \(4, 5\)"),
         (ids, mean, whole * -1e9, r"values from -1e\+09 to -1e\+09; expected \(n, positions\) of 0 and 1"),
         (ids, mean, whole[:, None], r"mask has shape \(4, 1, 5\)"),

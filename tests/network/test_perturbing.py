@@ -8,12 +8,8 @@ from torch.nn.utils import parameters_to_vector
 
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._sites import Site
-from cnflow.network.perturbation._moves import (
-    activations,
-    flat_perturbations,
-    reference_perturbations,
-    sgd_perturbations,
-)
+from cnflow.network.perturbation._baseline import layer_activations
+from cnflow.network.perturbation._perturbations import flat_perturbations, reference_perturbations, sgd_perturbations
 
 
 def net(*widths, tanh=False, seed=0):
@@ -200,10 +196,10 @@ def test_networks_that_are_refused():
 def test_activations_are_named_and_checked():
     model, x = net(4, 3, 2), rows(5, 4)
     assert np.allclose(
-        activations(model.float(), x.float(), "0"), (x.float().double() @ model[0].weight.double().T).detach()
+        layer_activations(model.float(), x.float(), "0"), (x.float().double() @ model[0].weight.double().T).detach()
     )
     x[3] = float("nan")
     with pytest.raises(NetworkError, match=r"x is not finite .* first in sample 3"):
-        activations(model.double(), x, "0")
+        layer_activations(model.double(), x, "0")
     with pytest.raises(NetworkError, match="stands for 2 modules; expected one"):
-        activations(model, x, "*")
+        layer_activations(model, x, "*")

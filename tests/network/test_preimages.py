@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cnflow.network.activations._errors import NetworkError
-from cnflow.network.preimages._gauss_newton import interpolate
 from cnflow.network.preimages._preimages import level_sets
+from cnflow.network.preimages._projection import interpolate
 from cnflow.network.preimages._region import Region
 
 matplotlib.use("agg")

@@ -101,7 +101,7 @@ def test_the_result_can_be_read():
     assert repr(graph).startswith("ReebGraph(1 components, 1 loops;") and "intervals agree" in repr(graph)
     frame = graph.to_frame()
     assert list(frame) == ["interval", "low", "high", "rows", "degree"] and len(frame) == len(graph.nodes)
-    assert "rows)" in repr(graph.nodes[0])
+    assert "samples)" in repr(graph.nodes[0])
     assert "1 component, 1 loop" in graph.plot().get_title()
     matplotlib.pyplot.close("all")
 

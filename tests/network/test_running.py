@@ -14,7 +14,8 @@ from cnflow.network import Composite, NetworkError, TrainingTrace, basis_kurtosi
 from cnflow.network import factorization as factorize
 from cnflow.network._invariance import MEASURES
 from cnflow.network.activations._precision import number_type
-from cnflow.network.perturbation._moves import activations, reference_perturbations
+from cnflow.network.perturbation._baseline import layer_activations
+from cnflow.network.perturbation._perturbations import reference_perturbations
 
 
 def mlp(seed=0):
@@ -72,7 +73,7 @@ def test_half_precision_is_measured_in_more(half):
     assert next(model.parameters()).dtype == half
     for measure in (
         lambda m: Composite(m, x, "input", "output", dtype=None).jacobians().numpy(),
-        lambda m: activations(m, x, "3", dtype=None),
+        lambda m: layer_activations(m, x, "3", dtype=None),
         lambda m: decisions(m, x),
         lambda m: reeb_graph(m, x, "output", unit=0, intervals=4).edges,
     ):

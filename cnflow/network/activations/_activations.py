@@ -31,7 +31,7 @@ class MissingError(NetworkError, KeyError):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Activations(Mapping[str, NDArray]):
+class Activations(Mapping[str, NDArray[Any]]):
     """Activations by the name of the site; also found by the ``Site``, or by the module's name where only one site is of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Activations(Mapping[str, NDArray]):
     """
 
     sites: tuple[Site, ...]
-    arrays: tuple[NDArray, ...]
+    arrays: tuple[NDArray[Any], ...]
     batches: int
     folder: Path | None = None
     finished: bool = True
@@ -85,7 +85,7 @@ class Activations(Mapping[str, NDArray]):
         """Number of samples, n."""
         return len(self.arrays[0])
 
-    def __getitem__(self, name: str | Site) -> NDArray:
+    def __getitem__(self, name: str | Site) -> NDArray[Any]:
         """Activations of a site, shape (n, d)."""
         for hits in (
             [i for i, s in enumerate(self.sites) if name in (s, str(s))],

@@ -28,6 +28,7 @@ from cnflow.network.activations._forward import (
     forward,
     refuse_not_numbers,
     survey,
+    take,
     to_device,
 )
 from cnflow.network.activations._hooks import Call
@@ -38,7 +39,7 @@ from cnflow.network.activations._storage import Folder, Memory
 MASK = "attention_mask"
 """Where tokenizers put it."""
 
-Mask = str | int | Callable[[Any], Any] | Tensor | np.ndarray | None
+Mask = str | int | Callable[[Any], Any] | Tensor | NDArray[Any] | None
 
 SAMPLED = 4096
 """Numbers of each tensor, evenly spaced, that its fingerprint is made of."""
@@ -107,7 +108,7 @@ def collect(
     cut, count = _as_batches(batches, batch_size, mask)
     held = [p for p in model.parameters() if p.is_floating_point()]
     device, inner = (held[0].device, held[0].dtype) if held else (torch.device("cpu"), None)
-    stream = enumerate(cut)
+    stream: Iterator[tuple[int, Any]] = enumerate(cut)
     if (first := next(stream, None)) is None:
         raise NetworkError(NO_ROWS)
     batch, padding = first[1]
@@ -187,17 +188,21 @@ def _skip(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -
 
 def _as_batches(batches: Any, size: int, mask: Mask) -> tuple[Iterator[tuple[Any, Tensor | None]], int | None]:
     """Batches of tensors, each with its mask, and how many there are if that is known."""
-    apart = isinstance(mask, Tensor | np.ndarray)
+    masks = mask if isinstance(mask, Tensor | np.ndarray) else None
     if isinstance(batches, Tensor | np.ndarray | Mapping | tuple):
         whole = batches
         n = len(whole) if isinstance(whole, Tensor | np.ndarray) else count_samples(_tensors(whole))
-        if apart and len(mask) != n:
-            raise NetworkError(f"mask has {len(mask)} rows, and the data {n}; expected one for each sample")
+        if masks is not None and len(masks) != n:
+            raise NetworkError(f"mask has {len(masks)} rows, and the data {n}; expected one for each sample")
         slices = [slice(start, min(n, start + size)) for start in range(0, n, size)]
         return (
-            (part := _tensors(_cut(whole, rows, n)), _padding(mask[rows] if apart else mask, part)) for rows in slices
+            (
+                part := _tensors(take(whole, rows, n, (Tensor, np.ndarray))),
+                _padding(mask if masks is None else masks[rows], part),
+            )
+            for rows in slices
         ), len(slices)
-    if apart:
+    if masks is not None:
         raise NetworkError(
             "mask is one tensor, and the data come in batches; expected a key under which each batch holds its own, or a function "
             "of the batch"
@@ -238,15 +243,6 @@ def _padding(mask: Mask, batch: Any) -> Tensor | None:
     return mask.bool()
 
 
-def _cut(whole: Any, rows: slice, n: int) -> Any:
-    """Some samples of everything that has so many."""
-    if isinstance(whole, Mapping):
-        return {key: _cut(part, rows, n) for key, part in whole.items()}
-    if isinstance(whole, tuple):
-        return tuple(_cut(part, rows, n) for part in whole)
-    return whole[rows] if isinstance(whole, Tensor | np.ndarray) and whole.ndim and len(whole) == n else whole
-
-
 def _tensors(batch: Any) -> Any:
     """The batch with its arrays made tensors; copied, as a tensor cannot be made of a file that is read-only."""
     refuse_masked(batch, "batches")
@@ -270,7 +266,7 @@ def _number_type(dtype: DTypeLike | torch.dtype | None) -> np.dtype | None:
     )
 
 
-def _to_array(site: Site, rows: Tensor, wanted: np.dtype | None, offset: int) -> NDArray:
+def _to_array(site: Site, rows: Tensor, wanted: np.dtype | None, offset: int) -> NDArray[Any]:
     """Samples of a site as an array, after a look for what is not finite."""
     # a sum that is finite has none that is not, and is far quicker than a look at each
     if rows.is_floating_point() and not rows.sum().isfinite():
@@ -289,7 +285,7 @@ def _to_array(site: Site, rows: Tensor, wanted: np.dtype | None, offset: int) ->
     return cast
 
 
-def _refuse_other_shape(store: Folder | Memory, blocks: Mapping[Site, NDArray], number: int) -> None:
+def _refuse_other_shape(store: Folder | Memory, blocks: Mapping[Site, NDArray[Any]], number: int) -> None:
     """Refuse samples that do not fit to those of other sites, or of batches before."""
     (first, block), *others = blocks.items()
     for site, other in others:

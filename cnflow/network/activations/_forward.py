@@ -29,8 +29,8 @@ def check_model(model: Any) -> nn.Module:
     Raises:
         NetworkError: as ``unwrapped`` does; if it has complex numbers, or is in training mode and has dropout or batch norm.
     """
-    model = unwrap(model)
-    if any(part.is_complex() for part in (*model.parameters(), *model.buffers())):
+    network = unwrap(model)
+    if any(part.is_complex() for part in (*network.parameters(), *network.buffers())):
         raise NetworkError("the network has complex numbers, whose imaginary parts would be lost; expected real ones")
 
     def random_in_training(module: nn.Module) -> bool:
@@ -43,7 +43,7 @@ def check_model(model: Any) -> nn.Module:
 
     culprits = [
         name or type(module).__name__
-        for name, module in model.named_modules()
+        for name, module in network.named_modules()
         if module.training and random_in_training(module)
     ]
     if culprits:
@@ -51,7 +51,7 @@ def check_model(model: Any) -> nn.Module:
             f"the network is in training mode, in which {', '.join(map(repr, culprits[:4]))}{' and others' * (len(culprits) > 4)} "
             "would make its maps random or depend on the other samples of a batch: call model.eval() first"
         )
-    return model
+    return network
 
 
 def count_samples(batch: Any) -> int:
@@ -70,19 +70,26 @@ def count_samples(batch: Any) -> int:
     )
 
 
-def each_tensor(batch: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The batch with all its tensors changed."""
-    if isinstance(batch, Tensor):
+def each_tensor(batch: Any, change: Callable[[Any], Any], kind: type | tuple[type, ...] = Tensor) -> Any:
+    """The batch with all its tensors changed, or all objects of another class."""
+    if isinstance(batch, kind):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: each_tensor(part, change) for key, part in batch.items()}
-    return tuple(each_tensor(part, change) for part in batch) if isinstance(batch, tuple | list) else batch
+        return {key: each_tensor(part, change, kind) for key, part in batch.items()}
+    return tuple(each_tensor(part, change, kind) for part in batch) if isinstance(batch, tuple | list) else batch
 
 
-def take(batch: Any, rows: Any) -> Any:
-    """Some samples of a batch, or a slice of them."""
-    n = count_samples(batch)
-    return each_tensor(batch, lambda part: part[rows] if part.ndim and len(part) == n else part)
+def take(batch: Any, rows: Any, n: int | None = None, kind: type | tuple[type, ...] = Tensor) -> Any:
+    """Some samples of a batch, or a slice of them: of every tensor that holds as many as the batch.
+
+    Args:
+        batch: a tensor, or a mapping or sequence of them.
+        rows: numbers of the samples, or a slice.
+        n: samples of the batch; default as ``count_samples``.
+        kind: class of what is indexed.
+    """
+    n = count_samples(batch) if n is None else n
+    return each_tensor(batch, lambda part: part[rows] if part.ndim and len(part) == n else part, kind)
 
 
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:

@@ -60,6 +60,10 @@ class Encoding(nn.Module):
 class Affine(Encoding):
     """h ↦ A (h − centre) + centre."""
 
+    matrix: Tensor
+    inverse: Tensor
+    centre: Tensor
+
     def __init__(self, matrix: Tensor, centre: Tensor) -> None:
         super().__init__(self._there, self._back)
         self.register_buffer("matrix", matrix)
@@ -79,20 +83,22 @@ class Smooth(Encoding):
     Its inverse is the same equation solved backwards, right to about 1e-9 in double precision.
     """
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, dim: int, centre: Tensor, scale: float, strength: float, rng: torch.Generator) -> None:
         super().__init__(self._there, self._back)
         self.field = MLPField(hidden=min(4 * dim, 64), depth=1, activation="tanh")
         self.field.build(dim)
         self.field.double().requires_grad_(False)
-        units = self.field.units
-        for weight, size in ((self.field.layers[0].weight, dim), (self.field.out.weight, units)):
+        units, first = self.field.units, self.field.layers[0]
+        assert isinstance(first, nn.Linear)
+        for weight, size in ((first.weight, dim), (self.field.out.weight, units)):
             weight.copy_(torch.randn(weight.shape, generator=rng, dtype=torch.float64) / math.sqrt(size))
-        self.field.layers[0].bias.copy_(torch.randn(units, generator=rng, dtype=torch.float64) / 2)
+        first.bias.copy_(torch.randn(units, generator=rng, dtype=torch.float64) / 2)
         self.field.clock.zero_()
         # ‖∂v/∂z‖ is bounded by the product of the norms, tanh having no slope above 1; over unit time it is the bend
-        bound = torch.linalg.matrix_norm(self.field.out.weight, 2) * torch.linalg.matrix_norm(
-            self.field.layers[0].weight, 2
-        )
+        bound = torch.linalg.matrix_norm(self.field.out.weight, 2) * torch.linalg.matrix_norm(first.weight, 2)
         self.field.out.weight.mul_(strength / bound)
         self.solver = FixedGrid("rk4", 10)
         self.register_buffer("centre", centre)
@@ -144,7 +150,8 @@ def random_encoding(
     def turn() -> Tensor:
         q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
         # with the signs of R the rotation is uniform
-        return q * r.diagonal().sign()
+        rotation: Tensor = q * r.diagonal().sign()
+        return rotation
 
     matrix = turn()
     if kind == "affine":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -75,16 +75,22 @@ class Site:
                 f"{self.name!r} gives back a {type(output).__name__}, expected a tensor, or a tuple or dictionary of tensors: "
                 "choose a module within it that gives back a tensor"
             )
-        tensors = [key for key, value in held.items() if isinstance(value, Tensor)]
+        tensors: list[int | str] = [key for key, value in held.items() if isinstance(value, Tensor)]
         if self.item is None and len(tensors) == 1:
             return tensors[0]
-        if self.item in tensors:
+        if self.item is not None and self.item in tensors:
             return self.item
         raise NetworkError(
             f"{self.name!r} gives back a {type(output).__name__} with tensors at {tensors or 'no place'}"
             + ("" if self.item is None else f", not at {self.item!r}")
             + f": choose one, as in Site({self.name!r}, item={tensors[0]!r})" * bool(tensors)
         )
+
+    def _tensor(self, output: Any) -> Tensor:
+        """The tensor of what the module gave back."""
+        key = self.key(output)
+        tensor: Tensor = output if key is None else output[key]
+        return tensor
 
     def read(self, output: Any, mask: Tensor | None = None) -> Tensor:
         """Samples of activations, shape (n, d); with each position in a sample of its own (n · positions or fewer, d).
@@ -97,8 +103,7 @@ class Site:
             NetworkError: if it has positions and none was chosen, or not as many; if a chosen one is padding, or the mask does not
                 fit.
         """
-        key = self.key(output)
-        value = output if key is None else output[key]
+        value = self._tensor(output)
         if value.ndim < 2 or (value.ndim == 2 and self.position is None):
             return value.reshape(len(value), -1) if value.ndim else value.reshape(1, 1)
         if value.ndim == 2:
@@ -127,14 +132,15 @@ class Site:
             return value.flatten(0, 1) if mask is None else value[mask]
         if self.position == "mean":
             return value.mean(1) if mask is None else self._masked_mean(value, mask)
-        if not -value.shape[1] <= self.position < value.shape[1]:
-            raise NetworkError(f"{self.name!r} has {value.shape[1]} positions; got position {self.position}")
-        if mask is not None and not mask[:, self.position].all():
+        position = int(self.position)
+        if not -value.shape[1] <= position < value.shape[1]:
+            raise NetworkError(f"{self.name!r} has {value.shape[1]} positions; got position {position}")
+        if mask is not None and not mask[:, position].all():
             raise NetworkError(
-                f"position {self.position} of {self.name!r} is padding in {int((~mask[:, self.position]).sum())} of {len(mask)} "
+                f"position {position} of {self.name!r} is padding in {int((~mask[:, position]).sum())} of {len(mask)} "
                 "samples: choose another, or 'mean', or 'each'; or mask=None, to read padding too"
             )
-        return value[:, self.position]
+        return value[:, position]
 
     def _masked_mean(self, value: Tensor, mask: Tensor) -> Tensor:
         """Over the positions that are not padding."""
@@ -159,8 +165,7 @@ class Site:
             raise NetworkError(
                 f"the mean over positions of {self.name!r} cannot be put back: a source needs a position, or 'all'"
             )
-        key = self.key(output)
-        value = output if key is None else output[key]
+        key, value = self.key(output), self._tensor(output)
         if value.ndim == 3 and isinstance(self.position, int):
             new = value.clone()
             new[:, self.position] = rows
@@ -170,12 +175,12 @@ class Site:
         if key is None:
             return new
         if isinstance(output, Mapping):
-            changed = type(output)(output) if isinstance(output, dict) else dict(output)
+            changed: Any = type(output)(output) if isinstance(output, dict) else dict(output)
             changed[key] = new
             return changed
-        changed = list(output)
-        changed[key] = new
-        return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
+        parts: Any = list(output)
+        parts[key] = new
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def as_site(place: str | Site) -> Site:
@@ -222,8 +227,9 @@ def matches(model: nn.Module, patterns: str | Site | Sequence[str | Site]) -> di
     names = [name for name, _ in model.named_modules() if name]
     known = [*names, *(own for own in (INPUT, OUTPUT) if own not in names)]
     found: dict[Site, bool] = {}
-    listed = isinstance(patterns, Iterable) and not isinstance(patterns, str)
-    for pattern in patterns if listed else [patterns]:
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    wanted: Iterable[Any] = cast("Iterable[Any]", patterns) if several else [patterns]
+    for pattern in wanted:
         site = as_site(pattern)
         hits = [site.name] if site.name in known else [name for name in names if fnmatchcase(name, site.name)]
         exact = hits == [site.name]

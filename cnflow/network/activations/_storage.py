@@ -72,7 +72,7 @@ class GrowingFile:
         """Bytes of a sample."""
         return self.dim * self.dtype.itemsize
 
-    def append(self, block: NDArray) -> None:
+    def append(self, block: NDArray[Any]) -> None:
         """Add samples, shape (m, dim)."""
         data = np.ascontiguousarray(block, self.dtype)
         with self.path.open("r+b") as file:
@@ -109,7 +109,7 @@ class Memory:
     def __init__(self, sites: list[Site], rows: int) -> None:
         self.sites, self.batches, self.rows, self.room = sites, 0, 0, rows
         self.first = self.last = ""
-        self._held: dict[Site, NDArray] = {}
+        self._held: dict[Site, NDArray[Any]] = {}
 
     @property
     def size(self) -> int:
@@ -120,7 +120,7 @@ class Memory:
         """Numbers in a sample, if there is one."""
         return self._held[site].shape[1] if site in self._held else None
 
-    def append(self, blocks: Mapping[Site, NDArray], fingerprint: str) -> None:
+    def append(self, blocks: Mapping[Site, NDArray[Any]], fingerprint: str) -> None:
         """Add a batch: for every site samples, shape (m, d)."""
         more = self.rows + len(blocks[self.sites[0]])
         grown = max(more, self.rows * 3 // 2) if more > self.room else self.room
@@ -132,7 +132,7 @@ class Memory:
         self.rows, self.batches, self.room = more, self.batches + 1, grown
         self.first, self.last = self.first or fingerprint, fingerprint
 
-    def arrays(self) -> tuple[NDArray, ...]:
+    def arrays(self) -> tuple[NDArray[Any], ...]:
         """What was collected: for every site an array, shape (n, d)."""
         for site in self.sites:
             self._resize(site, self.rows)
@@ -185,12 +185,12 @@ class Folder:
     @property
     def batches(self) -> int:
         """Batches that are on disk."""
-        return self.record["batches"]
+        return int(self.record["batches"])
 
     @property
     def rows(self) -> int:
         """Samples that are on disk."""
-        return self.record["rows"]
+        return int(self.record["rows"])
 
     def _go_on(self, there: dict[str, Any]) -> None:
         """Take over what is on disk, if it is of the same."""
@@ -222,7 +222,7 @@ class Folder:
         """Numbers in a sample, if there is one."""
         return self.files[site].dim if site in self.files else None
 
-    def append(self, blocks: Mapping[Site, NDArray], fingerprint: str) -> None:
+    def append(self, blocks: Mapping[Site, NDArray[Any]], fingerprint: str) -> None:
         """Add a batch: for every site samples, shape (m, d)."""
         for site, each in zip(self.sites, self.record["sites"], strict=True):
             block = blocks[site]

@@ -84,7 +84,7 @@ class InputAlignment:
         import pandas as pd
 
         tests = [("participation", "layer rotated", self.participation, self.rotated_participation, 0)]
-        if self.spread is not None:
+        if self.spread is not None and self.rotated_spread is not None and self.permuted_spread is not None:
             tests += [
                 ("spread", "layer rotated", self.spread, self.rotated_spread, 1),
                 ("spread", "positions permuted", self.spread, self.permuted_spread, 1),
@@ -109,14 +109,15 @@ class InputAlignment:
             "unit": self.units, "participation": self.participation,
             "participation_p": _ranks(self.participation, self.rotated_participation),
         }  # fmt: skip
-        if self.spread is not None:
+        if self.spread is not None and self.rotated_spread is not None and self.centres is not None:
             columns |= {"spread": self.spread, "spread_p": _ranks(self.spread, self.rotated_spread)}
             columns |= {f"centre_{axis}": centre for axis, centre in enumerate(self.centres.T)}
         return pd.DataFrame(columns)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the distribution over units beside its nulls; see ``plot_input_alignment``."""
-        return draw("plot_input_alignment", self, ax)
+        axes: Axes = draw("plot_input_alignment", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """Measures, each with its null."""
@@ -271,7 +272,7 @@ def _derivatives(composite: Composite, rows: slice, frame: Tensor, jacobians: Te
     if jacobians is not None:
         return torch.einsum("qh,mhd->qmd", frame, jacobians)
     m = rows.stop - rows.start
-    return torch.cat([composite.vjp(part[:, None].expand(-1, m, -1), rows=rows) for part in frame.split(CHUNK)])
+    return torch.cat([composite.vjp(part[:, None].expand(-1, m, -1), rows=rows) for part in torch.split(frame, CHUNK)])
 
 
 def _jackknife(by_block: Floats) -> float:

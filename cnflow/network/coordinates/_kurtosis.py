@@ -60,7 +60,8 @@ class BasisKurtosis:
         For what the ranks of few rotations cannot tell: how far out it is.
         """
         spread = np.sqrt(np.square(self.null - self.expected[:, None]).mean(1))
-        return (self.value - self.expected) / np.maximum(spread, np.finfo(float).tiny)
+        z: Floats = (self.value - self.expected) / np.maximum(spread, np.finfo(float).tiny)
+        return z
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer."""
@@ -76,7 +77,8 @@ class BasisKurtosis:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw it over the layers, with the band of the rotations; see ``plot_kurtosis``."""
-        return draw("plot_kurtosis", self, ax)
+        axes: Axes = draw("plot_kurtosis", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """One line per layer."""
@@ -160,7 +162,8 @@ def basis_kurtosis(
             further = np.count_nonzero(np.abs(null - expected) >= abs(own.mean() - expected))
             found.append((name, d, len(x), own.mean(), error, expected, null, (1 + further) / (1 + rotations)))
     names, dims, counts, *columns = zip(*found, strict=True)
-    return BasisKurtosis(names, dims, counts, *map(np.array, columns), centre)
+    value, std_error, expected_value, nulls, p_value = map(np.array, columns)
+    return BasisKurtosis(names, dims, counts, value, std_error, expected_value, nulls, p_value, centre)
 
 
 def random_frames(d: int, k: int, rng: np.random.Generator) -> Floats:
@@ -196,7 +199,8 @@ def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centr
         )
     # by their size first, so that no square is out of range
     x = x[varied] / largest[varied, None]
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    unit: Floats = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit
 
 
 def _kurtosis(x: Floats, rotation: Floats | None, centre: str | None) -> Floats:

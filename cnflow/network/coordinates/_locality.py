@@ -47,12 +47,14 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
 def shares_of(squares: Floats) -> Floats:
     """Shares that sum to 1 over the last axis; nan where all are zero."""
     sums = squares.sum(-1, keepdims=True)
-    return np.divide(squares, sums, out=np.full_like(squares, np.nan), where=sums > 0)
+    shares: Floats = np.divide(squares, sums, out=np.full_like(squares, np.nan), where=sums > 0)
+    return shares
 
 
 def participation_of(shares: Floats) -> Floats:
     """1/Σp², shape (…): on how many inputs."""
-    return 1 / np.square(shares).sum(-1)
+    participation: Floats = 1 / np.square(shares).sum(-1)
+    return participation
 
 
 def spread_of(shares: Floats, place: Floats) -> tuple[Floats, Floats]:

@@ -24,7 +24,7 @@ from cnflow.network.activations._errors import NetworkError
 Floats = NDArray[np.float64]
 
 
-class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  # type: ignore[misc]
     """Rotate whitened data so that their coordinates are as sparse as can be: largest mean fourth power.
 
     The k leading principal components are whitened and turned by the orthogonal W that maximises the sum of the coordinates'
@@ -129,7 +129,8 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         refuse_masked(X, "X")
         X = X.detach().cpu().numpy() if hasattr(X, "detach") else X
         x = validate_data(self, X, dtype=np.float64, reset=False)
-        return (x - self.mean_) @ self.components_.T
+        coordinates: Floats = (x - self.mean_) @ self.components_.T
+        return coordinates
 
     @property
     def _n_features_out(self) -> int:
@@ -137,7 +138,7 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
 
     def _turn(self, z: Floats, start: Floats) -> Floats:
         """A rotation of locally largest fourth powers, shape (k, k)."""
-        turn = polar(start)[0]
+        turn: Floats = polar(start)[0]
         k = len(turn)
         if k == 1:
             return turn
@@ -145,7 +146,8 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
 
         def further(angles: Tensor) -> Tensor:
             skew = y.new_zeros(k, k).index_put((torch.from_numpy(upper), torch.from_numpy(lower)), angles)
-            return torch.linalg.matrix_exp(skew - skew.T)
+            rotation: Tensor = torch.linalg.matrix_exp(skew - skew.T)
+            return rotation
 
         def cost(angles: Floats) -> tuple[float, Floats]:
             leaf = torch.tensor(angles, requires_grad=True)
@@ -157,7 +159,8 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 1e-15, "maxcor": 20}
         found = minimize(cost, np.zeros(len(upper)), jac=True, method="L-BFGS-B", options=options)
         self.n_iter_ = max(self.n_iter_, int(found.nit))
-        return further(torch.from_numpy(found.x)).numpy() @ turn
+        turn = further(torch.from_numpy(found.x)).numpy() @ turn
+        return turn
 
 
 def principal(x: Floats) -> tuple[Floats, Floats, Floats]:
@@ -340,4 +343,5 @@ def _apart(u: Floats, v: Floats) -> Floats:
     known = [c[:, (c != 0).any(0)] for c in (u, v)]
     if not all(c.shape[1] for c in known):
         return np.ones(min(u.shape[1], v.shape[1]))
-    return np.sin(subspace_angles(*known))
+    sines: Floats = np.sin(subspace_angles(*known))
+    return sines

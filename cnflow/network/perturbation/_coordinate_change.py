@@ -48,12 +48,14 @@ class CoordinateChange:
     @property
     def rate(self) -> Floats:
         """Angle per unit of relative parameter change, shape (draws, k)."""
-        return self.angle / self.per[:, None]
+        rate: Floats = self.angle / self.per[:, None]
+        return rate
 
     @property
     def sensitivity(self) -> Floats:
         """Mean rate of each coordinate, shape (k,)."""
-        return self.rate.mean(0)
+        mean: Floats = self.rate.mean(0)
+        return mean
 
     @property
     def error(self) -> Floats:
@@ -78,7 +80,8 @@ class CoordinateChange:
     @property
     def saturated(self) -> NDArray[np.bool_]:
         """Whether each coordinate went over half as far as an unrelated one, so that its rate is a lower bound, shape (k,)."""
-        return self.angle.mean(0) > SATURATED * self.null
+        far: NDArray[np.bool_] = self.angle.mean(0) > SATURATED * self.null
+        return far
 
     def __repr__(self) -> str:
         """Rate, null, what is flagged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
 from cnflow.network.coordinates._transforms import named_transforms, read_coordinates
+from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange, Ratio, over_coordinates
-from cnflow.network.perturbation._moved_activations import PerturbedActivations
-from cnflow.network.perturbation._moves import Loss
+from cnflow.network.perturbation._perturbed_activations import PerturbedActivations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,8 @@ class Sensitivity:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw every coordinate's sensitivity, and what unrelated ones would have; see ``plot_sensitivity``."""
-        return draw("plot_sensitivity", self, ax=ax)
+        axes: Axes = draw("plot_sensitivity", self, ax=ax)
+        return axes
 
     def __repr__(self) -> str:
         """One line for each transform."""
@@ -178,6 +180,6 @@ def sensitivity(
     given = {"loss": loss, "step": step, "bound": bound, "draws": draws, "seed": seed, "dtype": dtype, "call": call}
     seen = PerturbedActivations(model, x, layer, perturb, given | options, progress)
     work = tqdm(named.items(), desc="refit", unit="transform", disable=not progress)
-    changes = tuple(seen.change(name, lambda rows, t=each, n=name: read_coordinates(t, rows, n)) for name, each in work)
+    changes = tuple(seen.change(name, partial(read_coordinates, each, name=name)) for name, each in work)
     kind = perturb if isinstance(perturb, str) else "models"
     return Sensitivity(str(layer), kind, changes, seen.size, seen.behaviour_change, seen.flatter)

@@ -17,9 +17,9 @@ from cnflow._figures import draw
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
 from cnflow.network.coordinates._transforms import SparseRotation, match, principal, read_coordinates
+from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange
-from cnflow.network.perturbation._moved_activations import PerturbedActivations, Reader
-from cnflow.network.perturbation._moves import Loss
+from cnflow.network.perturbation._perturbed_activations import PerturbedActivations, Reader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,8 @@ class InsensitiveCoordinates:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw sparsity against sensitivity; see ``plot_insensitive``."""
-        return draw("plot_insensitive", self, ax=ax)
+        axes: Axes = draw("plot_insensitive", self, ax=ax)
+        return axes
 
     def __repr__(self) -> str:
         """How many are left, each with its sparsity and sensitivity."""
@@ -157,9 +158,11 @@ def sparsest_insensitive(
     def rotated(rows: Floats) -> Floats:
         return read_coordinates(rotation, rows)
 
-    first = change = seen.change("sparse rotation", rotated)
+    first = seen.change("sparse rotation", rotated)
+    change: CoordinateChange | None = first
     limit = first.mean / 3 if limit is None else float(limit)
-    reader, kept = rotated, first.coordinates
+    reader: Reader = rotated
+    kept = first.coordinates
     null = SparseRotation(random_state=seed).fit(np.random.default_rng(seed).standard_normal(kept.shape)).kurtosis_[0]
     while change is not None and (above := ~(change.sensitivity <= limit)).any():
         kept = kept[:, ~above]

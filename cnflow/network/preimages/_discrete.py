@@ -73,7 +73,8 @@ class LevelSetSizes:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the sizes, largest first: see ``plot_level_set_sizes``."""
-        return draw("plot_level_set_sizes", self, ax)
+        axes: Axes = draw("plot_level_set_sizes", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """The sizes as a sum."""
@@ -112,7 +113,9 @@ class Relabelling:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the sizes of both, largest first: see ``plot_level_set_sizes``."""
-        return draw("plot_level_set_sizes", self.g, draw("plot_level_set_sizes", self.f, ax, label="f"), label="g")
+        axes: Axes = draw("plot_level_set_sizes", self.f, ax, label="f")
+        draw("plot_level_set_sizes", self.g, axes, label="g")
+        return axes
 
     def __repr__(self) -> str:
         """Both sums, and how many relabellings there are, to one digit."""

@@ -19,8 +19,8 @@ from cnflow.network.activations._forward import check_model
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site, as_site
 from cnflow.network.preimages._equation import read_equation, read_map
-from cnflow.network.preimages._gauss_newton import LevelSetProjection
 from cnflow.network.preimages._geodesic_rips import count_separated, geodesic_rips, is_covered
+from cnflow.network.preimages._projection import LevelSetProjection
 from cnflow.network.preimages._region import Region
 from cnflow.topology.persistence._rips import RipsDiagrams, maxmin_landmarks
 
@@ -132,7 +132,8 @@ class Preimage:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the points, and their persistence beside the null's: see ``plot_preimage``."""
-        return draw("plot_preimage", self, ax)
+        axes: Axes = draw("plot_preimage", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """What it is, its Betti numbers, and whether the sample is to be trusted."""
@@ -264,7 +265,7 @@ def level_sets(
         torch.as_tensor(null_points[: len(fresh_of)]).to(pool), fresh_of, reach, tolerance
     )
     fresh = fresh[fresh_there]
-    fresh = fresh[keep(fresh)].cpu().numpy()
+    unseen = fresh[keep(fresh)].cpu().numpy()
     null_points = null_points[maxmin_landmarks(null_points, points)]
     dim = composite.shape[1] - len(units)
     max_dim = min(2, dim) if max_dim is None else max_dim
@@ -274,7 +275,8 @@ def level_sets(
         s = torch.as_tensor(halfway).to(pool)
         rows = of[:1].expand(len(s))
         # halfway between two sheets the way to either is half of that between them; along one sheet it is shorter by far
-        return level.step(s, rows, level.residual(s, rows)).norm(dim=1).cpu().numpy() < NEAR * length
+        way: Floats = level.step(s, rows, level.residual(s, rows)).norm(dim=1).cpu().numpy()
+        return way < NEAR * length
 
     diagrams, component = geodesic_rips(sample, landmarks, max_dim, on, alpha)
     null, _ = geodesic_rips(null_points, landmarks, max_dim, lambda halfway, _: region.contains(halfway), alpha)
@@ -283,7 +285,7 @@ def level_sets(
     return Preimage(
         sample, residual, component, diagrams, null, null_points, wanted, seen, str(as_site(source)),
         str(as_site(layer)), tuple(units), mass, len(start), float(there.double().mean()),
-        float(good.sum() / there.sum()), is_covered(fresh, sample, diagrams.radius), diagrams.radius, time.perf_counter() - began,
+        float(good.sum() / there.sum()), is_covered(unseen, sample, diagrams.radius), diagrams.radius, time.perf_counter() - began,
     )  # fmt: skip
 
 

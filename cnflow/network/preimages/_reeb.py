@@ -109,7 +109,8 @@ class ReebGraph:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the graph, values upwards: see ``plot_reeb``."""
-        return draw("plot_reeb", self, ax)
+        axes: Axes = draw("plot_reeb", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """Betti numbers, and whether they hold for other intervals."""
@@ -203,8 +204,8 @@ def reeb_graph(
         ReebNode(number, float(values[m].min()), float(values[m].max()), chosen[m], rows[m].mean(0))
         for number, m in parts
     )
-    kept = np.unique(np.concatenate([m for _, m in parts])) if parts else []
-    return ReebGraph(nodes, edges, shared, 1 - len(kept) / n, intervals, by_intervals)
+    kept = len(np.unique(np.concatenate([m for _, m in parts]))) if parts else 0
+    return ReebGraph(nodes, edges, shared, 1 - kept / n, intervals, by_intervals)
 
 
 def _read(

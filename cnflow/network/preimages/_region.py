@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnflow import _validation
 from cnflow.network.activations._errors import NetworkError
-from cnflow.network.preimages._gauss_newton import interpolate
+from cnflow.network.preimages._projection import interpolate
 
 Floats = NDArray[np.float64]
 

@@ -67,7 +67,8 @@ class Bottleneck:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Held-out error against k."""
-        return draw("plot_bottleneck", self, ax)
+        axes: Axes = draw("plot_bottleneck", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """Error at each k."""
@@ -88,9 +89,16 @@ class _Through(nn.Module):
             nn.Linear(k, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, target)
         )
 
+    def last_layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """Those of the networks beside the linear maps."""
+        down, up = self.bend_down[-1], self.bend_up[-1]
+        assert isinstance(down, nn.Linear) and isinstance(up, nn.Linear)
+        return down, up
+
     def forward(self, s: Tensor) -> Tensor:
         summary = self.down(s) + self.bend_down(s)
-        return self.up(summary) + self.bend_up(summary)
+        target: Tensor = self.up(summary) + self.bend_up(summary)
+        return target
 
 
 def train_bottleneck(
@@ -193,7 +201,7 @@ def _start_linear(through: _Through, down: Tensor, up: Tensor) -> None:
         kept = min(down.shape[1], through.down.weight.shape[0])
         through.down.weight[:kept].copy_((down / scale).T[:kept])
         through.up.weight[:, :kept].copy_((up * scale[:, None]).T[:, :kept])
-        for layer in (through.down, through.up, through.bend_down[-1], through.bend_up[-1]):
+        for layer in (through.down, through.up, *through.last_layers()):
             layer.bias.zero_()
-        for last in (through.bend_down[-1], through.bend_up[-1]):
+        for last in through.last_layers():
             last.weight.zero_()

@@ -18,8 +18,9 @@ from cnflow.network.activations._forward import count_samples, refuse_not_number
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._reencoding import random_encoding
 from cnflow.network.activations._sites import Site
+from cnflow.network.rank._joint_space import JointSpace, count_directions, smallest_summary
 from cnflow.network.rank._singular_values import Spectra, recoded_spectra, spectra
-from cnflow.network.rank._summaries import Summary, SummarySwap, source_summary, swap_summaries, target_summary
+from cnflow.network.rank._summaries import Summary, SummarySwap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,14 +31,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ALIKE = 1e-10
-"""Mean squared sine of the angle to all points' spaces below which a direction is in the joint space by rounding alone."""
-
 EXACT = 1e-6
 """Share of the squared distance of unrelated samples that two samples of one summary may be apart, if the rank is exact."""
-
-REACHED = 0.9
-"""Share of the samples that have to be moved to another's summary before it counts."""
 
 SHOWN = 8
 """Directions beyond the rank that are re-encoded too, to show that nothing comes up."""
@@ -98,7 +93,7 @@ class Factorization:
     column_share: Floats
     bottleneck: Bottleneck | None
     _summary: Summary
-    _map: tuple
+    _map: tuple[nn.Module | None, str | Site, str | Site, Call | None, torch.dtype | None]
 
     @property
     def rank(self) -> int:
@@ -114,7 +109,8 @@ class Factorization:
     def stable_rank(self) -> Floats:
         """‖J‖² over σ₁² at every point, shape (m,)."""
         squares = self.spectrum**2
-        return squares.sum(1) / np.maximum(squares[:, 0], np.finfo(float).tiny)
+        rank: Floats = squares.sum(1) / np.maximum(squares[:, 0], np.finfo(float).tiny)
+        return rank
 
     def holding(self, energy: float = 0.99) -> Ints:
         """Directions that hold such a share of ‖J‖² at every point, shape (m,).
@@ -123,7 +119,7 @@ class Factorization:
             ValueError: for a share that is not between 0 and 1.
         """
         energy = _validation.number("energy", energy, above=0, below=1)
-        return _counts(self.spectrum, self.tolerance, energy)
+        return count_directions(self.spectrum, self.tolerance, energy)
 
     def summary_coordinates(self, x: Any, model: nn.Module | None = None, call: Call | None = None) -> Floats:
         """The summary of samples of data, shape (n, dimension).
@@ -136,14 +132,15 @@ class Factorization:
         Raises:
             NetworkError: as ``Composite`` does; if the network is needed.
         """
-        held, source, target, held_call, dtype = self._map
-        model, call = held if model is None else model, held_call if call is None else call
+        own, source, target, own_call, dtype = self._map
+        model, call = own if model is None else model, own_call if call is None else call
         if model is None:
             raise NetworkError("a pickled Factorization does not hold the network: give it again, as in model=")
         f = Composite(model, x, source, target, call=call, dtype=dtype)
         with torch.no_grad():
             held = f.at if self._summary.kind == "source" else f.value
-            return ((held - self._summary.centre) @ self._summary.directions).double().cpu().numpy()
+            coordinates: Floats = ((held - self._summary.centre) @ self._summary.directions).double().cpu().numpy()
+        return coordinates
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the network, which may be large, and how it is called, which may be a function without a name."""
@@ -175,7 +172,8 @@ class Factorization:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Singular values over the points, with those after re-encodings."""
-        return draw("plot_factorization", self, ax)
+        axes: Axes = draw("plot_factorization", self, ax)
+        return axes
 
     def __repr__(self) -> str:
         """What it factors through."""
@@ -263,12 +261,14 @@ def factorization(
             "and units that are off have none. Choose a target before them"
         )
     values = found.values.double().cpu().numpy()
-    counts = torch.as_tensor(_counts(values, tolerance or found.tolerance, energy), device=f.device)
-    row, column = _Joint(found.right, counts, energy), _Joint(found.left, counts, energy)
+    counts = torch.as_tensor(count_directions(values, tolerance or found.tolerance, energy), device=f.device)
+    row, column = JointSpace(found.right, counts, energy), JointSpace(found.left, counts, energy)
     rank = int(counts.max())
-    dimension, summary, swaps = _serving(f, rows, rank, row, column, EXACT if energy is None else 1 - energy, seed)
+    dimension, summary, swaps = smallest_summary(
+        f, rows, rank, row, column, EXACT if energy is None else 1 - energy, seed
+    )
     recoded = _recoded(f, found, rows, rank, reencodings, seed)
-    recoded_rank = _counts(recoded, tolerance or found.tolerance, energy)
+    recoded_rank = count_directions(recoded, tolerance or found.tolerance, energy)
     bottleneck = None
     if fit:
         from cnflow.network.rank._bottleneck import train_bottleneck
@@ -294,87 +294,6 @@ def _at_points(
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:points].sort().values
     f = Composite(model, take(x, chosen), source, target, call=call, dtype=dtype)
     return f, chosen
-
-
-class _Joint:
-    """What the sample (or column) spaces of all points span together."""
-
-    def __init__(self, bases: Tensor, counts: Tensor, energy: float | None) -> None:
-        keep = torch.arange(bases.shape[2], device=bases.device) < counts[:, None]
-        self.bases, self.energy = bases * keep[:, None], energy
-        self.share, self.vectors = self._of(torch.arange(len(bases)))
-        self.dimension = self._count(self.share)
-        half, _ = self._of(torch.arange(0, len(bases), 2))
-        self.saturated = self._count(half) == self.dimension
-
-    def _of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenvalues of the mean projector, largest first, and its eigenvectors."""
-        # singular values of the stacked bases, whose squares are shares: no digits are lost, as in a Gram matrix
-        stacked = self.bases[rows].permute(1, 0, 2).flatten(1) / len(rows) ** 0.5
-        stacked = stacked[:, stacked.square().sum(0) > 0]
-        if stacked.shape[1] > stacked.shape[0]:
-            values, vectors = torch.linalg.eigh(stacked @ stacked.T)
-            return values.flip(0).clamp(0, 1), vectors.flip(1)
-        vectors, values, _ = torch.linalg.svd(stacked, full_matrices=False)
-        return values.square().clamp(0, 1), vectors
-
-    def _count(self, share: Tensor) -> int:
-        if self.energy is None:
-            return int((share > ALIKE).sum())
-        return int((share.cumsum(0) / share.sum() < self.energy - 1e-12).sum()) + 1
-
-    def consistency(self, rank: int) -> float:
-        """Share of the points' spaces that the best common space of the rank holds."""
-        return float(self.share[:rank].sum() / self.share.sum())
-
-    def angles(self, rank: int, seed: int, pairs: int = 500) -> Floats:
-        """Median over pairs of points of each principal angle, degrees."""
-        rng = np.random.default_rng(seed)
-        a, b = rng.integers(0, len(self.bases), (2, pairs))
-        a, b = a[a != b], b[a != b]
-        cosines = torch.linalg.svdvals(self.bases[a, :, :rank].mT @ self.bases[b, :, :rank]).clamp(0, 1)
-        return np.median(np.degrees(np.arccos(cosines.cpu().numpy())), 0) if len(a) else np.zeros(rank)
-
-
-def _counts(values: Floats, tolerance: float, energy: float | None) -> Ints:
-    """Rank, or directions that hold a share of ‖J‖², of singular values along the last axis."""
-    if energy is None:
-        return (values > tolerance * values[..., :1]).sum(-1)
-    share = (values**2).cumsum(-1) / np.maximum((values**2).sum(-1, keepdims=True), np.finfo(float).tiny)
-    return (share < energy - 1e-12).sum(-1) + 1
-
-
-def _serving(
-    f: Composite, rows: Tensor, rank: int, row: _Joint, column: _Joint, allowed: float, seed: int
-) -> tuple[int, Summary, dict[str, SummarySwap]]:
-    """Size of the smallest summary found that serves all points, the summary, and what the candidates showed."""
-    seen: dict[str, SummarySwap] = {}
-
-    def serves(summary: Summary) -> bool:
-        seen[repr(summary)] = shown = swap_summaries(f, summary, rows, seed)
-        return shown.reached >= REACHED and shown.error <= allowed
-
-    for summary in (source_summary(row.vectors[:, :rank], f), target_summary(column.vectors[:, :rank], f)):
-        if serves(summary):
-            return rank, summary, seen
-    # what spans all values of the target serves for certain
-    spans = _spans(f, column, allowed)
-    if rank < row.dimension < f.shape[1] and not (spans and column.dimension <= row.dimension):
-        summary = source_summary(row.vectors[:, : row.dimension], f)
-        if serves(summary):
-            return row.dimension, summary, seen
-    if spans:
-        return column.dimension, target_summary(column.vectors[:, : column.dimension], f), seen
-    values = torch.linalg.svd(f.value - f.value.mean(0), full_matrices=False)
-    wide = int((values.S.square().cumsum(0) / values.S.square().sum() < 1 - allowed).sum()) + 1
-    wide = max(wide, column.dimension)
-    return wide, target_summary(values.Vh[:wide].T, f), seen
-
-
-def _spans(f: Composite, column: _Joint, allowed: float) -> bool:
-    """Whether the values of the target, not their derivatives alone, lie in the joint column space."""
-    values, space = f.value - f.value.mean(0), column.vectors[:, : column.dimension]
-    return float((values - values @ space @ space.T).square().sum()) <= allowed * float(values.square().sum())
 
 
 def _recoded(f: Composite, found: Spectra, rows: Tensor, rank: int, count: int, seed: int) -> Floats:

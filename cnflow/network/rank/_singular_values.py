@@ -61,12 +61,12 @@ def spectra(f: Composite, rows: Tensor, most: int = 1024, seed: int = 0, chunk: 
     q = min(FIRST, largest)
     rng = torch.Generator(device="cpu").manual_seed(seed)
     while True:
-        parts = [_part(f, part, q, rng) for part in rows.split(chunk)]
-        done = all(each for *_, each in parts)
+        parts = [_part(f, part, q, rng) for part in torch.split(rows, chunk)]
+        done = all(part.complete for part in parts)
         if done or q == largest:
             break
         q = min(2 * q, largest)
-    values, left, right = (torch.cat([part[i] for part in parts]) for i in range(3))
+    values, left, right = (torch.cat([getattr(part, name) for part in parts]) for name in ("values", "left", "right"))
     return Spectra(values, left, right, _rounding(f), done)
 
 
@@ -75,12 +75,12 @@ def _rounding(f: Composite) -> float:
     return 4 * max(f.shape) * torch.finfo(f.dtype).eps
 
 
-def _part(f: Composite, rows: Tensor, q: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """Values, left and right vectors, and whether anything is left over."""
+def _part(f: Composite, rows: Tensor, q: int, rng: torch.Generator) -> Spectra:
+    """Of a few samples."""
     wide = min(f.shape)
     if q == wide:
         left, values, right = torch.linalg.svd(f.jacobians(rows=rows), full_matrices=False)
-        return values, left, right.mT, True
+        return Spectra(values, left, right.mT, _rounding(f), True)
     probe = torch.randn(q + SPARE, f.shape[0], generator=rng, dtype=torch.float64).to(f.device, f.dtype)
     looks = f.vjp(probe[:, None].expand(-1, len(rows), -1), rows=rows).permute(1, 2, 0)
     within, spare = looks[..., :q], looks[..., q:]
@@ -90,7 +90,7 @@ def _part(f: Composite, rows: Tensor, q: int, rng: torch.Generator) -> tuple[Ten
     done = bool((over.square().sum((1, 2)).sqrt() <= _rounding(f) * size).all())
     image = f.jvp(basis.permute(2, 0, 1), rows=rows).permute(1, 2, 0)
     left, values, turn = torch.linalg.svd(image, full_matrices=False)
-    return values, left, basis @ turn.mT, done
+    return Spectra(values, left, basis @ turn.mT, _rounding(f), done)
 
 
 def recoded_spectra(
@@ -110,4 +110,5 @@ def recoded_spectra(
     pushed = jvp(target_there, value, weighed).permute(1, 2, 0)
     pulled = vjp(source_back, source_code, found.right.permute(2, 0, 1)).permute(1, 2, 0)
     core = torch.linalg.qr(pushed, mode="r")[1] @ torch.linalg.qr(pulled, mode="r")[1].mT
-    return torch.linalg.svdvals(core)
+    values: Tensor = torch.linalg.svdvals(core)
+    return values

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cnflow.network.activations._composite import Composite
 from cnflow.network.activations._derivatives import RowMap, jacobians
+from cnflow.network.activations._gauss_newton import damped_gauss_newton
 
 STAGES = 8
 """Goals on the way from a sample's own summary to another's."""
@@ -16,11 +17,11 @@ STAGES = 8
 STEPS = 25
 """Most Gauss–Newton steps at the end."""
 
-LEAST_PACE = 1e-3
+LEAST_DAMPING = 1e-3
 """Share of a step below which a sample is given up."""
 
-DAMPING = 1e-8
-"""Of the largest slope: what is flatter is not stepped along."""
+FLAT = 1e-8
+"""Singular values of the derivative, relative to the largest, along which no step is taken."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,10 +102,10 @@ def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, 
     reach = 2 * (f.at - centre).norm(dim=1).max()
     # two unrelated samples are twice the variance apart
     spread = 2 * float((f.value[rows] - f.value[rows].mean(0)).square().sum(1).mean())
-    for want, of in zip(turn.split(chunk), start.split(chunk), strict=True):
+    for want, of in zip(torch.split(turn, chunk), torch.split(start, chunk), strict=True):
         with torch.no_grad():
             goal = summary(f, f.at[want], want)
-        moved, there = _move(lambda s, want=want: summary(f, s, want), f.at[of], goal)
+        moved, there = _move(f, summary, f.at[of], want, goal)
         # what went far from all samples has left the data
         there &= (moved - centre).norm(dim=1) <= reach
         with torch.no_grad():
@@ -114,39 +115,36 @@ def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, 
     return SummarySwap(apart / max(reached * spread, torch.finfo(f.dtype).tiny), reached / len(rows))
 
 
-def _move(g: RowMap, s: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples with g(s) = goal, and which of them got there: by stages along the way, then by steps that are halved if need be."""
+def _move(f: Composite, summary: Summary, s: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples whose summary is the goal, and whether each got there: by stages along the way, then by damped steps."""
+
+    def miss(s: Tensor, which: Tensor, goals: Tensor) -> Tensor:
+        with torch.no_grad():
+            return goals - summary(f, s, rows[which])
+
+    def step(s: Tensor, which: Tensor, missed: Tensor) -> Tensor:
+        return _step(lambda at: summary(f, at, rows[which]), s, missed)
+
+    every = torch.arange(len(s), device=s.device)
     with torch.no_grad():
-        start = g(s)
-    far = (goal - start).norm(dim=1)
+        start = summary(f, s, rows)
     for stage in range(1, STAGES + 1):
-        with torch.no_grad():
-            miss = start + (goal - start) * (stage / STAGES) - g(s)
-        s = s + _step(g, s, miss)
-    with torch.no_grad():
-        miss = goal - g(s)
-    size = miss.norm(dim=1)
-    enough = 1e-9 * float(far.mean()) + torch.finfo(s.dtype).tiny
-    pace = torch.ones_like(size)
-    for _ in range(STEPS):
-        going = (size > enough) & (pace > LEAST_PACE)
-        if not going.any():
-            break
-        step = _step(g, s, miss)
-        with torch.no_grad():
-            tried = s + (pace * going)[:, None] * step
-            missed = goal - g(tried)
-        better = (missed.norm(dim=1) < size) & going
-        s = torch.where(better[:, None], tried, s)
-        miss = torch.where(better[:, None], missed, miss)
-        pace = torch.where(going, torch.where(better, (2 * pace).clamp_max(1.0), pace / 4), pace)
-        size = miss.norm(dim=1)
-    return s.detach(), size <= enough
+        s = s + step(s, every, miss(s, every, start + (goal - start) * (stage / STAGES)))
+    enough = 1e-9 * float((goal - start).norm(dim=1).mean()) + torch.finfo(s.dtype).tiny
+    return damped_gauss_newton(
+        s.detach(),
+        lambda s, which: miss(s, which, goal[which]),
+        step,
+        tolerance=enough,
+        steps=STEPS,
+        least=LEAST_DAMPING,
+    )
 
 
 def _step(g: RowMap, s: Tensor, miss: Tensor) -> Tensor:
     """Shortest step that makes up for what is missed, to first order; directions of g that do not move are left alone."""
     slope = jacobians(g, s)
     left, values, right = torch.linalg.svd(slope, full_matrices=False)
-    weight = values / (values.square() + (DAMPING * values[:, :1]).square()).clamp_min(torch.finfo(s.dtype).tiny)
-    return (right.mT @ (weight[..., None] * (left.mT @ miss[..., None])))[..., 0]
+    weight = values / (values.square() + (FLAT * values[:, :1]).square()).clamp_min(torch.finfo(s.dtype).tiny)
+    step: Tensor = (right.mT @ (weight[..., None] * (left.mT @ miss[..., None])))[..., 0]
+    return step

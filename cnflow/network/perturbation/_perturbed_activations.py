@@ -16,14 +16,9 @@ from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import check_model
 from cnflow.network.activations._sites import Site
 from cnflow.network.coordinates._transforms import match, unrelated
+from cnflow.network.perturbation._baseline import Perturbation, layer_activations
 from cnflow.network.perturbation._coordinate_change import CoordinateChange
-from cnflow.network.perturbation._moves import (
-    Perturbation,
-    activations,
-    flat_perturbations,
-    reference_perturbations,
-    sgd_perturbations,
-)
+from cnflow.network.perturbation._perturbations import flat_perturbations, reference_perturbations, sgd_perturbations
 
 Floats = NDArray[np.float64]
 Reader = Callable[[Floats], Floats]
@@ -40,7 +35,7 @@ class PerturbedActivations:
     """The activations before, and after every move."""
 
     def __init__(
-        self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict, progress: bool
+        self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict[str, Any], progress: bool
     ) -> None:
         model = check_model(model)
         options = options | {
@@ -50,14 +45,14 @@ class PerturbedActivations:
             raise NetworkError("perturb holds nothing; expected 'flat', 'sgd', or a list of other networks")
         _validation.flag("progress", progress)
         call, dtype, self.seed = options["call"], options["dtype"], options["seed"]
-        self.before = activations(model, x, layer, call, dtype).astype(np.float64)
+        self.before = layer_activations(model, x, layer, call, dtype).astype(np.float64)
         d = self.before.shape[1]
         self.nearly = np.eye(d) + 1e-8 / np.sqrt(d) * np.random.default_rng(self.seed).standard_normal((d, d))
         moves = _moves(model, x, perturb, options)
         total = options["draws"] if isinstance(perturb, str) else len(perturb)
         self.after, told = [], []
         for move in tqdm(moves, total=total, desc="move", unit="draw", disable=not progress):
-            self.after.append(activations(move.model, x, layer, call, dtype).astype(np.float64))
+            self.after.append(layer_activations(move.model, x, layer, call, dtype).astype(np.float64))
             told.append((move.size, move.behaviour_change, move.flatter))
         self.size, self.behaviour_change, self.flatter = np.array(told).T
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnflow.network.activations._composite import Composite
+from cnflow.network.activations._gauss_newton import damped_gauss_newton
 from cnflow.topology.persistence._rips import maxmin_landmarks
 
 Floats = NDArray[np.float64]
@@ -60,7 +61,8 @@ class LevelSetProjection:
         """
         with torch.no_grad():
             parts = [self.composite(a, b)[:, self.units] for a, b in self._batches(s, rows)]
-        return (torch.cat(parts) - self.value) / self.scale
+        residual: Tensor = (torch.cat(parts) - self.value) / self.scale
+        return residual
 
     def jacobian(self, s: Tensor, rows: Tensor) -> Tensor:
         """Derivative of ``residual``, shape (m, q, d)."""
@@ -76,12 +78,11 @@ class LevelSetProjection:
         # keeps the inverse finite where the derivative vanishes; elsewhere too small to matter
         floor = 1e-10 * gram.diagonal(dim1=1, dim2=2).sum(1).median().clamp_min(1e-30)
         gram = gram + floor * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-        return -(jacobian.mT @ torch.linalg.solve(gram, residual[:, :, None]))[:, :, 0]
+        step: Tensor = -(jacobian.mT @ torch.linalg.solve(gram, residual[:, :, None]))[:, :, 0]
+        return step
 
     def project(self, s: Tensor, rows: Tensor, reach: float, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Move points onto the level set.
-
-        A step that does not lower ‖r‖ is taken back and shortened by four.
+        """Move points onto the level set, by damped Gauss–Newton steps.
 
         Args:
             s: where to start, shape (m, d).
@@ -91,27 +92,21 @@ class LevelSetProjection:
 
         Returns:
             (points, shape (m, d); whether each is there, shape (m,)).
-
-        References:
-            Deuflhard, Newton Methods for Nonlinear Problems, 2004.
         """
-        s = s.clone()
-        residual = self.residual(s, rows)
-        damping = torch.ones(len(s), dtype=s.dtype, device=s.device)
-        for _ in range(STEPS):
-            left = ((residual.norm(dim=1) > tolerance) & (damping > LEAST_DAMPING)).nonzero()[:, 0]
-            if not len(left):
-                break
-            step = self.step(s[left], rows[left], residual[left])
-            step = step * (reach / step.norm(dim=1, keepdim=True).clamp_min(1e-300)).clamp_max(1.0)
-            trial = s[left] + damping[left, None] * step
-            there = self.residual(trial, rows[left])
-            better = there.norm(dim=1) < residual[left].norm(dim=1)
-            moved = left[better]
-            s[moved], residual[moved] = trial[better], there[better]
-            damping[moved] = (2 * damping[moved]).clamp_max(1.0)
-            damping[left[~better]] /= 4
-        return s, residual.norm(dim=1) <= tolerance
+
+        def step(s: Tensor, which: Tensor, residual: Tensor) -> Tensor:
+            whole = self.step(s, rows[which], residual)
+            limited: Tensor = whole * (reach / whole.norm(dim=1, keepdim=True).clamp_min(1e-300)).clamp_max(1.0)
+            return limited
+
+        return damped_gauss_newton(
+            s,
+            lambda s, which: self.residual(s, rows[which]),
+            step,
+            tolerance=tolerance,
+            steps=STEPS,
+            least=LEAST_DAMPING,
+        )
 
     def spread(
         self, s: Tensor, rows: Tensor, wanted: int, keep: Callable[[Tensor], Tensor], reach: float, tolerance: float,
@@ -135,8 +130,8 @@ class LevelSetProjection:
             even = torch.as_tensor(maxmin_landmarks(s.cpu().numpy(), max(FEW, int(share * wanted))), device=s.device)
             if len(even) < 2:
                 break
-            near, of = interpolate(s[even].cpu().numpy(), OFFERED * len(even), rng, beyond=1.0)
-            of = even[torch.as_tensor(of, device=s.device)]
+            near, start = interpolate(s[even].cpu().numpy(), OFFERED * len(even), rng, beyond=1.0)
+            of = even[torch.as_tensor(start, device=s.device)]
             new, there = self.project(torch.as_tensor(near).to(s), rows[of], reach, tolerance)
             good = there.clone()
             good[there] = keep(new[there])
@@ -163,7 +158,7 @@ class LevelSetProjection:
         return s[chosen], rows[chosen]
 
     def _batches(self, s: Tensor, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(s.split(self.batch), rows.split(self.batch), strict=True))
+        return list(zip(torch.split(s, self.batch), torch.split(rows, self.batch), strict=True))
 
 
 def interpolate(points: Floats, count: int, rng: np.random.Generator, beyond: float = 0.0) -> tuple[Floats, Ints]:
