@@ -26,7 +26,7 @@ def topology(
     run: str,
     space: str = "core",
     masses: tuple[float, ...] | None = None,
-    evidence: str = "rows",
+    evidence: str = "samples",
     refits: int = 20,
     prominence: float | None = None,
     mass: float = 0.01,

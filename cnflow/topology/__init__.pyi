@@ -1,5 +1,6 @@
+from ._analysis import level_sets as level_sets
+from ._hierarchy import hierarchy as hierarchy
 from ._level_sets import LevelSets as LevelSets
-from ._level_sets import level_sets as level_sets
 from .density._calibration import calibrate as calibrate
 from .density._density import Density as Density
 from .density._density import DensityError as DensityError
@@ -9,7 +10,6 @@ from .density._sources import as_density as as_density
 from .knots._invariants import knot_report as knot_report
 from .knots._polygons import linking_number as linking_number
 from .knots._ridges import ridge_loops as ridge_loops
-from .merge_tree._hierarchy import hierarchy as hierarchy
 from .merge_tree._tree import LevelSetTree as LevelSetTree
 from .merge_tree._tree import Structure as Structure
 from .persistence._circular_coordinates import circular_coordinates as circular_coordinates

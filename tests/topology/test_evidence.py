@@ -14,8 +14,9 @@ from sklearn.neighbors import KernelDensity
 from cnflow.app._topology import groups_by_label
 from cnflow.flow import NarrowingFlow
 from cnflow.topology import level_sets
+from cnflow.topology.density._missed_groups import add_missed_groups
 from cnflow.topology.density._mixture import MixtureDensity
-from cnflow.topology.density._mixture_refit import add_missed_groups, refit_mixture
+from cnflow.topology.density._mixture_refit import refit_mixture
 from cnflow.topology.density._sources import as_density
 from cnflow.topology.merge_tree._evidence import holm
 from cnflow.topology.merge_tree._valleys import valleys_of

@@ -134,7 +134,7 @@ def test_two_angles_of_a_torus_are_told_apart():
 
 
 def test_trefoil_and_hopf_link_are_told_from_samples():
-    from cnflow.topology.merge_tree._confidence_band import refitted
+    from cnflow.topology.density._mixture_refit import refitted
 
     for name in ("trefoil", "linked_rings"):
         shape = structure(name)

@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 from cnflow.topology.density._calibration import Calibration, calibrate
-from cnflow.topology.density._mass_axis import LADDER, MassAxis
+from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._mass_levels import LADDER
 
 MASSES = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
 

@@ -7,7 +7,8 @@ import pytest
 
 from cnflow.topology.products._cup_product import _is_coboundary, cup_product
 from cnflow.topology.products._kunneth import STANDARD, factor_betti, kunneth
-from cnflow.topology.products._separability import Separability, _band, mutual_information, separability
+from cnflow.topology.products._mutual_information import mutual_information
+from cnflow.topology.products._separability import Separability, _band, separability
 
 N = 4000
 

@@ -7,9 +7,11 @@ from scipy.special import i0e, i1e
 from cnflow.data import structure
 from cnflow.topology.density._density import DensityError
 from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.knots._closed_polygon import NoLoopError
 from cnflow.topology.knots._invariants import knot_report
 from cnflow.topology.knots._polygons import linking_number
-from cnflow.topology.knots._ridges import NoLoopError, project_to_ridge, ridge_loops
+from cnflow.topology.knots._ridge_projection import project_to_ridge
+from cnflow.topology.knots._ridges import ridge_loops
 
 SEEDS = range(10)
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
-from cnflow.topology.persistence._rips import covering_radius, maxmin_landmarks, noise_p, rips, universal_p
+from cnflow.topology.persistence._noise_laws import noise_p, universal_p
+from cnflow.topology.persistence._rips import covering_radius, maxmin_landmarks, rips
 
 RNG = np.random.default_rng(0)
 N = 4000

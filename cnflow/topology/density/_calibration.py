@@ -1,4 +1,4 @@
-"""Calibration of a density: do its level sets hold, of samples it has not seen, the masses they are named by?"""
+"""Calibration of a density: whether its level sets hold their nominal masses of held-out samples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
-from cnflow.topology.density._mass_axis import LADDER, ROWS_NEEDED, SIGMAS, MassAxis
-from cnflow.topology.density._quantiles import read_log_prob
+from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._mass_levels import LADDER, ROWS_NEEDED, SIGMAS
+from cnflow.topology.density._quantiles import SortedLogDensities, read_log_prob
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ class Calibration:
     def std_error(self, mass: ArrayLike) -> Floats:
         """Give the standard error of `coverage` under a right density: binomial in held-out samples, and the axis's own."""
         mass = np.asarray(mass, dtype=np.float64)
-        return np.sqrt(mass * (1 - mass) * (1 / self.n + 1 / self.n_effective))
+        return np.asarray(np.sqrt(mass * (1 - mass) * (1 / self.n + 1 / self.n_effective)))
 
     def mass_p_value(self, mass: ArrayLike) -> Floats:
         """Give the probability that a right density's coverage is so far from the mass, at each mass alone.
@@ -231,7 +232,7 @@ def calibrate(
     n = len(held) + outside
     if not n:
         raise ValueError(
-            "held_out_log_prob is empty, expected log-densities of at least one row, and some hundreds to tell much"
+            "held_out_log_prob is empty, expected log-densities of at least one sample, and some hundreds to tell much"
         )
     _refuse_same_rows(axis, held, n)
 
@@ -278,17 +279,18 @@ def calibrate(
 
 def _refuse_same_rows(axis: MassAxis, held: Floats, n: int) -> None:
     # independent draws of a continuous law share no value; a handful may by rounding
-    if not axis.exact or len(held) < 20 or not (axis.store.below(held, or_equal=True) > axis.store.below(held)).all():
+    store = axis.store
+    if not isinstance(store, SortedLogDensities) or len(held) < 20:
         return
-    if axis.n == n and np.array_equal(np.sort(held), axis.store.values):
+    if not (store.below(held, or_equal=True) > store.below(held)).all():
+        return
+    if axis.n == n and np.array_equal(np.sort(held), store.values):
         raise ValueError(
             f"the axis was made of these very {n} samples, whose masses are uniform whatever the density is: make "
-            f"the axis of draws "
-            "of the density, MassAxis.fit(density.log_prob(density.sample(n)))"
+            "the axis of draws of the density, MassAxis.fit(density.log_prob(density.sample(n)))"
         )
     warnings.warn(
         f"each of the {len(held)} held-out log-densities is among the axis's: if the axis was made of data with "
-        f"these samples in it, "
-        "the calibration is too good; make the axis of draws of the density",
+        "these samples in it, the calibration is too good; make the axis of draws of the density",
         stacklevel=3,
     )

@@ -1,4 +1,4 @@
-"""One face for every density: log p, its gradient and Hessian, and draws, as float64 arrays."""
+"""The interface of all densities: log p, its gradient and Hessian, and sampling, as float64 arrays."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class TorchDensity(Density):
             return super().sample(n, seed)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            return self._sample((n,)).double().numpy().reshape(n, self.dim)
+            return np.asarray(self._sample((n,)).double().numpy().reshape(n, self.dim))
 
     def __repr__(self) -> str:
         """Name and dimension."""
@@ -241,6 +241,6 @@ class Tabulated(Density):
         rows = np.asarray(x, dtype=np.float64)
         if rows.shape != self.x.shape or not np.array_equal(rows, self.x):
             raise DensityError(
-                "log-densities were given for a table of rows and cannot be had elsewhere: give a density instead"
+                "log-densities were given for other samples and are not known here: give a density instead"
             )
         return self.values

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, kernel density estimates among them: everything about them is in closed form."""
+"""Mixtures of Gaussians, among them kernel density estimates: density, gradient and Hessian in closed form."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MixtureDensity(Density):
         if self.diagonal:
             if (given <= 0).any():
                 raise DensityError("every variance must be positive")
-            self._precision = 1 / given
+            self._precision: Floats = 1 / given
             half_log_det = 0.5 * np.log(given).sum(1)
             self._linear = self._precision * centred
         else:
@@ -70,8 +70,8 @@ class MixtureDensity(Density):
                 factor = np.linalg.cholesky(given)
             except np.linalg.LinAlgError as error:
                 raise DensityError("a covariance is not positive definite") from error
-            self._precision = np.linalg.inv(given)
-            self._precision = (self._precision + self._precision.transpose(0, 2, 1)) / 2
+            inverse = np.linalg.inv(given)
+            self._precision = np.asarray((inverse + inverse.transpose(0, 2, 1)) / 2)
             half_log_det = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1)
             self._linear = np.einsum("kij,kj->ki", self._precision, centred)
         self._constant = (
@@ -87,11 +87,11 @@ class MixtureDensity(Density):
     def _components(self, x: Floats) -> Floats:
         """Weighted log-densities of the components at centred samples, shape (n, K)."""
         square = x**2 if self.diagonal else (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-        return np.concatenate([square, x, np.ones((len(x), 1))], 1) @ self._table
+        return np.asarray(np.concatenate([square, x, np.ones((len(x), 1))], 1) @ self._table)
 
     def _blocks(self, x: ArrayLike, per_row: int) -> list[Floats]:
         x = np.asarray(as_numbers(x, "x"), dtype=np.float64)
-        # one row may come by itself, and in one direction a number for each
+        # one sample may come by itself, and in one dimension a number for each
         if x.ndim > 2 or ((self.dim > 1 or x.ndim == 2) and (not x.ndim or x.shape[-1] != self.dim)):
             raise DensityError(f"x: expected samples of shape (n, {self.dim}); got {x.shape}")
         x = x.reshape(-1, self.dim)
@@ -126,9 +126,9 @@ class MixtureDensity(Density):
 
     def _gradient(self, block: Floats, share: Floats) -> Floats:
         if self.diagonal:
-            return share @ self._linear - block * (share @ self._precision)
+            return np.asarray(share @ self._linear - block * (share @ self._precision))
         pull = (share @ self._precision.reshape(len(self.weights), -1)).reshape(-1, self.dim, self.dim)
-        return share @ self._linear - np.einsum("nij,nj->ni", pull, block)
+        return np.asarray(share @ self._linear - np.einsum("nij,nj->ni", pull, block))
 
     def score(self, x: ArrayLike) -> tuple[Floats, Floats]:
         """See ``Density.score``."""
@@ -166,8 +166,13 @@ class MixtureDensity(Density):
         if self.diagonal:
             return self.means[which] + noise * np.sqrt(self.covariances[which])
         factor = np.linalg.cholesky(self.covariances)
-        return self.means[which] + np.einsum("nij,nj->ni", factor[which], noise)
+        return np.asarray(self.means[which] + np.einsum("nij,nj->ni", factor[which], noise))
 
     def __repr__(self) -> str:
         """Components and dimension."""
         return f"MixtureDensity({len(self.weights)} components, {self.dim}-D)"
+
+
+def is_kernel(density: MixtureDensity) -> bool:
+    """Whether a mixture is a kernel density: many components of one covariance."""
+    return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100

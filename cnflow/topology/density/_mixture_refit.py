@@ -1,4 +1,4 @@
-"""Mixtures fitted anew, and with components for groups of samples that they have no peak for."""
+"""Refits of a density: a mixture fitted from new starts, or by EM from where it is, to resampled samples."""
 
 from __future__ import annotations
 
@@ -8,33 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnflow.topology.density._density import Density
-from cnflow.topology.density._mixture import MixtureDensity
+from cnflow.topology.density._mixture import MixtureDensity, is_kernel
 from cnflow.topology.density._sources import as_density
-from cnflow.topology.merge_tree._confidence_band import is_kernel
 
 Floats = NDArray[np.float64]
 
-ROWS = 20_000
-"""Samples looked at."""
-
-LEAST = 10
-"""Samples of a component that is added."""
-
-GAIN = 10.0
-"""Least fall of the BIC: very strong evidence by the scale of Kass and Raftery (1995)."""
+MAX_SAMPLES = 100_000
+"""Samples that a mixture is refitted to at most. With more samples, the confidence band is wider than it need be."""
 
 STARTS = 3
 """Random starts of a fit of each kind, of which the most likely one is kept."""
 
-MOST = 4
-"""Components that are added at most, one after the other."""
 
-
-class RefinedMixture(MixtureDensity):
-    """A mixture with the components that it lacked."""
-
-
-def _kind(density: MixtureDensity) -> str:
+def covariance_type(density: MixtureDensity) -> str:
     """Type of the covariances, in scikit-learn's words."""
     if len(density.weights) > 1 and not density.diagonal and np.ptp(density.covariances, axis=0).max() == 0:
         return "tied"
@@ -59,7 +45,7 @@ def refit_mixture(density: MixtureDensity, rows: Floats, seed: int = 0, means: F
     starts = ("kmeans", "k-means++") if means is None else ("kmeans",)
     fits = [
         GaussianMixture(
-            len(density.weights) if means is None else len(means), covariance_type=_kind(density), init_params=start,
+            len(density.weights) if means is None else len(means), covariance_type=covariance_type(density), init_params=start,
             n_init=STARTS if means is None else 1, reg_covar=1e-6 * float(rows.var(0).mean()), means_init=means,
             random_state=seed,
         ) for start in starts
@@ -67,67 +53,87 @@ def refit_mixture(density: MixtureDensity, rows: Floats, seed: int = 0, means: F
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         best = max((fit.fit(rows) for fit in fits), key=lambda fit: fit.lower_bound_)
-    return as_density(best, rows.shape[1])
+    found = as_density(best, rows.shape[1])
+    assert isinstance(found, MixtureDensity)
+    return found
 
 
-def add_missed_groups(density: Density, rows: Floats) -> MixtureDensity | None:
-    """A mixture with further components where one of its own stands for two groups of samples; None if the BIC speaks against any.
+def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tuple[list[Density], Density | None, str]:
+    """Refit a density to resampled samples.
+
+    A kernel density is its samples, so that they are resampled; a mixture is fitted anew by EM from where it is, to every
+    resample and to the samples themselves.
 
     Args:
-        density: any density; None comes back for all but mixtures of few components, and for one that this function gave.
-        rows: shape (n, k).
+        density: a mixture or kernel density.
+        x: the samples that it was fitted to, shape (n, k).
+        count: of refits.
+        seed: of the resampling.
+
+    Returns:
+        (refits; what to compare them with, None for the density itself; how they were made). No refits if the density
+        cannot be refitted.
     """
-    if isinstance(density, RefinedMixture) or not isinstance(density, MixtureDensity) or is_kernel(density):
-        return None
-    if len(rows) < 20 * len(density.weights):
-        return None
-    x = rows if len(rows) <= ROWS else rows[np.sort(np.random.default_rng(0).choice(len(rows), ROWS, replace=False))]
-    best = _bic(density, x)
-    found = None
-    for _ in range(MOST):
-        now = found or density
-        wider = _wider(now, x)
-        if wider is None or not (value := _bic(wider, x)) < best - GAIN:
+    rng = np.random.default_rng(seed)
+    if not isinstance(density, MixtureDensity):
+        return [], None, "this density cannot be refitted here: give an ensemble"
+    if is_kernel(density):
+        n = len(density.weights)
+        refits: list[Density] = []
+        for _ in range(count):
+            drawn = np.bincount(rng.choice(n, n, p=density.weights / density.weights.sum()), minlength=n)
+            use = drawn > 0
+            refits.append(MixtureDensity(drawn[use] / n, density.means[use], density.covariances[use]))
+        return refits, None, "bootstrap of the kernel density's samples"
+    if len(x) < 10 * len(density.weights):
+        return [], None, f"{len(x)} samples are too few to refit {len(density.weights)} components"
+    x = x[:MAX_SAMPLES]
+    centre = refitted(density, x)
+    return (
+        [refitted(density, x, np.bincount(rng.integers(0, len(x), len(x)), minlength=len(x))) for _ in range(count)],
+        centre,
+        "EM on resampled samples, from the mixture as it is",
+    )
+
+
+def refitted(density: MixtureDensity, x: Floats, counts: NDArray[np.integer] | None = None) -> MixtureDensity:
+    """A few steps of EM from a mixture; components that hold next to nothing stay as they are.
+
+    Covariances have a prior: each is as if 2 (k + 1) further samples had the covariance it started with. Without it a
+    component of a few samples collapses onto them, and the band is as high as that spike.
+
+    Args:
+        density: where to start.
+        x: samples, shape (n, k).
+        counts: how often each sample is taken, shape (n,); default once.
+
+    References:
+        Fraley, Raftery: Bayesian regularization for normal mixture estimation (2007).
+    """
+    n, k = x.shape
+    weights, means, covariances = density.weights, density.means, density.covariances
+    # the moments of all components are one product of the responsibilities with these
+    i, j = (np.arange(k), np.arange(k)) if density.diagonal else np.triu_indices(k)
+    powers = np.hstack([np.ones((n, 1)), x, x[:, i] * x[:, j]])
+    powers *= 1.0 if counts is None else counts[:, None]
+    width, now, prior, first = np.sqrt(x.var(0).sum()), density, 2 * (k + 1), density.covariances
+    for _ in range(30):
+        moments = now.responsibilities(x).T @ powers
+        count = np.maximum(moments[:, 0], 1e-12)
+        held = count > prior
+        new_means = np.where(held[:, None], moments[:, 1 : k + 1] / count[:, None], means)
+        second = moments[:, k + 1 :] / count[:, None] - new_means[:, i] * new_means[:, j]
+        spread = second
+        if not density.diagonal:
+            spread = np.empty((len(count), k, k))
+            spread[:, i, j] = spread[:, j, i] = second
+        each = (slice(None),) + (None,) * (spread.ndim - 1)
+        spread = (count[each] * spread + prior * first) / (count + prior)[each]
+        new_covariances = np.where(held[each], spread, covariances)
+        new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
+        moved = np.abs(new_means - means).max()
+        weights, means, covariances = new_weights, new_means, new_covariances
+        now = MixtureDensity(weights, means, covariances)
+        if moved < 1e-4 * width:
             break
-        found, best = wider, value
-    return None if found is None else RefinedMixture(found.weights, found.means, found.covariances)
-
-
-def _wider(density: MixtureDensity, x: Floats) -> MixtureDensity | None:
-    """The best mixture with one component more: each component is split in two, and the split that gains most is tried."""
-    label = density.responsibilities(x).argmax(1)
-    best: tuple[float, Floats] | None = None
-    for number in range(len(density.weights)):
-        mine = x[label == number]
-        if len(mine) < 2 * LEAST:
-            continue
-        one = float(refit_mixture(density, mine, means=mine.mean(0, keepdims=True)).log_prob(mine).sum())
-        # a far and small group, or two groups alike
-        for means in (_far_pair(mine), _halves(mine)):
-            two = refit_mixture(density, mine, means=means)
-            gain = float(two.log_prob(mine).sum()) - one
-            if len(mine) * two.weights.min() >= LEAST and (best is None or gain > best[0]):
-                best = gain, np.concatenate([np.delete(density.means, number, 0), two.means])
-    return None if best is None else refit_mixture(density, x, means=best[1])
-
-
-def _halves(x: Floats) -> Floats:
-    """Centres of two groups of samples; shape (2, k)."""
-    from sklearn.cluster import KMeans
-
-    return KMeans(2, n_init=STARTS, random_state=0).fit(x).cluster_centers_
-
-
-def _far_pair(x: Floats) -> Floats:
-    """The middle of samples and the sample farthest from it, in units of their spread; shape (2, k)."""
-    centred = x - x.mean(0)
-    scale = np.linalg.inv(np.cov(x.T).reshape(x.shape[1], -1) + 1e-9 * x.var() * np.eye(x.shape[1]))
-    return np.stack([x.mean(0), x[np.einsum("ij,jk,ik->i", centred, scale, centred).argmax()]])
-
-
-def _bic(density: MixtureDensity, x: Floats) -> float:
-    """Bayesian information criterion."""
-    count, k = density.means.shape
-    shapes = {"spherical": count, "diag": count * k, "full": count * k * (k + 1) // 2, "tied": k * (k + 1) // 2}
-    parameters = count - 1 + count * k + shapes[_kind(density)]
-    return float(-2 * density.log_prob(x).sum() + parameters * np.log(len(x)))
+    return now

@@ -1,4 +1,4 @@
-"""Log-densities kept for their ranks: all of them, sorted, or a sketch of any number of them in constant memory."""
+"""Quantiles of log-densities: all values sorted, or a quantile sketch of any number of them in constant memory."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class QuantileSketch:
 
     def to_bytes(self) -> bytes:
         """Give the library's own form, which its C++ and Java versions read too."""
-        return self._kll.serialize()
+        return bytes(self._kll.serialize())
 
     @classmethod
     def from_bytes(cls, content: bytes) -> QuantileSketch:
@@ -163,7 +163,7 @@ class QuantileSketch:
 
 
 def plateaus(store: SortedLogDensities | QuantileSketch) -> list[tuple[float, float]]:
-    """Find values that one row in a hundred or more has: (value, share), the most frequent first.
+    """Find values that one sample in a hundred or more has: (value, share), the most frequent first.
 
     None are looked for below 1000 samples, nor in a sketch too coarse to tell.
     """

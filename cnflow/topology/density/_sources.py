@@ -1,4 +1,4 @@
-"""Whatever a user holds, read as a density and the samples to analyse under it."""
+"""Readers of densities: flows, torch distributions, scikit-learn estimators, functions, and samples with them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ SPACES = {
     "data": "data space: the density of x itself; level sets depend on |det dz/dx| and are other sets than those of the core",
 }
 
-
 DRAWS = 50_000
 """Draws from a core with a density of its own, which has to be integrated for each of them."""
 
 
 @dataclass(frozen=True, repr=False)
 class Source:
-    """A density, samples under it, and the way back.
+    """A density, samples in its space, and the map back to data.
 
     Attributes:
         density: the density.
@@ -62,7 +61,7 @@ def as_density(source: Any, dim: int | None = None) -> Density:
 
     Args:
         source: the density, an object with ``log_prob`` or ``score_samples``, or a function of samples (n, k).
-        dim: k, where the source does not tell.
+        dim: k, if the source has no dimension of its own.
 
     Raises:
         DensityError: if it cannot be read.
@@ -73,9 +72,9 @@ def as_density(source: Any, dim: int | None = None) -> Density:
         density = read_as(source)
         if density is not None:
             return density
-    dim = _told_dim(source) if dim is None else _validation.integer("dim", dim, low=1)
+    dim = _dim_of(source) if dim is None else _validation.integer("dim", dim, low=1)
     if dim is None:
-        raise DensityError(f"{type(source).__name__} does not tell its dimension: give samples x as well")
+        raise DensityError(f"{type(source).__name__} does not say its dimension: give samples x as well")
     function = getattr(source, "log_prob", None) or getattr(source, "score_samples", None)
     if function is None:
         if not callable(source):
@@ -158,11 +157,11 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
     core = flow.base.core.numpy()
 
     def decode_core(h: Floats) -> Floats:
-        return flow.decode(torch.as_tensor(np.ascontiguousarray(h))).numpy()
+        return np.asarray(flow.decode(torch.as_tensor(np.ascontiguousarray(h))).numpy())
 
     def data_log_prob(h: Floats) -> Floats:
         with torch.no_grad():
-            return flow.log_prob(torch.as_tensor(decode_core(h))).double().numpy()
+            return np.asarray(flow.log_prob(torch.as_tensor(decode_core(h))).double().numpy())
 
     if space == "core":
         draws = 0 if flow.base.plain else DRAWS
@@ -170,21 +169,21 @@ def _read_flow(flow: Any, x: ArrayLike | None, space: str, n: int, seed: int) ->
 
     def decode_joint(z: Floats) -> Floats:
         z = np.ascontiguousarray(z)
-        return flow.decode(torch.as_tensor(z[:, core]), torch.as_tensor(z[:, ~core])).numpy()
+        return np.asarray(flow.decode(torch.as_tensor(z[:, core]), torch.as_tensor(z[:, ~core])).numpy())
 
     z = np.empty((len(rows), len(core)))
     z[:, core], z[:, ~core] = narrowed.core.numpy(), narrowed.noise.numpy()
     base = flow.base
     if not base.plain:
-        density = TorchDensity(
+        latent = TorchDensity(
             base.log_prob, len(core), lambda shape: base.rsample(shape[0]).detach(), chunk=4096, name="flow"
         )
-        return Source(density, z, decode_joint, space, DRAWS)
+        return Source(latent, z, decode_joint, space, DRAWS)
     with torch.no_grad():
         means = (base.mean + base.shift).numpy()
         weights = torch.softmax(base.logits, 0).numpy()
-        density = MixtureDensity(weights, means, base.covariances().numpy())
-    return Source(density, z, decode_joint, space)
+        mixture = MixtureDensity(weights, means, base.covariances().numpy())
+    return Source(mixture, z, decode_joint, space)
 
 
 def _torch_mixture(source: Any) -> MixtureDensity | None:
@@ -206,7 +205,7 @@ def _torch_mixture(source: Any) -> MixtureDensity | None:
 
 
 def _array(value: Any) -> Floats:
-    return value.detach().cpu().double().numpy()
+    return np.asarray(value.detach().cpu().double().numpy())
 
 
 def _sklearn(source: Any) -> Density | None:
@@ -233,7 +232,7 @@ def _sklearn(source: Any) -> Density | None:
     return None
 
 
-def _told_dim(source: Any) -> int | None:
+def _dim_of(source: Any) -> int | None:
     shape = getattr(source, "event_shape", None)
     if shape is not None:
         return int(np.prod(tuple(shape), dtype=int)) or 1
@@ -276,7 +275,7 @@ def _probe(source: Any, function: Callable[[Any], Any], dim: int) -> Density:
 
 
 def _draws(draw: Any, dim: int) -> bool:
-    """Whether a ``sample`` takes a shape and gives rows, as that of torch's distributions does."""
+    """Whether a ``sample`` takes a shape and gives samples, as that of torch's distributions does."""
     import torch
 
     if draw is None:
@@ -289,7 +288,7 @@ def _draws(draw: Any, dim: int) -> bool:
 
 
 def _numpy_draw(draw: Any, dim: int) -> Callable[[int, int], Any] | None:
-    """A ``sample`` of arrays: (n, seed), (n, rng), or (n) alone; its result may carry the rows as ``points`` or ``x``."""
+    """A ``sample`` of arrays: (n, seed), (n, rng), or (n) alone; its result may carry the samples as ``points`` or ``x``."""
     if draw is None:
         return None
     try:

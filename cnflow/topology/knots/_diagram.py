@@ -1,4 +1,4 @@
-"""Closed polygons seen along a direction: their crossings, and how to be rid of those that mean nothing."""
+"""Closed polygons seen along a direction: their crossings, and moves that remove crossings without changing the knot."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Crossings:
 
 
 def _frame(direction: Floats) -> Floats:
-    """Orthonormal samples (right, up, towards the viewer), right-handed."""
+    """Orthonormal vectors (right, up, towards the viewer), right-handed, as rows, shape (3, 3)."""
     w = direction / np.linalg.norm(direction)
     u = np.cross(w, np.eye(3)[np.abs(w).argmin()])
     u /= np.linalg.norm(u)
@@ -67,7 +67,7 @@ def _seen(points: Floats, direction: Floats) -> Crossings | None:
     length, tolerance = np.hypot(step[:, 0], step[:, 1]), FLAT * extent_of(points)
     if (length <= tolerance).any():
         return None
-    found: list[tuple[NDArray, ...]] = []
+    found: list[tuple[Ints, Ints, Floats, Floats]] = []
     for i, j in pairs_of(len(p), len(p), own=True):
         # cheap: the circles around the two edges must meet
         gap = (p[i, :2] + step[i, :2] / 2 - p[j, :2] - step[j, :2] / 2) ** 2
@@ -76,14 +76,14 @@ def _seen(points: Floats, direction: Floats) -> Crossings | None:
 
         def side(edge: Ints, vertex: Ints) -> Floats:
             to = p[vertex] - p[edge]
-            return (step[edge, 0] * to[:, 1] - step[edge, 1] * to[:, 0]) / length[edge]
+            return np.asarray((step[edge, 0] * to[:, 1] - step[edge, 1] * to[:, 0]) / length[edge])
 
         j0, j1, i0, i1 = side(i, j), side(i, (j + 1) % len(p)), side(j, i), side(j, (i + 1) % len(p))
         if min(np.abs(part).min(initial=np.inf) for part in (j0, j1, i0, i1)) <= tolerance:
             return None
         cross = (j0 * j1 < 0) & (i0 * i1 < 0)
-        i, j, j0, j1, i0, i1 = (part[cross] for part in (i, j, j0, j1, i0, i1))
-        found.append((i, j, i0 / (i0 - i1), j0 / (j0 - j1)))
+        j0, j1, i0, i1 = j0[cross], j1[cross], i0[cross], i1[cross]
+        found.append((i[cross], j[cross], i0 / (i0 - i1), j0 / (j0 - j1)))
     i, j, s, t = (np.concatenate(parts) for parts in zip(*found, strict=True))
     height = p[i, 2] + s * step[i, 2] - p[j, 2] - t * step[j, 2]
     first = height > 0
@@ -225,5 +225,6 @@ def remove_twists(seen: Crossings) -> Crossings:
     while left and left[0] == left[-1]:
         left = left[1:-1]
     kept = np.unique(np.array(left, dtype=np.int64))
-    fields = (seen.over, seen.under, seen.over_at, seen.under_at, seen.sign)
-    return Crossings(*(part[kept] for part in fields), seen.direction)
+    return Crossings(
+        seen.over[kept], seen.under[kept], seen.over_at[kept], seen.under_at[kept], seen.sign[kept], seen.direction
+    )

@@ -50,7 +50,7 @@ def _to_segment(p: Floats, a: Floats, along: Floats) -> Floats:
     """Distance of points to the segments from a to a + along, all of shape (n, k)."""
     square = np.maximum((along**2).sum(1), np.finfo(float).tiny)
     at = np.clip(((p - a) * along).sum(1) / square, 0, 1)
-    return np.linalg.norm(p - a - at[:, None] * along, axis=1)
+    return np.asarray(np.linalg.norm(p - a - at[:, None] * along, axis=1))
 
 
 def _segment_distance(a: Floats, u: Floats, b: Floats, v: Floats) -> Floats:
@@ -65,7 +65,7 @@ def _segment_distance(a: Floats, u: Floats, b: Floats, v: Floats) -> Floats:
     safe = np.where(skew, square, 1.0)
     s, t = ((np.cross(between, w) * normal).sum(1) / safe for w in (v, u))
     inside = skew & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    return np.where(inside, np.abs((between * normal).sum(1)) / np.sqrt(safe), nearest)
+    return np.asarray(np.where(inside, np.abs((between * normal).sum(1)) / np.sqrt(safe), nearest))
 
 
 def _nearest_edges(a: Floats, b: Floats, own: bool) -> tuple[float, int, int]:
@@ -148,11 +148,11 @@ def linking_number(a: ArrayLike, b: ArrayLike) -> int:
         -1
     """
     a, b = polygon_of(a, "a"), polygon_of(b, "b")
-    distance, i, j = _nearest_edges(a, b, own=False)
+    distance, edge_a, edge_b = _nearest_edges(a, b, own=False)
     if distance <= TOUCH * extent_of(a, b):
         raise ValueError(
-            f"the curves touch: edge {i} of a and edge {j} of b are {distance:.2g} apart, so they have no linking number: "
-            "move them apart"
+            f"the curves touch: edge {edge_a} of a and edge {edge_b} of b are {distance:.2g} apart, so they have no linking "
+            "number: move them apart"
         )
     after_a, after_b, total = np.roll(a, -1, 0), np.roll(b, -1, 0), 0.0
     for i, j in pairs_of(len(a), len(b), own=False):

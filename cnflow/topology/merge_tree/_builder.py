@@ -1,4 +1,4 @@
-"""From a density and samples to peaks, the passes between them, and the peak of every sample."""
+"""Peaks of a density, the saddles between them, and the peak of every sample."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Landscape:
     Attributes:
         peaks: shape (m, k), highest first.
         births: their log-density, nats, shape (m,).
-        passes: between them.
+        saddles: between them.
         label: peak of every sample, shape (n,).
         method: "critical points" or "graph".
         resolution: nats below which nothing was told apart.
@@ -41,7 +41,7 @@ class Landscape:
 
     peaks: Floats
     births: Floats
-    passes: Saddles
+    saddles: Saddles
     label: Ints
     method: str
     resolution: float
@@ -50,11 +50,11 @@ class Landscape:
     @property
     def merging(self) -> Merging:
         """How the peaks merge."""
-        return merge_peaks(self.births, self.passes.pairs, self.passes.log_prob)
+        return merge_peaks(self.births, self.saddles.pairs, self.saddles.log_prob)
 
     def __repr__(self) -> str:
         """Sizes and method."""
-        return f"Landscape({len(self.births)} peaks, {len(self.passes)} passes, by {self.method})"
+        return f"Landscape({len(self.births)} peaks, {len(self.saddles)} saddles, by {self.method})"
 
 
 def survey(
@@ -68,9 +68,9 @@ def survey(
     neighbours: int = 12,
     seed: int = 0,
 ) -> Landscape:
-    """Find peaks and passes.
+    """Find peaks and saddles.
 
-    With a gradient, peaks are modes and passes are saddles of the density itself; without, both are read from a graph of
+    With a gradient, peaks are modes and saddles are saddles of the density itself; without, both are read from a graph of
     neighbours, whose levels are too low by what the samples leave open between them.
 
     Args:
@@ -99,8 +99,10 @@ def survey(
             density, x[rest], log_prob[rest], modes, known, known_log_prob, known_mode, reach=reach
         )
     pairs, paths = first_paths(modes, graph, known_mode)
-    passes = find_saddles(density, modes, pairs, paths, reach=reach)
-    return Landscape(modes.points, modes.log_prob, passes, label, "critical points", max(FLAT, least_prominence), modes)
+    saddles = find_saddles(density, modes, pairs, paths, reach=reach)
+    return Landscape(
+        modes.points, modes.log_prob, saddles, label, "critical points", max(FLAT, least_prominence), modes
+    )
 
 
 def _survivors(

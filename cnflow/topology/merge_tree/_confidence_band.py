@@ -1,4 +1,4 @@
-"""How far the density itself is known: a band from refits, and which structures outlive it."""
+"""A confidence band of a density, from refits to resampled samples, and the structures that exceed it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from numpy.typing import NDArray
 
 from cnflow import _validation
 from cnflow.topology.density._density import Density, DensityError
-from cnflow.topology.density._mixture import MixtureDensity
 from cnflow.topology.merge_tree._builder import Landscape
 from cnflow.topology.merge_tree._refit_matching import match_refits
 from cnflow.topology.merge_tree._tree import LevelSetTree
 
 Floats = NDArray[np.float64]
-
-MOST_ROWS = 100_000
-"""Samples that a mixture is refitted to: with more, the band is that of so many samples, and wider than need be."""
 
 SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "density": (np.exp, lambda value: np.log(np.maximum(value, 0.0))),
@@ -80,7 +76,7 @@ class Band:
 
     def significant(self, land: Landscape) -> NDArray[np.bool_]:
         """Peaks whose prominence exceeds twice the size, shape (m,); the highest always."""
-        keep = self.prominence(land.births, land.births - land.merging.prominence) > 2 * self.size
+        keep: NDArray[np.bool_] = self.prominence(land.births, land.births - land.merging.prominence) > 2 * self.size
         keep[0] = True
         return keep
 
@@ -136,90 +132,3 @@ def confidence_band(
     # the quantile that counts the sample itself as one more draw
     size = float(np.quantile(distances, min(1.0, confidence * (1 + 1 / len(distances))), method="higher"))
     return Band(size, scale, confidence, distances, tuple(refits), source)
-
-
-def refits_of(density: Density, x: Floats, count: int = 20, seed: int = 0) -> tuple[list[Density], Density | None, str]:
-    """Refit a density to resampled samples.
-
-    A kernel density is its samples, so that they are resampled; a mixture is fitted anew by EM from where it is, to every
-    resample and to the samples themselves.
-
-    Args:
-        density: a mixture or kernel density.
-        x: the samples that it was fitted to, shape (n, k).
-        count: of refits.
-        seed: of the resampling.
-
-    Returns:
-        (refits; what to compare them with, None for the density itself; how they were made). No refits if the density
-        cannot be refitted.
-    """
-    rng = np.random.default_rng(seed)
-    if not isinstance(density, MixtureDensity):
-        return [], None, "this density cannot be refitted here: give an ensemble"
-    if is_kernel(density):
-        n = len(density.weights)
-        refits = []
-        for _ in range(count):
-            drawn = np.bincount(rng.choice(n, n, p=density.weights / density.weights.sum()), minlength=n)
-            use = drawn > 0
-            refits.append(MixtureDensity(drawn[use] / n, density.means[use], density.covariances[use]))
-        return refits, None, "bootstrap of the kernel density's samples"
-    if len(x) < 10 * len(density.weights):
-        return [], None, f"{len(x)} samples are too few to refit {len(density.weights)} components"
-    x = x[:MOST_ROWS]
-    centre = refitted(density, x)
-    return (
-        [refitted(density, x, np.bincount(rng.integers(0, len(x), len(x)), minlength=len(x))) for _ in range(count)],
-        centre,
-        "EM on resampled samples, from the mixture as it is",
-    )
-
-
-def is_kernel(density: MixtureDensity) -> bool:
-    """Whether a mixture is a kernel density: many components of one covariance."""
-    return bool(np.ptp(density.covariances, axis=0).max() == 0) and len(density.weights) >= 100
-
-
-def refitted(density: MixtureDensity, x: Floats, counts: Floats | None = None) -> MixtureDensity:
-    """A few steps of EM from a mixture; components that hold next to nothing stay as they are.
-
-    Covariances have a prior: each is as if 2 (k + 1) further samples had the covariance it started with. Without it a
-        component of a
-    few samples collapses onto them, and the band is as high as that spike.
-
-    Args:
-        density: where to start.
-        x: samples, shape (n, k).
-        counts: how often each sample is taken, shape (n,); default once.
-
-    References:
-        Fraley, Raftery: Bayesian regularization for normal mixture estimation (2007).
-    """
-    n, k = x.shape
-    weights, means, covariances = density.weights, density.means, density.covariances
-    # the moments of all components are one product of the responsibilities with these
-    i, j = (np.arange(k), np.arange(k)) if density.diagonal else np.triu_indices(k)
-    powers = np.hstack([np.ones((n, 1)), x, x[:, i] * x[:, j]])
-    powers *= 1.0 if counts is None else counts[:, None]
-    width, now, prior, first = np.sqrt(x.var(0).sum()), density, 2 * (k + 1), density.covariances
-    for _ in range(30):
-        moments = now.responsibilities(x).T @ powers
-        count = np.maximum(moments[:, 0], 1e-12)
-        held = count > prior
-        new_means = np.where(held[:, None], moments[:, 1 : k + 1] / count[:, None], means)
-        second = moments[:, k + 1 :] / count[:, None] - new_means[:, i] * new_means[:, j]
-        spread = second
-        if not density.diagonal:
-            spread = np.empty((len(count), k, k))
-            spread[:, i, j] = spread[:, j, i] = second
-        each = (slice(None),) + (None,) * (spread.ndim - 1)
-        spread = (count[each] * spread + prior * first) / (count + prior)[each]
-        new_covariances = np.where(held[each], spread, covariances)
-        new_weights = np.maximum(count, 1e-6) / np.maximum(count, 1e-6).sum()
-        moved = np.abs(new_means - means).max()
-        weights, means, covariances = new_weights, new_means, new_covariances
-        now = MixtureDensity(weights, means, covariances)
-        if moved < 1e-4 * width:
-            break
-    return now

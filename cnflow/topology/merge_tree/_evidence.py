@@ -1,4 +1,4 @@
-"""What samples say about the valleys of a density, simultaneous over a tree."""
+"""Results of the tests of valleys: one for every merge of a tree, adjusted for testing all of them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Valley:
-    """One merge of a tree, tested: samples at its pass against samples at the peaks of both sides.
+    """One merge of a tree, tested: samples at its saddle against samples at the peaks of both sides.
 
     Attributes:
         structure: number of the structure that is born in the merge.
         at_peak: samples in the window at a peak of the weaker side.
-        at_pass: samples in the same window at the pass.
+        at_pass: samples in the same window at the saddle.
         p_value: of no valley, for this merge alone.
         adjusted: of no valley, simultaneous over all merges of the tree (Holm).
         needed: samples that would be needed to show it, if counts go on in this proportion; infinite if they show no valley.
@@ -41,7 +41,7 @@ class Valley:
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
-    """What samples say about the valleys of a tree.
+    """Tests of the valleys of a tree by counts of samples.
 
     Attributes:
         tree: all structures of the density, shown or not.
@@ -112,7 +112,7 @@ class Evidence:
                 f"would need about {v.needed:,.0f} samples" if np.isfinite(v.needed) else "no sign of it in the samples"
             )
             lines.append(
-                f"  not shown: a part of mass {side.basin_mass:.3f}, {side.prominence:.2f} nats above its pass "
+                f"  not shown: a part of mass {side.basin_mass:.3f}, {side.prominence:.2f} nats above its saddle "
                 f"(p = {v.adjusted:.2g}, {need})"
             )
         if len(self.open) > 5:

@@ -1,4 +1,4 @@
-"""Merging peaks as the level falls: which peaks join, at which level, and which are worth keeping."""
+"""Merges of peaks as the level falls: which peaks join, at which level, and which are kept after pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uphill: samples carried to the modes of a density, and the modes polished."""
+"""Mode seeking: gradient ascent from samples to the modes of a density, and Newton's method at critical points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, repr=False)
 class Ascent:
-    """Where samples went.
+    """Where gradient ascent ended.
 
     Attributes:
         points: shape (n, k).
@@ -90,7 +90,7 @@ def newton(
     """Carry samples to critical points of a given index by eigenvector following.
 
     Along the ``index`` largest eigenvalues of the Hessian of log p a step goes downhill, along the others uphill, each by
-    |g| / |λ|: for index 0 that is Newton's method made to climb, for index 1 it finds passes between two modes.
+    |g| / |λ|: for index 0 that is Newton's method made to climb, for index 1 it finds saddles between two modes.
 
     Args:
         density: with a Hessian.
@@ -139,5 +139,5 @@ def newton(
         moving = np.minimum(size, trust[live]) > 1e-13 * reach
         live = live[(length * reach > tolerance) & moving]
     done = np.linalg.norm(gradient, axis=1) * reach <= max(tolerance, 1e-6)
-    final = np.linalg.eigvalsh(density.hessian(x))[:, ::-1]
+    final = np.asarray(np.linalg.eigvalsh(density.hessian(x))[:, ::-1])
     return Ascent(x, value, done, taken), final

@@ -1,4 +1,4 @@
-"""The modes of a smooth density, and which of them every sample climbs to."""
+"""The modes of a smooth density, and the mode that gradient ascent reaches from every sample."""
 
 from __future__ import annotations
 
@@ -95,17 +95,21 @@ def _polish(
 ) -> tuple[Floats, Floats, Ints]:
     """Carry points near the tops to the tops: (tops, their log-density, the top of every point, shape (n,)).
 
-    Second derivatives are dear, so the highest points go first, and of the others only those from which no straight way leads
+    Second derivatives are dear, so the highest points go first, and of the others only those from which no straight segment leads
     up to one of the nearest tops: what never falls below the point's own level ends in the same component at that level.
     """
     waiting = np.argsort(-value, kind="stable")
     part_of = np.full(len(x), -1)
-    points, heights, count = [], [], 0
+    points: list[Floats] = []
+    heights: list[Floats] = []
+    count = 0
     while len(waiting):
         now, waiting = waiting[:batch], waiting[batch:]
         arrived, _ = newton(density, x[now], reach=reach)
         part_of[now] = count + np.arange(len(now))
-        points, heights, count = [*points, arrived.points], [*heights, arrived.log_prob], count + len(now)
+        points.append(arrived.points)
+        heights.append(arrived.log_prob)
+        count += len(now)
         batch *= 2
         # tops that many points came to would crowd out the others
         every = np.concatenate(points)
@@ -166,7 +170,7 @@ def label_rows(density: Density, x: Floats, log_prob: Floats, modes: Modes, know
 
 def known_mode_of(points: Floats, modes: Modes) -> Ints:
     """Mode of the nearest top."""
-    return modes.top_mode[cKDTree(modes.tops).query(points)[1]]
+    return np.asarray(modes.top_mode[cKDTree(modes.tops).query(points)[1]])
 
 
 def _cells(x: Floats, size: float) -> tuple[Floats, Ints]:
@@ -185,7 +189,7 @@ def _best_of(value: Floats, group: Ints, count: int) -> Ints:
 def _together(
     density: Density, points: Floats, values: Floats, flat: float, neighbours: int = 8, looks: int = 7
 ) -> Ints:
-    """For each top the number of the one it is part of: where straight ways dip less than ``flat`` below it, a higher one.
+    """For each top the number of the one it is part of: where straight segments dip less than ``flat`` below it, a higher one.
 
     The dip that counts is that below the lower of two *components*. A low top with two higher ones in sight is given to one of
     them and does not make one of the two.

@@ -1,4 +1,4 @@
-"""The neighbourhood graph of samples: edges at the lowest density on their way, basins, and first paths between peaks."""
+"""The neighbour graph of samples: each edge has the lowest density along it; basins, and first paths between peaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the structures of one density are there again in another."""
+"""Which structures of a density are found again in a refit of it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def match_refits(tree: LevelSetTree, land: Landscape, other: Density) -> list[in
     # peaks are numbered from the highest down: the first of a leaf's is its own
     leaf_at = {int(peak): number for number, peak in enumerate(tree.peak_of_leaf)}
     pairs, paths = [], []
-    for (a, b), saddle in zip(land.passes.pairs, land.passes.points, strict=True):
+    for (a, b), saddle in zip(land.saddles.pairs, land.saddles.points, strict=True):
         if int(a) not in leaf_at or int(b) not in leaf_at:
             continue
         one, two = mode_of[leaf_at[int(a)]], mode_of[leaf_at[int(b)]]

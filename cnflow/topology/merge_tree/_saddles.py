@@ -1,4 +1,4 @@
-"""The passes between modes: strings relaxed between them, their lowest points polished to saddles, both sides climbed."""
+"""Saddles between modes: paths relaxed by the string method, their lowest points refined by Newton's method."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from cnflow.topology.merge_tree._modes import Modes, known_mode_of
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-
 SLACK = 1e-4
 """Nats by which the lowest point of a string may be misread."""
 
 
 @dataclass(frozen=True, repr=False)
 class Saddles:
-    """Passes between modes, highest first.
+    """Saddles between modes, highest first.
 
     Attributes:
         pairs: the two modes of each, shape (p, 2).
@@ -45,7 +44,7 @@ class Saddles:
 
     def __repr__(self) -> str:
         """How many, how sure."""
-        return f"Passes({len(self)}, {int(self.certified.sum())} certified)"
+        return f"Saddles({len(self)}, {int(self.certified.sum())} certified)"
 
 
 def resample(path: Floats, nodes: int) -> Floats:
@@ -115,7 +114,7 @@ def find_saddles(
     tolerance: float = 1e-9,
     iterations: int = 300,
 ) -> Saddles:
-    """Passes along paths between modes.
+    """Saddles along paths between modes.
 
     Every low point of a relaxed path starts a search for a saddle of index 1; the modes that it divides are found by
     climbing from both of its sides, and may be others than those the path was drawn between.
@@ -214,11 +213,11 @@ def _climb_both(density: Density, points: Floats, modes: Modes, reach: float) ->
 
 
 def _best(found: Saddles, bound: Saddles) -> Saddles:
-    """Of every pair the highest certified pass, and a bound only where it is higher than that or stands alone."""
+    """Of every pair the highest certified saddle, and a bound only where it is higher than that or stands alone."""
     pairs = np.concatenate([found.pairs, bound.pairs])
     level = np.concatenate([found.log_prob, bound.log_prob])
     certified = np.concatenate([found.certified, bound.certified])
-    # a bound must beat a certified pass by more than that can be off
+    # a bound must beat a certified saddle by more than that can be off
     pick = highest_of_each_pair(pairs, level - np.where(certified, 0.0, SLACK))
     pick = pick[np.argsort(-level[pick], kind="stable")]
     points, paths = np.concatenate([found.points, bound.points]), np.concatenate([found.paths, bound.paths])

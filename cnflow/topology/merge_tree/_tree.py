@@ -1,4 +1,4 @@
-"""The decorated merge tree: every structure with its birth, its merge, its members and what is known of it."""
+"""The decorated merge tree: every structure with its birth, its merge, its members and further figures."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ class LevelSetTree:
             level: nats.
             rows: sample numbers; default all.
         """
-        label, value = (self.label, self.log_prob) if rows is None else (self.label[rows], self.log_prob[rows])
-        return self.component_of(label, value, level)
+        which = slice(None) if rows is None else np.asarray(rows)
+        return self.component_of(self.label[which], self.log_prob[which], level)
 
     def component_of(self, label: Ints, log_prob: Floats, level: float) -> Ints:
         """Structure at a level of samples whose leaves are known, -1 below it; shape (n,).
@@ -202,7 +202,7 @@ def grow_tree(
     """The merge tree of a landscape, pruned.
 
     Args:
-        land: peaks, passes, and the peak of every sample.
+        land: peaks, saddles, and the peak of every sample.
         log_prob: of the samples, nats, shape (n,).
         mass_of: maps levels in nats to masses.
         prominence: peaks whose valley is less deep, in nats, are part of what they merge into.
@@ -214,10 +214,10 @@ def grow_tree(
     leaf_of = place[into]
     label = np.where(land.label >= 0, leaf_of[land.label], -1)
     births, peaks = land.births[keep], land.peaks[keep]
-    pairs = leaf_of[land.passes.pairs].reshape(-1, 2)
+    pairs = leaf_of[land.saddles.pairs].reshape(-1, 2)
     across = pairs[:, 0] != pairs[:, 1]
     edge_number = np.flatnonzero(across)
-    merging = merge_peaks(births, pairs[across], land.passes.log_prob[across])
+    merging = merge_peaks(births, pairs[across], land.saddles.log_prob[across])
     m = len(births)
     node = list(range(m))
     children: list[tuple[int, ...]] = [()] * m
@@ -229,7 +229,7 @@ def grow_tree(
     for merge in merging.merges:
         a, b = node[merge.elder], node[merge.younger]
         number, edge = len(children), int(edge_number[merge.edge])
-        # a peak may stand on its own pass in an analysis by graph; its life is then empty, not negative
+        # a peak may stand on its own saddle in an analysis by graph; its life is then empty, not negative
         for one in (a, b):
             parent[one], saddle[one], end[one] = number, edge, merge.level
         children.append((a, b))
@@ -254,8 +254,8 @@ def grow_tree(
                 number=i, parent=parent[i], children=children[i], leaves=leaves[i], birth=float(birth[i]), merge=float(end[i]),
                 birth_mass=float(birth_mass[i]), merge_mass=float(end_mass[i]), top=float(births[leaves[i][0]]),
                 peak=peaks[leaves[i][0]],
-                saddle=None if saddle[i] is None else land.passes.points[saddle[i]],
-                certified=saddle[i] is not None and bool(land.passes.certified[saddle[i]]), members=members,
+                saddle=None if saddle[i] is None else land.saddles.points[saddle[i]],
+                certified=saddle[i] is not None and bool(land.saddles.certified[saddle[i]]), members=members,
                 mass=len(members) / len(label), basin_mass=len(mine) / len(label),
             )
         )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Samples counted at the peaks and passes of a density: are its valleys there?"""
+"""Tests of the valleys of a density, by counts of samples at its peaks and saddles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import cdist
 from scipy.stats import binom, norm
 
-from cnflow.topology.density._density import Density, Tabulated
-from cnflow.topology.density._mixture import MixtureDensity
-from cnflow.topology.density._mixture_refit import add_missed_groups, refit_mixture
+from cnflow.topology.density._density import Density
+from cnflow.topology.density._missed_groups import add_missed_groups
+from cnflow.topology.density._mixture import MixtureDensity, is_kernel
+from cnflow.topology.density._mixture_refit import MAX_SAMPLES, refit_mixture
 from cnflow.topology.merge_tree._builder import Landscape, survey
-from cnflow.topology.merge_tree._confidence_band import MOST_ROWS, is_kernel
 from cnflow.topology.merge_tree._evidence import Evidence, Valley, holm
+from cnflow.topology.merge_tree._merge_places import MergePlace, lowest_between, merge_places
 from cnflow.topology.merge_tree._mode_seeking import seek_modes
 from cnflow.topology.merge_tree._modes import known_mode_of, reach_of
 from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree
@@ -31,19 +31,7 @@ DRAWS = 20_000
 """Draws of a mixture from which windows are chosen."""
 
 LEAST_SPREAD = 4.0
-"""Spread of peaks and passes in a direction that counts, as a multiple of that by chance."""
-
-CROSSINGS = 3
-"""Straight ways between leaves of two sides that are tested beside the pass, at most, the shortest."""
-
-NEARLY = 2.0
-"""Nats that a density may be lower there than at the pass."""
-
-STEPS = 33
-"""Points on the straight way between two peaks."""
-
-PEAKS = 4
-"""Peaks of a side that are compared with a pass, the heaviest."""
+"""Spread of peaks and saddles in a direction that counts, as a multiple of that by chance."""
 
 
 def valleys_of(
@@ -52,23 +40,21 @@ def valleys_of(
 ) -> Evidence:  # fmt: skip
     """Test every merge of a tree by samples.
 
-    The density proposes peaks and passes; samples decide. A window, a short cylinder along the line from one to the other or an
-    ellipsoid shaped like the leaf, is placed at a peak of each side, and its mirror image at the pass. Shape, size and peak are
-    chosen on some samples, and others are counted in them. If the density at the pass is no lower than at both peaks, a sample in
-    one of the two windows is at the pass with probability one half or more; with .475 or more, if it is lower by up to .1 nats,
+    The density proposes peaks and saddles; samples decide. A window, a short cylinder along the line from one to the other or an
+    ellipsoid shaped like the leaf, is placed at a peak of each side, and its mirror image at the saddle. Shape, size and peak are
+    chosen on some samples, and others are counted in them. If the density at the saddle is no lower than at both peaks, a sample in
+    one of the two windows is at the saddle with probability one half or more; with .475 or more, if it is lower by up to .1 nats,
     which is not called a valley. The p-value is binomial, the larger of both sides.
 
-    Samples are counted in the directions in which peaks and passes lie apart, and, where that promises more, nearer to the peaks
+    Samples are counted in the directions in which peaks and saddles lie apart, and, where that promises more, nearer to the peaks
     concerned than to any other.
 
-    A density may have its pass beside the true ridge. So the pass is also moved to where samples are most, straight
-    ways between the
-    peaks and between near leaves of both sides are tested as well, and the largest p-value counts.
+    A density may have its saddle beside the true ridge. So the saddle is also moved to where samples are most, straight
+    ways between the peaks and between near leaves of both sides are tested as well, and the largest p-value counts.
 
     With ``held_out`` samples these are counted. Otherwise a mixture or kernel density is fitted again to each half of
-    the samples and the
-    other half is counted: the smallest p-value of both halves and of their counts together, times four, is taken. Any other
-    density is taken as it is, and must not have been fitted to the samples given.
+    the samples and the other half is counted: the smallest p-value of both halves and of their counts together, times
+    four, is taken. Any other density is taken as it is, and must not have been fitted to the samples given.
 
     Args:
         density: the density.
@@ -89,12 +75,18 @@ def valleys_of(
     else:
         order = np.random.default_rng([seed, 0x76616C]).permutation(len(rows))
         halves = [np.sort(half) for half in np.array_split(order, 2)]
-        again = isinstance(density, MixtureDensity) and (is_kernel(density) or len(rows) >= 20 * len(density.weights))
-        source = "each half by a density of the other" if again else "which the density must not have been fitted to"
+        mixture = density if isinstance(density, MixtureDensity) else None
+        if mixture is not None and not is_kernel(mixture) and len(rows) < 20 * len(mixture.weights):
+            mixture = None
+        source = (
+            "each half by a density of the other"
+            if mixture is not None
+            else "which the density must not have been fitted to"
+        )
         n_rows, parts = len(rows), []
         for own, other in (halves, halves[::-1]) if merges else ():
-            if again:
-                parts.append(_by_half(density, rows, tree, land, own, other, seed))
+            if mixture is not None:
+                parts.append(_by_half(mixture, rows, tree, land, own, other, seed))
             else:
                 label = replace(tree, label=tree.label[own], log_prob=tree.log_prob[own])
                 parts.append(_tested(label, land, rows[own], rows[other], density))
@@ -122,7 +114,7 @@ def _marked(tree: LevelSetTree, valleys: Sequence[Valley], confidence: float) ->
 
 
 class _Test(NamedTuple):
-    """Samples at peak and pass of one merge, and the p-value of no valley."""
+    """Samples at peak and saddle of one merge, and the p-value of no valley."""
 
     at_peak: int
     at_pass: int
@@ -130,6 +122,8 @@ class _Test(NamedTuple):
 
 
 NOTHING = _Test(0, 0, 1.0)
+
+
 P_VALUE = attrgetter("p_value")
 
 
@@ -150,7 +144,7 @@ def _pooled(tests: Sequence[_Test]) -> _Test:
 
 def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density) -> dict[int, _Test]:
     """Every merge of a tree over samples, tested by other samples."""
-    splits = _places(tree, land, density)
+    splits = merge_places(tree, land, density)
     # every sample can be one of those counted, where values are few
     if not splits or not len(rows):
         return {s.number: NOTHING for s in tree if not s.is_leaf}
@@ -175,8 +169,8 @@ class _Rows:
     basis: Floats
 
 
-def _span(splits: Iterable[_Split], tree: LevelSetTree, rows: Floats) -> Floats:
-    """Directions in which peaks and passes lie apart by more than the means of so many samples do by chance, shape (k, q).
+def _span(splits: Iterable[MergePlace], tree: LevelSetTree, rows: Floats) -> Floats:
+    """Directions in which peaks and saddles lie apart by more than the means of so many samples do by chance, shape (k, q).
 
     In all others the density is taken to have no structure, and samples are counted wherever they are.
     """
@@ -193,18 +187,18 @@ def _span(splits: Iterable[_Split], tree: LevelSetTree, rows: Floats) -> Floats:
     chance = ((inside - means[own]) ** 2).mean(0) / np.median(size)
     keep = between > LEAST_SPREAD * chance
     keep[0] = True
-    return directions[keep].T
+    return np.asarray(directions[keep].T)
 
 
-def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -> _Test:
-    """Counts at peak and pass where the valley shows least.
+def _weakest(split: MergePlace, tree: LevelSetTree, seen: _Rows, density: Density) -> _Test:
+    """Counts at peak and saddle where the valley shows least.
 
-    At the pass for both sides, the pass as it is or moved to where samples are; and where the density is lowest
-    straight between the
-    two peaks, for in a density of one convex peak no pass that the model has somewhere else is a valley.
+    At the saddle for both sides, the saddle as it is or moved to where samples are; and where the density is lowest
+    straight between the two peaks, for in a density of one convex peak no saddle that the model has somewhere else is a
+    valley.
     """
     near = seen.rows[np.isin(seen.label, split.ends)]
-    # the peaks next to the pass, which may be lower ones of their leaves
+    # the peaks next to the saddle, which may be lower ones of their leaves
     ends = np.stack([side[0][1] for side in split.sides]) @ seen.basis
     others = np.delete(np.stack([leaf.peak for leaf in tree.leaves]), list(split.ends), 0) @ seen.basis
     pick = partial(
@@ -220,26 +214,13 @@ def _weakest(split: _Split, tree: LevelSetTree, seen: _Rows, density: Density) -
         places.append((best, [(best.peak, at), (best.peak, bridge(near, best, at, ends))]))
         tops.append(side[best.number][1])
     if not split.straight:
-        between = _lowest_between(density, *tops)[0] @ seen.basis
+        between = lowest_between(density, *tops)[0] @ seen.basis
         for best, _ in places[:2]:
             straight = pick([(best.peak, best.rows)], between)
             if straight is not None:
                 places.append((straight, [(best.peak, between)]))
     tests = (_counted(*choice.window.counts(seen.counted, *pair)) for choice, pairs in places for pair in pairs)
     return max(tests, key=P_VALUE)
-
-
-def _lowest_between(density: Density, one: Floats, two: Floats) -> tuple[Floats, float]:
-    """Where a density is lowest straight between two points, shape (k,), and its logarithm there, nats.
-
-    The middle, and infinity, if it is known at given samples only.
-    """
-    share = np.linspace(0, 1, STEPS)[1:-1, None]
-    way = (1 - share) * one + share * two
-    if isinstance(density, Tabulated):
-        return way[len(way) // 2], np.inf
-    value = density.log_prob(way)
-    return way[value.argmin()], float(value.min())
 
 
 def _by_half(
@@ -258,6 +239,7 @@ def _by_half(
     grown = grow_tree(half, value, lambda levels: np.zeros_like(levels), prominence=min(0.1, least), mass=5 / len(own))
     tests = _tested(grown, half, rows[own], rows[other], refit)
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
+    assert half.modes is not None, "a mixture is smooth"
     top = seek_modes(refit, peaks, reach=reach_of(half.modes.tops), steps=400).points
     leaf = grown.leaf_of_peak[known_mode_of(top, half.modes)]
     found = {}
@@ -282,77 +264,7 @@ def _refit(density: MixtureDensity, rows: Floats, own: NDArray[np.int64], seed: 
             return density
         weights = density.weights[keep] / density.weights[keep].sum()
         return MixtureDensity(weights, density.means[keep], density.covariances[keep])
-    some = rows[own[:MOST_ROWS]]
+    some = rows[own[:MAX_SAMPLES]]
     again = refit_mixture(density, some, seed)
     # two groups under one component, where another group has two
     return add_missed_groups(again, some) or again
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Where a merge is: its pass, the leaves that meet there, and of both sides the leaves and their peaks.
-
-    A straight one is not at a pass of the density, but where it is lowest between two peaks.
-    """
-
-    at: Floats
-    ends: tuple[int, ...]
-    sides: tuple[tuple[tuple[int, Floats], ...], ...]
-    straight: bool = False
-
-
-def _places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[_Split]]:
-    """The merges of a tree, by the number of the structure born in each: its pass, and straight ways between near leaves."""
-    peaks = np.stack([leaf.peak for leaf in tree.leaves])
-    passes = land.passes
-    leaves = tree.leaf_of_peak[passes.pairs].reshape(-1, 2)
-    found = {}
-    for merge, a, b in _merges(tree):
-        best = _joining(leaves, passes.log_prob, a, b)
-        if best is None:
-            continue
-        ends = tuple(leaves[best].tolist())
-        at_pass = dict(zip(ends, land.peaks[passes.pairs[best]], strict=True))
-        heavy = [sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS] for side in (a, b)]
-        # the leaf that is met first, then others of its side
-        met = [next(end for end in ends if end in side) for side in (a, b)]
-        sides = [
-            ((own, at_pass[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
-            for own, others in zip(met, heavy, strict=True)
-        ]
-        found[merge] = [_Split(passes.points[best], ends, tuple(sides))]
-        # the ridge that joins the sides may not be where the density has its pass
-        for pair in _near_leaves(peaks, a, b):
-            if set(pair) == set(ends):
-                continue
-            at, value = _lowest_between(density, *peaks[list(pair)])
-            if value < passes.log_prob[best] - NEARLY:
-                continue
-            sides = [
-                tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
-                for own, others in zip(pair, heavy, strict=True)
-            ]
-            found[merge].append(_Split(at, pair, tuple(sides), straight=True))
-    return found
-
-
-def _near_leaves(peaks: Floats, a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of leaves, one of each side, whose peaks are nearest."""
-    distance = cdist(peaks[list(a)], peaks[list(b)])
-    nearest = np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape)
-    return [(a[i], b[j]) for i, j in zip(*nearest, strict=True) if distance[i, j] <= 2 * distance.min()]
-
-
-def _merges(tree: LevelSetTree) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
-    """Every merge: number of the structure born in it, leaves of its two sides."""
-    for s in tree:
-        if not s.is_leaf:
-            a, b = (tree[child].leaves for child in s.children)
-            yield s.number, a, b
-
-
-def _joining(pairs: NDArray[np.int64], log_prob: Floats, a: Sequence[int], b: Sequence[int]) -> int | None:
-    """The highest pass between two sets of peaks."""
-    from_a, from_b = np.isin(pairs, a), np.isin(pairs, b)
-    across = (from_a[:, 0] & from_b[:, 1]) | (from_b[:, 0] & from_a[:, 1])
-    return int(np.flatnonzero(across)[log_prob[across].argmax()]) if across.any() else None

@@ -1,4 +1,4 @@
-"""Windows in which samples are counted: at a peak, and the mirror image at a pass."""
+"""Windows in which samples are counted: one at a peak and its mirror image at a saddle."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ RADII = (0.5, 0.8, 0.95)
 """Radii of a cylinder: quantiles of the distances of a leaf's samples from the path."""
 
 LENGTHS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-"""Half lengths of a cylinder, as shares of the way between peak and pass."""
+"""Half lengths of a cylinder, as shares of the way between peak and saddle."""
 
 ELLIPSOIDS, ROUND = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 0.3
 """Sizes of the windows that have the shape of a leaf, as quantiles of its own samples; share of a ball in that shape."""
 
 SLAB = 0.3
-"""Samples about half way between two peaks: no farther from the pass, along that way, than this share of it."""
+"""Samples about half way between two peaks: no farther from the saddle, along that way, than this share of it."""
 
 FARTHEST = 0.5
-"""Distance from the pass up to which it is moved, as a share of that to the nearer peak."""
+"""Distance from the saddle up to which it is moved, as a share of that to the nearer peak."""
 
 CHANCE = 2.0
-"""Standard deviations by which samples at another place must be more for a pass to be moved there, in six directions or more."""
+"""Standard deviations by which samples at another place must be more for a saddle to be moved there, in six directions or more."""
 
 EVEN = 1 / (1 + np.exp(0.1))
-"""Share of the samples of two windows that are at the pass, at least, where there is no valley of .1 nats."""
+"""Share of the samples of two windows that are at the saddle, at least, where there is no valley of .1 nats."""
 
 STARTS, SHIFTS, MOST = 32, 5, 4000
 """Starts and steps of a mean shift; samples that it looks at, at most."""
@@ -52,12 +52,12 @@ class Region:
         centres = np.concatenate([self.near, self.far]) @ self.metric
         # |x - c|² without |x|², which is the same for all c
         distance = (centres**2).sum(1) - 2 * (rows @ self.metric) @ centres.T
-        return distance[:, : len(self.near)].min(1) <= distance[:, len(self.near) :].min(1)
+        return np.asarray(distance[:, : len(self.near)].min(1) <= distance[:, len(self.near) :].min(1))
 
 
 @dataclass(frozen=True)
 class Window:
-    """A shape that is placed at a peak, and its mirror image at a pass: a short cylinder, or an ellipsoid.
+    """A shape that is placed at a peak, and its mirror image at a saddle: a short cylinder, or an ellipsoid.
 
     The mirror is half way between the two. So windows that follow a curve of constant curvature do so at both places. What is not
     in a region, or has its mirror image outside of it, is left out on both sides, so that both have the same volume.
@@ -75,7 +75,7 @@ class Window:
     region: Region
 
     def counts(self, rows: Floats, peak: Floats, at: Floats) -> tuple[int, int]:
-        """Samples at a peak and in the mirror image at a pass."""
+        """Samples at a peak and in the mirror image at a saddle."""
         image = _mirrored(rows, peak, at)
         here, there = self._inside(rows, peak, at), self._inside(image, peak, at)
         either = np.flatnonzero(here | there)
@@ -117,11 +117,11 @@ def choose_window(
 
     Args:
         members: peaks of one side, shape (k,), each with the samples of its leaf, shape (m, k), which give the windows their shape.
-        at: the pass, shape (k,).
+        at: the saddle, shape (k,).
         likely: samples as they are to be expected, shape (n, k).
         scale: how many samples will be counted for each of these.
-        ends: peaks that the pass joins, shape (2, k).
-        others: peaks of leaves that the pass does not join, shape (l, k).
+        ends: peaks that the saddle joins, shape (2, k).
+        others: peaks of leaves that the saddle does not join, shape (l, k).
     """
     best: Choice | None = None
     for number, (peak, mine) in enumerate(members):
@@ -130,7 +130,7 @@ def choose_window(
             continue
         metric = _shape(mine)
         near = np.concatenate([ends, peak[None]])
-        # the shape of a leaf, mirrored, fits at a pass next to it only
+        # the shape of a leaf, mirrored, fits at a saddle next to it only
         joined = bool((ends == peak).all(1).any())
         apart = (others[:, None] != near).any(-1).all(1)
         image = _mirrored(likely, peak, at)
@@ -160,17 +160,17 @@ def choose_window(
 
 
 def bridge(near: Floats, choice: Choice, at: Floats, ends: Floats) -> Floats:
-    """The place with the most samples across the way between two peaks, beside a pass or at it, shape (k,).
+    """The place with the most samples across the way between two peaks, beside a saddle or at it, shape (k,).
 
-    A density may have its pass beside the ridge that joins two peaks. Samples about half way between them are moved to where they
-    are most, across that way, by mean shift from several of them, and from the pass itself; steps are shrunk by what a mean of so
+    A density may have its saddle beside the ridge that joins two peaks. Samples about half way between them are moved to where they
+    are most, across that way, by mean shift from several of them, and from the saddle itself; steps are shrunk by what a mean of so
     few samples moves by chance.
 
     Args:
-        near: samples of the leaves that the pass joins, shape (l, k).
+        near: samples of the leaves that the saddle joins, shape (l, k).
         choice: window and peak.
-        at: the pass, shape (k,).
-        ends: peaks that the pass joins, shape (2, k).
+        at: the saddle, shape (k,).
+        ends: peaks that the saddle joins, shape (2, k).
 
     References:
         James, Stein: Estimation with quadratic loss (1961).
@@ -220,14 +220,14 @@ def _cylinder(rows: Floats, centre: Floats, along: Floats) -> tuple[Floats, Floa
 
 
 def _mirrored(rows: Floats, peak: Floats, at: Floats) -> Floats:
-    """Mirror images of samples half way between a peak and a pass, shape (n, k)."""
+    """Mirror images of samples half way between a peak and a saddle, shape (n, k)."""
     along = _unit(at - peak)
     return rows - 2 * np.outer((rows - (peak + at) / 2) @ along, along)
 
 
 def _norm(rows: Floats, centre: Floats, metric: Floats) -> Floats:
     """|Wᵀ(x - centre)| of samples, shape (n,)."""
-    return np.linalg.norm((rows - centre) @ metric, axis=1)
+    return np.asarray(np.linalg.norm((rows - centre) @ metric, axis=1))
 
 
 def _shape(mine: Floats) -> Floats:

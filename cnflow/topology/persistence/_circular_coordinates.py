@@ -1,10 +1,10 @@
-"""Circular coordinates: an angle for every row around every loop, and the rows that go around it."""
+"""Circular coordinates: an angle for every sample around every loop, and a cycle of samples around it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CircularCoordinates:
-    """Angles around the loops of rows.
+    """Angles around the loops of samples.
 
     Attributes:
         angles: radians in [-π, π), shape (n, loops).
@@ -37,9 +37,9 @@ class CircularCoordinates:
         deaths: shape (loops,).
         p_values: shape (loops,).
         scales: longest edge by which each was smoothed, shape (loops,).
-        coverage: share of rows within half the scale of a landmark; others take the angle of what is around their nearest one.
+        coverage: share of samples within half the scale of a landmark; others take the angle of what is around their nearest one.
         correlation: cosines of the angles between the harmonic cocycles, shape (loops, loops); nan if not at one scale.
-        cycles: for each coordinate landmarks that go once around it, in order, as row numbers.
+        cycles: for each coordinate landmarks that go once around it, in order, as sample numbers.
         rips: the diagrams.
     """
 
@@ -57,23 +57,28 @@ class CircularCoordinates:
 
     def __len__(self) -> int:
         """Number of coordinates."""
-        return self.angles.shape[1]
+        return int(self.angles.shape[1])
 
     def to_frame(self) -> pd.DataFrame:
         """One row per coordinate."""
         import pandas as pd
 
-        names = {"class": self.classes, "birth": self.births, "death": self.deaths, "p_value": self.p_values}
+        names: dict[str, Any] = {
+            "class": self.classes,
+            "birth": self.births,
+            "death": self.deaths,
+            "p_value": self.p_values,
+        }
         names |= {"scale": self.scales, "coverage": self.coverage, "cycle_rows": [len(c) for c in self.cycles]}
         return pd.DataFrame(names)
 
     def __repr__(self) -> str:
         """Loops and their scales."""
         told = [
-            f"class {c}, {b:.3g} to {d:.3g}, {v:.0%} of rows covered"
+            f"class {c}, {b:.3g} to {d:.3g}, {v:.0%} of samples covered"
             for c, b, d, v in zip(self.classes, self.births, self.deaths, self.coverage, strict=True)
         ]
-        return f"CircularCoordinates({len(self.angles)} rows, {len(self)} loops: {'; '.join(told) or 'none'})"
+        return f"CircularCoordinates({len(self.angles)} samples, {len(self)} loops: {'; '.join(told) or 'none'})"
 
 
 def middle_curve(points: Floats, angles: Floats, vertices: int = 64) -> Floats:
@@ -87,32 +92,32 @@ def middle_curve(points: Floats, angles: Floats, vertices: int = 64) -> Floats:
     order = np.argsort(angles, kind="stable")
     vertices = max(3, min(vertices, len(order) // 4))
     parts = np.stack([points[part].mean(0) for part in np.array_split(order, vertices)])
-    return 0.5 * (parts + np.roll(parts, -1, 0))
+    return np.asarray(0.5 * (parts + np.roll(parts, -1, 0)))
 
 
 def circular_coordinates(
     x: ArrayLike, classes: int | Sequence[int] | None = None, landmarks: int = 300, prime: int = 47, seed: int = 0, *,
     alpha: float = 0.01,
 ) -> CircularCoordinates:  # fmt: skip
-    """An angle for every row around every loop.
+    """An angle for every sample around every loop.
 
     A cocycle of each loop, lifted to integers, is smoothed to the harmonic one, whose sums along edges are angles at the
-    landmarks; every row takes the angle of the landmarks around it, weighted by nearness. With several loops the integer
+    landmarks; every sample takes the angle of the landmarks around it, weighted by nearness. With several loops the integer
     basis is chosen whose coordinates vary least and least together.
 
-    Angles go around in proportion to the landmarks, which are spread evenly, and not to the rows. Time is that of finding
-    landmarks and of distances to them: 100 000 rows in 8-D with 300 landmarks take a few seconds.
+    Angles go around in proportion to the landmarks, which are spread evenly, and not to the samples. Time is that of finding
+    landmarks and of distances to them: 100 000 samples in 8-D with 300 landmarks take a few seconds.
 
     Args:
-        x: rows, shape (n, k).
+        x: samples, shape (n, k).
         classes: how many loops, clearest first, or numbers of classes in the diagram of H1; default those that count.
-        landmarks: as many rows, far from each other.
+        landmarks: as many samples, far from each other.
         prime: of the field in which cocycles are found; large, so that they lift to integers.
         seed: see ``cnflow.topology.persistence._rips.maxmin_landmarks``.
         alpha: see ``RipsDiagrams.alpha``.
 
     Raises:
-        DensityError: for too few different rows, classes that are not there, or a cocycle that does not lift.
+        DensityError: for too few different samples, classes that are not there, or a cocycle that does not lift.
 
     References:
         Persistent cohomology and circular coordinates; de Silva, Morozov, Vejdemo-Johansson 2011.
@@ -130,7 +135,7 @@ def circular_coordinates(
     (prime,) = primes_of([prime], "prime")
     if prime == 2:
         raise DensityError("prime is 2; expected an odd prime: over Z/2 nothing tells 1 from -1. Use prime=47")
-    if np.ndim(classes) == 0 and classes is not None:
+    if classes is not None and np.ndim(classes) == 0:
         classes = _validation.integer("classes, or numbers of classes in a list,", classes, low=0)
     found = rips(rows, landmarks, fields=(prime,), seed=seed, alpha=alpha)
     diagram, p = found.diagrams[prime][1], found.p_values(1)
@@ -150,24 +155,27 @@ def circular_coordinates(
     groups = [(chosen, scale)] if scale is not None else [([c], quiet_scale(found, [c])) for c in chosen]
     count = len(chosen)
     angles, cycles = np.empty((len(rows), count)), []
-    basis, order = np.zeros((count, count), dtype=np.int64), []
+    basis = np.zeros((count, count), dtype=np.int64)
+    order: list[int] = []
     correlation, coverage, scales = np.full((count, count), np.nan), np.empty(count), np.empty(count)
     for group, at in groups:
+        assert at is not None, "one class is alive at some scale"
         here = slice(len(order), len(order) + len(group))
         cochains = []
         for c in group:
             edges, value = on_edges(found.cocycles[c], distance, at, prime)
             _check_lift(edges, value, len(distance), prime)
             cochains.append(value)
-        # near counts more; and divided by the density of landmarks at both ends, so that where they are many, as the band of rows
-        # is wide, the angle goes no slower
+        # short edges count more. Weights are divided by the density of landmarks at both ends: where the band of samples is
+        # wide there are many landmarks, and the angle would go slower there
         density = np.exp(-((distance / (2 * at)) ** 2)).sum(1)
         weight = np.exp(-((distance[edges[:, 0], edges[:, 1]] / at) ** 2)) / density[edges].prod(1)
         solved = [_harmonic(edges, value, weight, len(distance)) for value in cochains]
         flows = np.stack([flow for _, flow in solved])
         own = lattice_reduced((flows * weight) @ flows.T)
         # integer combinations of cocycles are cocycles, and of their potentials
-        theta, flows, integers = own @ np.stack([t for t, _ in solved]), own @ flows, own @ np.stack(cochains)
+        theta = np.asarray(own @ np.stack([t for t, _ in solved]), dtype=np.float64)
+        flows, integers = np.asarray(own @ flows, dtype=np.float64), own @ np.stack(cochains)
         angles[:, here], coverage[here] = _extended(
             rows, found.points, edges, theta, flows, max(at / 2, found.radius), at
         )
@@ -231,7 +239,7 @@ def lattice_reduced(gram: Floats, delta: float = 0.99) -> Ints:
             basis[[k - 1, k]] = basis[[k, k - 1]]
             k = max(k - 1, 1)
     basis = basis[linear_sum_assignment(np.abs(basis).T, maximize=True)[1]]
-    return basis * np.where(np.diag(basis) < 0, -1, 1)[:, None]
+    return np.asarray(basis * np.where(np.diag(basis) < 0, -1, 1)[:, None])
 
 
 def _extended(
@@ -244,9 +252,9 @@ def _extended(
     scale: float,
     chunk: int = 10_000,
 ) -> tuple[Floats, float]:
-    """Angles of every row, radians, shape (n, m): of its nearest landmark, and the weighted steps from there to those around.
+    """Angles of every sample, radians, shape (n, m): of its nearest landmark, and the weighted steps from there to those around.
 
-    Where two landmarks are in reach of a row, an edge joins them if the reach is half the scale; else only those joined with
+    Where two landmarks are in reach of a sample, an edge joins them if the reach is half the scale; else only those joined with
     the nearest one count.
     """
     count = len(points)

@@ -1,4 +1,4 @@
-"""Critical values read from a grid, made exact: critical points by Newton's method, cusps and creases by looking closer."""
+"""Critical points of a density near vertices of a grid: Newton's method, and finer grids at cusps and creases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = 65_536
 WITHIN = 3.0
 """Spacings that a critical point may lie from its vertex."""
 WITHIN_CREASE = 8.0
-"""The same for passes in creases, along which the grid's levels jump by more than the density bends."""
+"""The same for saddles in creases, along which the grid's levels jump by more than the density bends."""
 DEGENERATE = 1e-4
 """Eigenvalues below this share of the largest count as zero: along a ring of maxima log p is flat."""
 MOST_FOLLOWED = 4096
@@ -31,7 +31,7 @@ ROUNDS, STEPS = 4, 6
 MOST_ZOOMED = 256
 """So many extrema without a gradient are looked at closer, the most persistent first."""
 MOST_PATCHES = 32
-"""So many passes in creases are looked at closer, the most persistent first."""
+"""So many saddles in creases are looked at closer, the most persistent first."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,7 +141,7 @@ def refine_critical(
     """Carry vertices of a grid to the critical points beside them.
 
     Eigenvector following comes first, by central differences where there is no gradient. Where it does not arrive, the
-    surroundings are looked at again, ever closer: extrema by the best of a turning lattice (which finds cusps too), passes by the
+    surroundings are looked at again, ever closer: extrema by the best of a turning lattice (which finds cusps too), saddles by the
     homology of a small patch (which finds those in creases narrower than the grid). A point is taken only if its
     Hessian has the index asked for, it lies within a few spacings of the vertex, and its value within the error there.
 
@@ -152,7 +152,7 @@ def refine_critical(
         values: log-density there, nats, shape (m,).
         errors: bound of what the values may be off, nats, shape (m,).
         index: number of directions in which log p is to be a minimum: 0 at modes, k at minima; shape (m,).
-        life: persistence of the class that each ends, nats; passes in creases are sought only where it is more than
+        life: persistence of the class that each ends, nats; saddles in creases are sought only where it is more than
             the error; shape (m,).
 
     References:
@@ -245,7 +245,7 @@ class _Task:
         self.done[took] = True
 
     def patches(self, which: Ints, rounds: int = 8) -> None:
-        """Passes that Newton's method does not see: found on ever smaller grids, from each of which it tries again."""
+        """Saddles that Newton's method does not see: found on ever smaller grids, from each of which it tries again."""
         k = self.grid.spacing.size
         count = 33 if k == 2 else 17
         offsets = lattice(count, k)
@@ -324,4 +324,4 @@ def neighbour_difference(values: Floats, index: Ints) -> Floats:
     around = index[:, None] + lattice(3, k).astype(np.int64)
     np.clip(around, 0, np.array(values.shape) - 1, out=around)
     near = values[tuple(np.moveaxis(around, 2, 0))]
-    return np.abs(near - values[tuple(index.T)][:, None]).max(1, initial=0.0)
+    return np.asarray(np.abs(near - values[tuple(index.T)][:, None]).max(1, initial=0.0))

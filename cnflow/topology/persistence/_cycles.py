@@ -1,4 +1,4 @@
-"""The samples that make a hole: a short closed way around a class of H1, as sample numbers in order."""
+"""Representative cycles: a short closed path of samples around a class of H1."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDER = 0.5
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cycle:
-    """A closed way around a hole.
+    """A closed path around a hole.
 
     Attributes:
         rows: sample numbers in order, each once, shape (m,); the last is joined to the first.
@@ -49,7 +49,7 @@ class Cycle:
 
 
 def representative_cycle(found: RipsDiagrams, which: int = 0) -> Cycle:
-    """A short closed way of landmarks on which the cocycle of a class is not zero.
+    """A short closed path of landmarks on which the cocycle of a class is not zero.
 
     Its edges are no longer than a scale just above the birth. It is the shortest there is in squared lengths, which keeps it to
     where samples are, through every landmark at which the cocycle is not zero.
@@ -80,6 +80,7 @@ def representative_cycle(found: RipsDiagrams, which: int = 0) -> Cycle:
     birth, death = found.diagrams[prime][1][which]
     distance = cdist(found.points, found.points)
     scale = quiet_scale(found, [which])
+    assert scale is not None, "one class is alive at some scale"
     edges, value = on_edges(found.cocycles[which], distance, scale, prime)
     way = shortest_cycle(edges, value, distance, prime if prime <= 3 else None)
     length = float(distance[way, np.roll(way, -1)].sum())
@@ -122,7 +123,7 @@ def quiet_scale(found: RipsDiagrams, which: list[int]) -> float | None:
     return float(looks[min(np.searchsorted(looks, enough), len(looks) - 1)])
 
 
-def on_edges(cocycle: NDArray, distance: Floats, scale: float, prime: int) -> tuple[Ints, Floats]:
+def on_edges(cocycle: Ints, distance: Floats, scale: float, prime: int) -> tuple[Ints, Floats]:
     """Edges up to a scale, shape (e, 2), low number first, and the cocycle on them in (-prime/2, prime/2], shape (e,)."""
     a, b = np.nonzero(np.triu(distance <= scale, 1))
     table = np.zeros(distance.shape)
@@ -134,7 +135,7 @@ def on_edges(cocycle: NDArray, distance: Floats, scale: float, prime: int) -> tu
 
 
 def shortest_cycle(edges: Ints, value: Floats, distance: Floats, modulus: int | None = None) -> Ints:
-    """Shortest closed way, in squared lengths, on which the cocycle is 1, or not 0 to a small modulus; landmarks in order.
+    """Shortest closed path, in squared lengths, on which the cocycle is 1, or not 0 to a small modulus; landmarks in order.
 
     In the covering graph, whose vertices are landmarks with whole turns, it is a shortest path from a landmark to itself on
     another sheet. Every such way takes an edge on which the cocycle is not zero, so paths start there only.
@@ -167,7 +168,7 @@ def shortest_cycle(edges: Ints, value: Floats, distance: Floats, modulus: int | 
             here = cost[np.arange(len(sources)), sources + count * goal]
             best = min(best, (float(here.min()), int(sources[here.argmin()]), goal))
     if not np.isfinite(best[0]):
-        raise DensityError("no closed way turns around the class at this scale: use more landmarks")
+        raise DensityError("no closed path turns around the class at this scale: use more landmarks")
     first, last = best[1] + count * middle, best[1] + count * best[2]
     before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)[1]
     way = [last]

@@ -1,4 +1,4 @@
-"""Are holes of a density there in the samples? Counts of samples in a hole and around it."""
+"""Tests of holes of a density, by counts of samples in a hole and around it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ DIRECTIONS = {2: 16, 3: 32}
 def hole_p_value(centre: Floats, around: Floats, counted: Floats, share: float = REACH) -> float:
     """P-value of no hole: samples in balls at a centre and at points around it; the largest over these points.
 
-    If the density at the centre is no lower than somewhere around it, a sample in one of the two balls is at the centre with
-    probability one half or more. As with valleys, a hole must be a tenth of a nat deep in the samples, so that many
-    samples make no hole
-    of a small bias.
+    If the density at the centre is no lower than somewhere around it, a sample in one of the two balls is at the centre
+    with probability one half or more. As with valleys, a hole must be a tenth of a nat deep in the samples, so that
+    many samples make no hole of a small bias.
 
     Args:
         centre: where the hole is deepest, shape (k,).
@@ -50,8 +49,7 @@ def loop_p_value(curve: Floats, members: Floats, counted: Floats) -> float:
     """P-value of no hole in a loop in any number of directions: samples in the middle of its plane against samples along it.
 
     Samples are looked at in the plane in which the loop is widest, if they are no farther from it than the samples of
-    the loop. Where the
-    loop does not go once around any place of that plane, such as a knot's shadow, the answer is 1.
+    the loop. Where the loop does not go once around any place of that plane, such as a knot's shadow, the answer is 1.
 
     Args:
         curve: a closed polygon along the loop, shape (m, k).
@@ -96,7 +94,7 @@ def _near(rows: Floats, members: Floats, middle: Floats, space: Floats) -> NDArr
 
     def away(x: Floats) -> Floats:
         moved = x - middle
-        return np.linalg.norm(moved - (moved @ space.T) @ space, axis=1)
+        return np.asarray(np.linalg.norm(moved - (moved @ space.T) @ space, axis=1))
 
     return away(rows) <= np.quantile(away(members), 0.95) * (1 + 1e-9)
 

@@ -1,20 +1,18 @@
-"""The loops themselves: the samples that go around them, and an angle for every sample of their structure."""
+"""Loops of level sets: a cycle of samples around each, and an angle for every sample of its structure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnflow.topology.density._density import DensityError
+from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.merge_tree._tree import LevelSetTree
 from cnflow.topology.persistence._circular_coordinates import circular_coordinates, middle_curve
-from cnflow.topology.persistence._homology import HomologyClass
-
-if TYPE_CHECKING:
-    from cnflow.topology._level_sets import LevelSets
+from cnflow.topology.persistence._homology import Homology, HomologyClass
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,61 +57,67 @@ class Loop:
         return f"Loop(of structure {self.structure}: {told})"
 
 
-def find_loops(t: LevelSets, landmarks: int = 300, most: int = 20_000) -> tuple[Loop, ...]:
-    """Loops of all structures of an analysis.
+def find_loops(
+    homology: Homology, tree: LevelSetTree, axis: MassAxis, rows: Floats, log_prob: Floats,
+    *, landmarks: int = 300, max_members: int = 20_000,
+) -> tuple[Loop, ...]:  # fmt: skip
+    """Loops of all structures, one for each class of H1 that landmarks show.
 
     Args:
-        t: the level sets, with homology.
+        homology: the classes.
+        tree: the structures that carry them.
+        axis: masses and levels.
+        rows: samples, shape (n, k).
+        log_prob: of the samples, nats, shape (n,).
         landmarks: per component.
-        most: samples of a component that are given angles; the highest of them when there are more.
+        max_members: samples of a component that are given angles; those of highest density if there are more.
     """
-    if t.homology is None:
-        return ()
     loops: list[Loop] = []
-    for number, level, classes in _together(t):
-        members = np.flatnonzero(t.tree.component(level) == number)
-        members = members[np.argsort(-t.log_prob[members], kind="stable")[:most]]
+    for number, level, classes in _at_common_levels(homology.of(1), tree, axis, float(log_prob.min())):
+        members = np.flatnonzero(tree.component(level) == number)
+        members = members[np.argsort(-log_prob[members], kind="stable")[:max_members]]
         if len(members) < 20:
             continue
         try:
-            around = circular_coordinates(t.rows[members], len(classes), landmarks=landmarks)
+            around = circular_coordinates(rows[members], len(classes), landmarks=landmarks)
         except DensityError:
             # fewer classes among the landmarks than the density has: too few samples to draw them
             continue
         for i, one in enumerate(classes):
             cycle = members[around.cycles[i]]
             loops.append(
-                Loop(number, cycle, t.rows[cycle], members, around.angles[:, i], level, one, float(around.p_values[i]))
+                Loop(number, cycle, rows[cycle], members, around.angles[:, i], level, one, float(around.p_values[i]))
             )
     return tuple(loops)
 
 
-def _together(t: LevelSets) -> Iterator[tuple[int, float, list[HomologyClass]]]:
+def _at_common_levels(
+    classes: Sequence[HomologyClass], tree: LevelSetTree, axis: MassAxis, lowest: float
+) -> Iterator[tuple[int, float, list[HomologyClass]]]:
     """Components with loops: number at the level, a level at which all its loops are there, the classes."""
-    classes = t.homology.of(1) if t.homology else ()
     left = list(classes)
     while left:
         first = left[0]
         # high enough that strands are thin and apart, low enough that the loop is well closed
         wanted = max(0.5, first.birth_mass + 0.15 * (first.death_mass - first.birth_mass))
-        level = float(t.axis.level(min(wanted, 0.99)))
+        level = float(axis.level(min(wanted, 0.99)))
         if not first.birth >= level > first.death:
-            level = 0.5 * (first.birth + max(first.death, float(t.log_prob.min())))
+            level = 0.5 * (first.birth + max(first.death, lowest))
         alive = [c for c in left if c.birth >= level > c.death]
         by_number: dict[int, list[HomologyClass]] = {}
         for c in alive:
-            by_number.setdefault(_at_level(t, c.structure, level), []).append(c)
+            by_number.setdefault(_at_level(tree, c.structure, level), []).append(c)
         for number, mine in by_number.items():
             if number >= 0:
                 yield number, level, mine
         left = [c for c in left if c not in alive]
 
 
-def _at_level(t: LevelSets, number: int, level: float) -> int:
+def _at_level(tree: LevelSetTree, number: int, level: float) -> int:
     """The structure that a structure is part of at a lower level."""
     here: int | None = number
     while here is not None and here >= 0:
-        s = t.tree[here]
+        s = tree[here]
         if s.birth >= level > s.merge:
             return here
         here = s.parent

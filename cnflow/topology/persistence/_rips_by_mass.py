@@ -1,4 +1,4 @@
-"""Loops and voids where no grid can go: landmarks of the level set of every mass, followed from one to the next."""
+"""Loops and voids in more than three dimensions: Rips complexes of level sets, matched from one mass to the next."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def _at(
                 # a cocycle that does not lift: the loop is there, and has no angle
                 around = None
             for i in range(betti[1]):
-                known = around is not None and i < len(around)
-                angles = around.angles[:, i] if known else None
-                point = x[around.cycles[i][0]] if known else x[0]
+                angles, point = None, x[0]
+                if around is not None and i < len(around):
+                    angles, point = around.angles[:, i], x[around.cycles[i][0]]
                 p_value = float(diagrams.p_values(1)[i])
                 seen.append(_Seen(1, part.number, [_Look(mass, mine, angles)], p_value, point))
         if len(dims) > 1:

@@ -1,4 +1,4 @@
-"""The cup product of loops: what tells a torus from a space with the same Betti numbers."""
+"""The cup product of loops: it separates a torus from other spaces with the same Betti numbers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _landmark_distances(x: ArrayLike, landmarks: int, metric: str) -> Floats:
         )
     if metric == "euclidean":
         chosen = x[maxmin_landmarks(x, landmarks)]
-        return cdist(chosen, chosen)
+        return np.asarray(cdist(chosen, chosen))
     places = [int(x.sum(0).argmax())]
     nearest = x[places[0]]
     while len(places) < min(landmarks, len(x)) and nearest.max() > 0:
@@ -214,7 +214,7 @@ def _complex(distances: Floats, scale: float) -> tuple[Ints, Ints]:
     return edges, np.concatenate(triangles)
 
 
-def _on_edges(cocycle: NDArray, edges: Ints, n: int) -> Bools:
+def _on_edges(cocycle: Ints, edges: Ints, n: int) -> Bools:
     """A cocycle of ripser's, rows (i, j, value), as one bit for each edge of the complex."""
     table = np.zeros((n, n), dtype=np.bool_)
     table[cocycle[:, 0], cocycle[:, 1]] = cocycle[:, 2] % 2 == 1
@@ -257,12 +257,12 @@ def _is_coboundary(triangles: Ints, cochain: Bools, n_edges: int) -> bool:
         if not open_triangles.any():
             break
         # Stuck: the edge in most triangles becomes an unknown.
-        edge = np.where(known, -1, touched).argmax()
+        densest = int(np.where(known, -1, touched).argmax())
         word, bit = divmod(unknowns, 64)
         if word >= value.shape[1]:
             value = np.pad(value, ((0, 0), (0, value.shape[1])))
-        value[edge, word] = np.uint64(1) << np.uint64(bit)
-        known[edge] = True
+        value[densest, word] = np.uint64(1) << np.uint64(bit)
+        known[densest] = True
         unknowns += 1
     return _solvable(equations)
 

@@ -1,11 +1,8 @@
-"""Do samples split into two independent blocks of directions, in some rotation?"""
+"""Whether samples split into two independent blocks of directions in some rotation."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 from cnflow import _validation
 from cnflow.flow._whitening import sample_whitening
 from cnflow.topology.density._density import rows_of
+from cnflow.topology.products._block_search import find_blocks
+from cnflow.topology.products._mutual_information import mutual_information, std_error_of_information
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+
 Ints = NDArray[np.int64]
+
 Bools = NDArray[np.bool_]
 
 MAX_DIRECTIONS = 10
@@ -27,12 +28,6 @@ MAX_DIRECTIONS = 10
 
 MIXTURE = 0.4
 """Mixture index from which on samples are called a mixture."""
-
-SCREEN = 1000
-"""Samples that rank rotations and splits; which of them is lowest shows in fewer samples than by how much."""
-
-ANGLES = 90
-"""Looked at in the plane, between 0 and 90 degrees: exchanging the two blocks is a rotation by 90 degrees."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,60 +115,6 @@ class Separability:
         )
 
 
-def mutual_information(a: ArrayLike, b: ArrayLike, neighbours: int = 5) -> float:
-    """Mutual information of two blocks of directions, by nearest neighbours.
-
-    About 0 for independent blocks, with a standard deviation of about ``0.5 / √n`` at five neighbours. Too low when
-    blocks of many directions depend strongly. Costs n log n in few directions.
-
-    Args:
-        a: samples, shape (n, p).
-        b: the same samples, shape (n, q).
-        neighbours: k; more give less spread and more bias.
-
-    Returns:
-        The estimate in nats; slightly negative at times.
-
-    Raises:
-        ValueError: the samples disagree, or are no more than the neighbours.
-
-    References:
-        Kraskov, Stögbauer, Grassberger: Estimating mutual information (2004), the first of its two estimators.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> z = rng.normal(size=(2000, 2))
-        >>> truth = -np.log(1 - .8**2) / 2
-        >>> bool(abs(mutual_information(z[:, :1], .8 * z[:, :1] + .6 * z[:, 1:]) - truth) < .05)
-        True
-    """
-    from scipy.spatial import cKDTree
-    from scipy.special import digamma
-
-    a, b = (np.asarray(block, dtype=np.float64) for block in (a, b))
-    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) <= neighbours:
-        raise ValueError(
-            f"a has shape {a.shape} and b {b.shape}, expected (n, p) and (n, q) with n above {neighbours}: pass paired samples, "
-            "and one column as x[:, None]"
-        )
-    both = np.hstack([a, b])
-    reach = cKDTree(both).query(both, [neighbours + 1], p=np.inf, workers=1)[0][:, 0]
-    reach = np.nextafter(reach, 0)
-    near = sum(digamma(_within(block, reach)) for block in (a, b))
-    return float(digamma(neighbours) + digamma(len(both)) - np.mean(near))
-
-
-def _within(block: Floats, reach: Floats) -> Ints:
-    """Samples of a block within reach of each, itself included."""
-    from scipy.spatial import cKDTree
-
-    if block.shape[1] == 1:
-        line = block[:, 0]
-        order = np.sort(line)
-        return np.searchsorted(order, line + reach, "right") - np.searchsorted(order, line - reach, "left")
-    return cKDTree(block).query_ball_point(block, reach, p=np.inf, return_length=True, workers=1)
-
-
 def separability(
     x: ArrayLike,
     *,
@@ -247,9 +188,9 @@ def separability(
     rng = np.random.default_rng([seed, 0x70726F64])
     x = x[rng.permutation(len(x))[:max_rows]]
     mean, root = sample_whitening(x)
-    whitening = np.linalg.inv(root).T
+    whitening: Floats = np.asarray(np.linalg.inv(root).T)
     z = (x - mean) @ whitening
-    first, second, splits, profile = _search(z, neighbours, seed)
+    first, second, splits, profile = find_blocks(z, neighbours, seed)
     a, b = z @ first, z @ second
     found = mutual_information(a, b, neighbours)
     null = np.array([mutual_information(a, b[rng.permutation(len(b))], neighbours) for _ in range(n_permutations)])
@@ -261,7 +202,7 @@ def separability(
         mean=mean,
         whitening=whitening,
         dependence=found,
-        std_error=_std_error(a, b, neighbours),
+        std_error=std_error_of_information(a, b, neighbours),
         null=null,
         p_value=float((1 + (null >= found).sum()) / (1 + n_permutations)),
         alpha=alpha,
@@ -300,121 +241,9 @@ def _checked(x: ArrayLike, n_permutations: int, alpha: float, band: float, neigh
     return x
 
 
-def _std_error(a: Floats, b: Floats, neighbours: int, parts: int = 8) -> float:
-    """Standard error by disjoint parts: the variance falls as 1/n, so it is that of the parts over their number."""
-    pieces = np.array_split(np.arange(len(a)), min(parts, len(a) // (4 * neighbours)))
-    if len(pieces) < 2:
-        return float("nan")
-    each = [mutual_information(a[rows], b[rows], neighbours) for rows in pieces]
-    return float(np.std(each, ddof=1) / np.sqrt(len(pieces)))
-
-
-def _search(
-    z: Floats, neighbours: int, seed: int
-) -> tuple[Floats, Floats, tuple[tuple[int, int, float], ...], Floats | None]:
-    """The blocks of least dependence, the splits that were compared, and in the plane the dependence at every angle."""
-    few, k = z[:SCREEN], z.shape[1]
-    profile = None
-    if k == 2:
-        degrees = np.arange(ANGLES) * (90 / ANGLES)
-        turns = [_givens(2, 0, 1, np.deg2rad(angle)) for angle in degrees]
-        profile = np.column_stack([degrees, [_dependence(few, turn, 1, neighbours) for turn in turns]])
-        candidates = [(turns[i], 1) for i in np.argsort(profile[:, 1])[:3]] + [
-            (turn, 1) for turn in _rotations(z, seed)
-        ]
-    else:
-        candidates = [found for rotation in _rotations(z, seed) for found in _groupings(few, rotation, neighbours)]
-    scored = sorted((_dependence(few, basis, size, neighbours), size, i) for i, (basis, size) in enumerate(candidates))
-    value, size, best = scored[0]
-    splits = tuple((a, k - a, nats) for nats, a, _ in scored)
-    basis = candidates[best][0]
-    if k > 2 and value > 2 / np.sqrt(len(few)):
-        basis = _turn(few, basis, size, value, neighbours)
-    basis = _lean(z, basis, size, neighbours)
-    # within a block any basis will do
-    return np.linalg.qr(basis[:, :size])[0], np.linalg.qr(basis[:, size:])[0], splits, profile
-
-
-def _rotations(z: Floats, seed: int) -> Iterator[Floats]:
-    """Orthonormal candidates: the components of FastICA by each of its contrasts, shape (k, k), in columns."""
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
-
-    for contrast in ("logcosh", "cube", "exp"):
-        with warnings.catch_warnings():
-            # Within a round block no direction is preferred, so that components of true blocks need not converge.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = FastICA(whiten=False, fun=contrast, max_iter=200, tol=1e-4, random_state=seed).fit(z - z.mean(0))
-        yield np.linalg.qr(model.components_.T)[0]
-
-
-def _groupings(z: Floats, rotation: Floats, neighbours: int, most: int = 2) -> Iterator[tuple[Floats, int]]:
-    """Of each size, the splits of the components that cut the least dependence in pairs."""
-    k, y = len(rotation), z @ rotation
-    pairs = np.zeros((k, k))
-    for i, j in combinations(range(k), 2):
-        pairs[i, j] = pairs[j, i] = max(mutual_information(y[:, [i]], y[:, [j]], neighbours), 0.0)
-    for size in range(1, k // 2 + 1):
-        chosen = [list(part) for part in combinations(range(k), size) if 2 * size < k or 0 in part]
-        rest = [[i for i in range(k) if i not in part] for part in chosen]
-        cuts = [pairs[np.ix_(part, other)].sum() for part, other in zip(chosen, rest, strict=True)]
-        for place in np.argsort(cuts)[:most]:
-            yield rotation[:, chosen[place] + rest[place]], size
-
-
-def _givens(k: int, i: int, j: int, angle: float) -> Floats:
-    """Rotation by an angle in the plane of directions i and j."""
-    turn = np.eye(k)
-    turn[[i, j], [i, j]] = np.cos(angle)
-    turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-    return turn
-
-
-def _dependence(z: Floats, basis: Floats, size: int, neighbours: int) -> float:
-    """Mutual information of the first columns of a basis with the others."""
-    return mutual_information(z @ basis[:, :size], z @ basis[:, size:], neighbours)
-
-
-def _turn(z: Floats, basis: Floats, size: int, value: float, neighbours: int) -> Floats:
-    """Turn the blocks against each other, pair by pair, by ever smaller angles, keeping what lowers the dependence."""
-    k = len(basis)
-    for step in np.deg2rad([45, 20, 8, 3]):
-        for i, j, angle in product(range(size), range(size, k), (-step, step)):
-            other = basis @ _givens(k, i, j, angle)
-            lowered = _dependence(z, other, size, neighbours)
-            if lowered < value:
-                value, basis = lowered, other
-    return basis
-
-
-def _lean(z: Floats, basis: Floats, size: int, neighbours: int) -> Floats:
-    """Lean directions of one block towards the other's by what sampling may have moved them, as far as independence.
-
-    The sample covariance of independent directions is off by 1/√n, and so is what whitening makes of them: directions at
-    right angles to each other that mix the blocks a little, which shows where modes are narrow.
-    """
-    k, value = len(basis), _dependence(z, basis, size, neighbours)
-    a, b = z @ basis[:, :size], z @ basis[:, size:]
-    # the estimate is a little below 0 for independent blocks: shifted against each other they tell by how much
-    nothing = np.mean(
-        [mutual_information(a, np.roll(b, len(b) // part, axis=0), neighbours) for part in (2, 3, 4, 5, 7)]
-    )
-    pairs = [pair for i, j in product(range(size), range(size, k)) for pair in ((i, j), (j, i))]
-    for step in np.array([2.0, 1.0, 0.5]) / np.sqrt(len(z)):
-        for (to, by), sign in product(pairs, (-1, 1)):
-            if value <= nothing:
-                return basis
-            other = basis.copy()
-            other[:, to] += sign * step * basis[:, by]
-            lowered = _dependence(z, other, size, neighbours)
-            if lowered < value:
-                value, basis = lowered, other
-    return basis
-
-
 def _in_band(y: Floats, offset: float, band: float) -> Bools:
     """Whether whitened projections are within a band of half-width ``band`` root mean squares around the offset."""
-    return np.abs(y - offset) < band * np.sqrt(1 + offset**2)
+    return np.asarray(np.abs(y - offset) < band * np.sqrt(1 + offset**2))
 
 
 def _fullest(y: Floats, band: float) -> tuple[Ints, Floats]:

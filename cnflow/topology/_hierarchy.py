@@ -1,4 +1,4 @@
-"""The hierarchy of a mixture: its components merged along the density, a coarser mixture at every mass."""
+"""Hierarchies of mixtures: components merged along the merge tree of the density, a coarser mixture at every mass."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
+from cnflow.topology._analysis import level_sets
 from cnflow.topology.density._density import DensityError
 from cnflow.topology.density._mass_axis import MassAxis
 from cnflow.topology.density._mixture import MixtureDensity
@@ -23,7 +24,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CoarseMixture:
-    """A mixture whose parts are groups of components: the same density, told with fewer names.
+    """A mixture whose parts are groups of components: the same density with fewer components.
 
     Attributes:
         mass: at which groups were cut from the tree.
@@ -175,8 +176,6 @@ def hierarchy(
         >>> [level.weights.round(2).tolist() for level in nested.levels()]
         [[0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.3], [0.7, 0.3], [1.0]]
     """
-    from cnflow.topology._level_sets import level_sets
-
     density = as_density(source)
     if not isinstance(density, MixtureDensity):
         raise DensityError(
@@ -188,5 +187,6 @@ def hierarchy(
         seed=seed,
     )  # fmt: skip
     up = seek_modes(density, density.means, reach=reach_of(rows), steps=400)
+    assert t.landscape.modes is not None, "a mixture is smooth"
     leaf = t.tree.leaf_of_peak[known_mode_of(up.points, t.landscape.modes)]
     return Hierarchy(density, t.tree, t.axis, leaf)

@@ -1,0 +1,111 @@
+"""Where the branches of a merge tree meet: saddles, and segments between near leaves of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from cnflow.topology.density._density import Density, Tabulated
+from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._tree import LevelSetTree
+
+Floats = NDArray[np.float64]
+
+CROSSINGS = 3
+"""Straight segments between leaves of two sides that are tested beside the saddle, at most, the shortest."""
+
+NEARLY = 2.0
+"""Nats that a density may be lower there than at the saddle."""
+
+STEPS = 33
+"""Points on the straight segment between two peaks."""
+
+PEAKS = 4
+"""Peaks of a side that are compared with a saddle, the heaviest."""
+
+
+@dataclass(frozen=True)
+class MergePlace:
+    """Where a merge is: its saddle, the leaves that meet there, and of both sides the leaves and their peaks.
+
+    A straight one is not at a saddle of the density, but where it is lowest between two peaks.
+    """
+
+    at: Floats
+    ends: tuple[int, ...]
+    sides: tuple[tuple[tuple[int, Floats], ...], ...]
+    straight: bool = False
+
+
+def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[MergePlace]]:
+    """The merges of a tree, by the number of the structure born in each: its saddle, and straight segments between near leaves."""
+    peaks = np.stack([leaf.peak for leaf in tree.leaves])
+    saddles = land.saddles
+    leaves = tree.leaf_of_peak[saddles.pairs].reshape(-1, 2)
+    found = {}
+    for merge, a, b in _merges(tree):
+        best = _joining(leaves, saddles.log_prob, a, b)
+        if best is None:
+            continue
+        ends = tuple(leaves[best].tolist())
+        at_pass = dict(zip(ends, land.peaks[saddles.pairs[best]], strict=True))
+        heavy = [sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS] for side in (a, b)]
+        # the leaf that is met first, then others of its side
+        met = [next(end for end in ends if end in side) for side in (a, b)]
+        sides = [
+            ((own, at_pass[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
+            for own, others in zip(met, heavy, strict=True)
+        ]
+        found[merge] = [MergePlace(saddles.points[best], ends, tuple(sides))]
+        # the ridge that joins the sides may not be where the density has its saddle
+        for pair in _near_leaves(peaks, a, b):
+            if set(pair) == set(ends):
+                continue
+            at, value = lowest_between(density, *peaks[list(pair)])
+            if value < saddles.log_prob[best] - NEARLY:
+                continue
+            sides = [
+                tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
+                for own, others in zip(pair, heavy, strict=True)
+            ]
+            found[merge].append(MergePlace(at, pair, tuple(sides), straight=True))
+    return found
+
+
+def _near_leaves(peaks: Floats, a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of leaves, one of each side, whose peaks are nearest."""
+    distance = cdist(peaks[list(a)], peaks[list(b)])
+    nearest = np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape)
+    return [(a[i], b[j]) for i, j in zip(*nearest, strict=True) if distance[i, j] <= 2 * distance.min()]
+
+
+def _merges(tree: LevelSetTree) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Every merge: number of the structure born in it, leaves of its two sides."""
+    for s in tree:
+        if not s.is_leaf:
+            a, b = (tree[child].leaves for child in s.children)
+            yield s.number, a, b
+
+
+def _joining(pairs: NDArray[np.int64], log_prob: Floats, a: Sequence[int], b: Sequence[int]) -> int | None:
+    """The highest saddle between two sets of peaks."""
+    from_a, from_b = np.isin(pairs, a), np.isin(pairs, b)
+    across = (from_a[:, 0] & from_b[:, 1]) | (from_b[:, 0] & from_a[:, 1])
+    return int(np.flatnonzero(across)[log_prob[across].argmax()]) if across.any() else None
+
+
+def lowest_between(density: Density, one: Floats, two: Floats) -> tuple[Floats, float]:
+    """Where a density is lowest straight between two points, shape (k,), and its logarithm there, nats.
+
+    The middle, and infinity, if it is known at given samples only.
+    """
+    share = np.linspace(0, 1, STEPS)[1:-1, None]
+    way = (1 - share) * one + share * two
+    if isinstance(density, Tabulated):
+        return way[len(way) // 2], np.inf
+    value = density.log_prob(way)
+    return way[value.argmin()], float(value.min())
