@@ -69,7 +69,7 @@ class AutoregressiveMixture(nn.Module):
         return torch.log_softmax(weight, 2), mean, log_std.clamp(-5, 3)
 
     def terms(self, y: Tensor) -> Tensor:
-        """Log p(y_j | y_1 … y_{j-1}) in nats, shape (n, k)."""
+        """Conditional log-densities log p(y_j | y_1 … y_{j-1}) in nats, shape (n, k)."""
         weight, mean, log_std = self._conditionals(y)
         scaled = (y.T[:, :, None] - mean) * torch.exp(-log_std)
         return (torch.logsumexp(weight - log_std - 0.5 * scaled * scaled, 2) - _HALF_LOG_2PI).T
@@ -90,17 +90,6 @@ class AutoregressiveMixture(nn.Module):
             y = torch.cat([y[:, :j], (mean + torch.exp(log_std) * noise)[:, None], y[:, j + 1 :]], 1)
         h: Tensor = torch.linalg.solve_triangular(self.mixing, (y - self.offset).T, upper=False).T
         return h
-
-    @torch.no_grad()
-    def leading(self, count: int) -> AutoregressiveMixture:
-        """The density of the first ``count`` coordinates."""
-        part = AutoregressiveMixture(count, self.hidden, self.bumps).to(self.mixing)
-        for name in ("b1", "w2", "b2", "w3", "b3"):
-            getattr(part, name).copy_(getattr(self, name)[:count])
-        part.w1.copy_(self.w1[:count, :count])
-        part.mixing.copy_(self.mixing[:count, :count])
-        part.offset.copy_(self.offset[:count])
-        return part
 
     def extra_repr(self) -> str:
         """The hyperparameters."""

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily, Mu
 from cnflow import _validation
 from cnflow.flow._autoregressive import AutoregressiveMixture
 from cnflow.flow._divergence import Divergence
-from cnflow.flow._draws import choose
+from cnflow.flow._draws import draw_components
 from cnflow.flow._initial_mixture import initial_mixture
 from cnflow.flow._solvers import Adaptive, Solver
 from cnflow.flow._stages import Stages
@@ -23,15 +23,15 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 class NoiseMixture(nn.Module):
     """p(z) = Σ_k π_k Π_d N(z_d; m_d + δ_kd, (s_d exp(η_kd))²).
 
-    Where column d of (δ, η) is zero, direction d is N(m_d, s_d²) and independent of everything else, exactly:
-    p(z) = p_core(h) · N(e; m, s²). The mask ``core`` makes those zeros hard; before pruning it is all true.
+    Where column d of (δ, η) is zero, direction d is exactly N(m_d, s_d²) and independent of all others:
+    p(z) = p_core(h) · N(e; m, s²). The mask ``core`` keeps these columns at zero; before pruning it is all true.
 
-    Components are diagonal, which lets single columns vanish. Once the core is chosen they may be given full covariances
+    Components are diagonal, so that single columns can be zero. Once the core is chosen they may get full covariances
     in it (:meth:`tilt_core`): with u the standardised h, component k is a standard Gaussian of (1 + T_k) u, T_k strictly lower
-    triangular. A patch of a curved surface takes one tilted component where it takes several diagonal ones.
+    triangular. A patch of a curved surface needs one tilted component in place of several diagonal ones.
 
-    The core may instead have a density of its own, :meth:`set_core`: another density than the mixture, a CNF over either, or
-    both. Then the mixture's columns in the core are without meaning.
+    The core may instead have a density of its own, :meth:`set_core`: an autoregressive density, a CNF over either, or
+    both. The mixture's columns in the core then have no meaning.
 
     Args:
         dim: number of directions D.
@@ -115,7 +115,7 @@ class NoiseMixture(nn.Module):
         """Give the components full covariances in the core, diagonal ones to begin with; returns self.
 
         Args:
-            size: of the core; default what its mask says.
+            size: of the core; default the number of core directions of the mask.
         """
         size = int(self.core.sum()) if size is None else size
         self.tilt = nn.Parameter(self.mean.new_zeros(self.components, size, size))
@@ -191,7 +191,7 @@ class NoiseMixture(nn.Module):
 
     @torch.no_grad()
     def gains(self, z: Tensor) -> Tensor:
-        """What every column is worth: the nats lost per sample if it alone became Gaussian noise now, shape (D,).
+        """Gain of every column: the nats lost per sample if that column alone were made Gaussian noise, shape (D,).
 
         Args:
             z: latent states, shape (n, D).
@@ -247,7 +247,7 @@ class NoiseMixture(nn.Module):
 
     @torch.no_grad()
     def adopt(self, other: NoiseMixture, which: Tensor) -> NoiseMixture:
-        """Take the columns ``which``, bool, shape (D,), and the weights from a mixture of so many directions; returns self."""
+        """Take the columns ``which``, bool, shape (D,), and the weights from a mixture of as many directions; returns self."""
         for name in ("mean", "log_std", "shift", "log_ratio"):
             getattr(self, name)[..., which] = getattr(other, name)
         self.logits.copy_(other.logits)
@@ -255,12 +255,12 @@ class NoiseMixture(nn.Module):
 
     @property
     def noise_mean(self) -> Tensor:
-        """M of the noise directions, shape (number of noise directions,)."""
+        """Means m of the noise directions, shape (D - k,)."""
         return self.mean[~self.core]
 
     @property
     def noise_std(self) -> Tensor:
-        """S of the noise directions, shape (number of noise directions,)."""
+        """Standard deviations s of the noise directions, shape (D - k,)."""
         return torch.exp(self.log_std[~self.core])
 
     def core_log_prob(self, h: Tensor) -> Tensor:
@@ -269,10 +269,10 @@ class NoiseMixture(nn.Module):
             return h.sum(1)
         if self.flow is not None:
             way = self.flow.carry(h, 0.0, 1.0, self.solver, divergence=Divergence().exact)
-            return self._inner_log_prob(way.z) + way.log_det
-        return self._inner_log_prob(h)
+            return self._final_log_prob(way.z) + way.log_det
+        return self._final_log_prob(h)
 
-    def _inner_log_prob(self, h: Tensor) -> Tensor:
+    def _final_log_prob(self, h: Tensor) -> Tensor:
         if self.density is not None:
             return self.density.log_prob(h)
         mean = (self.mean + self.shift)[:, self.core]
@@ -305,7 +305,7 @@ class NoiseMixture(nn.Module):
     def rsample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n samples, shape (n, D), differentiable in means and scales (not in the weights)."""
         weights = torch.softmax(self.logits, 0)
-        k = choose(weights, n, generator)
+        k = draw_components(weights, n, generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         if self.tilt is not None:
             tilted = torch.linalg.solve_triangular(

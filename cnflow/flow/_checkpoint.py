@@ -1,4 +1,4 @@
-"""Flows to and from files."""
+"""Saving flows to files and loading them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cnflow.flow._selection import Selection
 from cnflow.flow._serialization import FORMAT, CheckpointError, describe, rebuild
 
 PREVIOUS = "previous.ckpt"
-"""Name of the checkpoint before the last one, which is kept in case the last one is damaged."""
+"""Name of the checkpoint before the last one, kept in case the last one is damaged."""
 
 
 def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
-    """Write a flow, and nothing else, to a file.
+    """Save a flow to a file.
 
     The file is in the safetensors format: tensors, a description in JSON, and a checksum of both. The usual suffix is
     ``.safetensors``.
@@ -51,16 +51,16 @@ def save_flow(flow: NarrowingFlow, path: str | Path) -> Path:
 
 def _digest(plan: str, state: dict[str, Tensor]) -> str:
     """SHA-256 of a description and of tensors with their names, types and shapes."""
-    told = hashlib.sha256(plan.encode())
+    digest = hashlib.sha256(plan.encode())
     for name in sorted(state):
         value = state[name]
-        told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        told.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return told.hexdigest()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a run directory, a directory of checkpoints, or a path to one, stands for: of a run the last.
+    """Find the checkpoint of a run directory (its last one) or of a directory of checkpoints, or return the path of a file.
 
     Args:
         path: of a directory or a file.
@@ -94,7 +94,7 @@ def load_flow(
     Args:
         path: of a directory or a file.
         map_location: device to load to.
-        classes: fields and solvers of your own that the file may name too.
+        classes: your own classes of fields and solvers that the file may name, too.
 
     Returns:
         The flow, in evaluation mode.
@@ -145,16 +145,16 @@ def _read_tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and tensors of a safetensors file, whose checksum must be right."""
     try:
         with safe_open(file, "pt") as held:
-            told = held.metadata() or {}
+            metadata = held.metadata() or {}
             state = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(_unreadable(file, error)) from error
-    if "cnflow" not in told:
+    if "cnflow" not in metadata:
         raise CheckpointError(f"{file} was not written by cnflow: it has no 'cnflow' entry")
-    if told.get("sha256") != _digest(told["cnflow"], state):
+    if metadata.get("sha256") != _digest(metadata["cnflow"], state):
         raise CheckpointError(f"{file} was changed after it was written: its checksum is wrong. Copy it again.")
     try:
-        own = json.loads(told["cnflow"])
+        own = json.loads(metadata["cnflow"])
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: the description of the flow is no JSON ({error!s:.100})") from error
     if not isinstance(own, dict):

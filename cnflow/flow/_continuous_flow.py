@@ -1,4 +1,4 @@
-"""A continuous normalizing flow: a frame, the stages of an ODE and a base density, and the way of samples through them."""
+"""A continuous normalizing flow: a frame, the stages of an ODE and a base density, and how samples pass through them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnflow import _validation
 from cnflow.data._arrays import as_rows, batches, check_rows, is_batches, subsample
 from cnflow.flow._base import NoiseMixture
 from cnflow.flow._divergence import Divergence
-from cnflow.flow._draws import source
+from cnflow.flow._draws import random_generator
 from cnflow.flow._frame import Frame
 from cnflow.flow._initial_rotation import frame_rotation
 from cnflow.flow._inputs import Inputs
@@ -27,7 +27,7 @@ Array = NDArray[Any] | Tensor
 Flow = TypeVar("Flow", bound="ContinuousFlow")
 
 START_SAMPLES, START_NUMBERS = 200_000, 20_000_000
-"""Most samples, and most numbers in them, that the start of a flow looks at; a random choice of samples when there are more."""
+"""Most samples, and most numbers in them, that `initialise` uses; a random choice of samples when there are more."""
 
 
 class ContinuousFlow(nn.Module):
@@ -94,7 +94,7 @@ class ContinuousFlow(nn.Module):
         self.base.fit(self.frame(self.checked(x)), seed)
         return self
 
-    # -- the way through -------------------------------------------------------------------------------------------
+    # -- between data and latent space -----------------------------------------------------------------------------
 
     def transport(
         self,
@@ -105,13 +105,13 @@ class ContinuousFlow(nn.Module):
         costs: bool = False,
         end: float = 1.0,
     ) -> Transport:
-        """Carry x, shape (n, d), from the data to depth ``end``; log-determinant and costs are of the whole way.
+        """Carry x, shape (n, d), from the data to depth ``end``, with log-determinant and costs of the whole path.
 
         Args:
             x: samples in data space, shape (n, d).
             solver: default the training solver; with it the divergence may use the probe, otherwise it is exact.
-            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson, the Jacobian budget and reading.
-            costs: whether to integrate kinetic energy, Jacobian norm, path lengths and reading along the way.
+            probe: one draw for the whole solve, entries ±1, shape (n, D); for Hutchinson's divergence and the Jacobian costs.
+            costs: whether to integrate kinetic energy, Jacobian norms and path lengths.
             end: depth to stop at.
         """
         end = _depth(end)
@@ -154,9 +154,9 @@ class ContinuousFlow(nn.Module):
             seed: of the noise, which without a generator depends on the seed and the number of samples alone.
 
         Raises:
-            ValueError: for a seed that is none.
+            ValueError: for an invalid seed.
         """
-        generator = generator or source(seed, None)
+        generator = generator or random_generator(seed, None)
         a = torch.randn(*x.shape[:-1], self.lift, generator=generator, dtype=torch.float64)
         return torch.cat([x, self.lift_std * a.to(x)], -1)
 
@@ -168,7 +168,7 @@ class ContinuousFlow(nn.Module):
     def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
         way = self.transport(rows, solver=solver or self.evaluation)
         value = self.base.log_prob(way.z) + way.log_det
-        return value if self.dim == self.columns else value.masked_fill(self.frame.off(rows), -torch.inf)
+        return value if self.dim == self.columns else value.masked_fill(self.frame.off_plane(rows), -torch.inf)
 
     def rsample(
         self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
@@ -176,14 +176,14 @@ class ContinuousFlow(nn.Module):
         """Draw samples with gradients in everything but the mixture weights; returns shape (*shape, d).
 
         Args:
-            shape: how many draws: a number, or a shape.
-            seed: of the draws; default torch's own generator.
+            shape: number of draws, or a shape of draws.
+            seed: of the draws; by default torch's global generator is used.
             generator: instead of a seed, on the device of the flow.
 
         Raises:
-            ValueError: for a shape that is none, or both a seed and a generator.
+            ValueError: for an invalid shape, or both a seed and a generator.
         """
-        shape, generator = _validation.shape(shape), source(seed, generator, self.base.mean.device)
+        shape, generator = _validation.shape(shape), random_generator(seed, generator, self.base.mean.device)
         count = math.prod(shape)
         if not count:
             return self.base.mean.new_empty(*shape, self.data_dim)
@@ -211,18 +211,18 @@ class ContinuousFlow(nn.Module):
     def parts(self, x: Any, chunk: int = 4096) -> Iterator[Tensor]:
         """Samples x, or batches of them, as :meth:`checked` reads them, at most ``chunk`` at a time; shape (m, D) each.
 
-        A memory map stays on disk.
+        A memory map is not loaded into memory.
 
         Raises:
-            ValueError: for another width, or samples that are not finite, of a batch with its number.
+            ValueError: for another width, or samples that are not finite; the message names the batch.
         """
         chunk = _validation.integer("chunk", chunk, low=1)
         if self.lift and is_batches(x):
-            # the noise of a sample depends on its place among all samples
+            # the lifted noise of a sample depends on its index among all samples
             x = as_rows(x)
         if isinstance(x, np.memmap) and not self.lift and x.ndim == 2 and len(x):
             self.checked(np.zeros_like(x[:1]))
-            # read twice rather than held: samples that are not finite are told before hours of work, by their numbers
+            # read twice: values that are not finite are an error before hours of work
             check_rows(x if self.inputs is None else self.inputs.view(x), "x")
             for start in range(0, len(x), chunk):
                 yield self.checked(x[start : start + chunk])
@@ -238,7 +238,7 @@ class ContinuousFlow(nn.Module):
             yield from torch.split(rows.reshape(-1, self.columns), chunk)
 
     def checked(self, x: Array, width: int | None = None, what: str = "x") -> Tensor:
-        """X as a tensor of this flow's dtype and device, shape (…, D), or (…, width) if given.
+        """Samples x as a tensor on this flow's device, shape (…, D), or (…, width) if given.
 
         Samples of the data's own width are lifted, always with the same noise, of seed 0.
 
@@ -254,7 +254,7 @@ class ContinuousFlow(nn.Module):
         if given.is_complex():
             raise ValueError(f"{what}: expected numbers; got complex numbers ({given.dtype})")
         rows = given.to(self.base.mean.device)
-        # samples of data stay as precise as they came, until the frame has centred them
+        # data keep their precision until the frame has centred them
         rows = rows.to(self.base.mean) if state else rows if rows.is_floating_point() else rows.double()
         if rows.ndim < 1 or rows.shape[-1] != width or (not isinstance(x, Tensor) and rows.ndim != 2):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The core's own density, and the noise's."""
+"""The densities of the core and of the noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from cnflow import _validation
 from cnflow.flow._base import NoiseMixture
-from cnflow.flow._draws import NoiseDensity, choose, source
+from cnflow.flow._draws import NoiseDensity, draw_components, random_generator
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _normal(parts: Distribution) -> Normal:
 
 
 class CoreDensity(MixtureSameFamily):
-    """A torch distribution over the core, event shape (k,), that also tells its components."""
+    """A torch distribution over the core, event shape (k,), with its mixture components."""
 
     @property
     def components(self) -> Components:
@@ -62,23 +62,11 @@ class CoreDensity(MixtureSameFamily):
         seed: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draw from the mixture.
-
-        Args:
-            sample_shape: how many draws: a number, or a shape.
-            seed: of the draws; default torch's own generator.
-            generator: instead of a seed, on the device of the flow.
-
-        Returns:
-            Shape (*sample_shape, k).
-
-        Raises:
-            ValueError: for a shape that is none, or both a seed and a generator.
-        """
+        """Draw from the mixture; returns shape (*sample_shape, k). Arguments and errors are those of `NoiseDensity.sample`."""
         shape, parts = _validation.shape(sample_shape), self.component_distribution
         weights = self.mixture_distribution.probs
-        count, generator = math.prod(shape), source(seed, generator, weights.device)
-        k = choose(weights, count, generator)
+        count, generator = math.prod(shape), random_generator(seed, generator, weights.device)
+        k = draw_components(weights, count, generator)
         mean = parts.mean[k]
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         if isinstance(parts, MultivariateNormal):
@@ -89,13 +77,13 @@ class CoreDensity(MixtureSameFamily):
 
 
 def core_density(base: NoiseMixture) -> CoreDensity:
-    """The law of the core of a base: a mixture with event shape (k,).
+    """The density of the core of a base: a mixture with event shape (k,).
 
     Args:
         base: the base density.
 
     Raises:
-        ValueError: if no direction is core, so that there is nothing to describe.
+        ValueError: if no direction is core, so that there is no density.
     """
     if not base.plain:
         raise ValueError(
@@ -113,5 +101,5 @@ def core_density(base: NoiseMixture) -> CoreDensity:
 
 
 def noise_density(base: NoiseMixture) -> NoiseDensity:
-    """The law of the noise of a base: N(m, s²) with event shape (D - k,)."""
+    """The density of the noise of a base: N(m, s²) with event shape (D - k,)."""
     return NoiseDensity(Normal(base.noise_mean, base.noise_std), 1, validate_args=False)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cnflow import _validation
 from cnflow.flow._continuous_flow import Array, ContinuousFlow
-from cnflow.flow._draws import source
+from cnflow.flow._draws import random_generator
 from cnflow.flow._solvers import Solver
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Narrowed:
     """A batch split into core and noise: what ``encode`` returns and ``decode`` takes.
 
-    log_prob = core_log_prob + noise_log_prob + log_det, sample by sample. At a stage boundary before the last,
+    log_prob = core_log_prob + noise_log_prob + log_det for every sample. At a stage boundary before the last,
     ``core`` holds the directions that are still active there, and ``noise`` those retired so far.
 
     Attributes:
@@ -41,6 +45,16 @@ class Narrowed:
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.core)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row per sample: log-densities and log-determinant in nats, then its core and noise, numbered from 1."""
+        import pandas as pd
+
+        names = ("log_prob", "core_log_prob", "noise_log_prob", "log_det")
+        columns = {name: getattr(self, name) for name in names}
+        columns |= {f"core {i + 1}": column for i, column in enumerate(self.core.T)}
+        columns |= {f"noise {i + 1}": column for i, column in enumerate(self.noise.T)}
+        return pd.DataFrame({name: column.detach().cpu().numpy() for name, column in columns.items()})
 
     def __repr__(self) -> str:
         """Shapes and the mean negative log-likelihood."""
@@ -94,12 +108,12 @@ class FlowCut:
 
     @property
     def noise_mean(self) -> Tensor:
-        """M of the directions retired by now, shape (D - a,)."""
+        """Means m of the directions that have retired, shape (D - a,)."""
         return self.flow.base.mean[~self.active].detach()
 
     @property
     def noise_std(self) -> Tensor:
-        """S of the directions retired by now, shape (D - a,)."""
+        """Standard deviations s of the directions that have retired, shape (D - a,)."""
         return torch.exp(self.flow.base.log_std[~self.active]).detach()
 
     def log_prob(self, h: Array, *, solver: Solver | None = None) -> Tensor:
@@ -126,16 +140,10 @@ class FlowCut:
     ) -> Tensor:
         """Draw active states with gradients in everything but the mixture weights; returns shape (*shape, a).
 
-        Args:
-            shape: how many draws: a number, or a shape.
-            seed: of the draws; default torch's own generator.
-            generator: instead of a seed, on the device of the flow.
-
-        Raises:
-            ValueError: for a shape that is none, or both a seed and a generator.
+        Arguments and errors are those of :meth:`NarrowingFlow.rsample`.
         """
         flow, active, shape = self.flow, self.active, _validation.shape(shape)
-        generator = source(seed, generator, flow.base.mean.device)
+        generator = random_generator(seed, generator, flow.base.mean.device)
         if not math.prod(shape):
             return flow.base.mean.new_empty(*shape, self.width)
         z = flow.base.rsample(math.prod(shape), generator)[:, active]
@@ -150,11 +158,11 @@ class FlowCut:
 
     @torch.no_grad()
     def encode(self, x: Array, *, solver: Solver | None = None, chunk: int = 4096) -> Narrowed:
-        """Split data samples x, shape (n, d), into the directions active here and the noise retired by now.
+        """Split data samples x, shape (n, d), into the directions that are active here and those that have retired as noise.
 
         Args:
-            x: rows: an array, a tensor, a DataFrame; or batches of them, such as a ``DataLoader``, of which one is read at a
-                time; where a batch is (x, y), x is taken. A flow with a lift lifts samples of width d by noise of seed 0: for other
+            x: an array, a tensor or a DataFrame, or batches of them, such as a ``DataLoader``, which are read one at a time; of a
+                batch (x, y) x is taken. A flow with a lift lifts samples of width d by noise of seed 0: for other
                 noise give ``flow.lifted(x, seed=…)``.
             solver: default the evaluation solver.
             chunk: samples per solve.
@@ -209,5 +217,5 @@ class FlowCut:
         return rows[:, : flow.data_dim]
 
     def __repr__(self) -> str:
-        """Where it is, and how wide."""
+        """Boundary, depth and number of active directions."""
         return f"FlowCut(stage boundary {self.stage}, depth {self.depth:g}: {self.width} of {self.flow.dim} directions)"

@@ -1,4 +1,4 @@
-"""A trained flow made deeper: lifted directions, and more stages that may use them."""
+"""Deeper copies of a trained flow: lifted directions, and more stages that can use them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def deepen(flow: NarrowingFlow, lift: int, std: float, units: int | None = None, stages: int = 1) -> NarrowingFlow:
-    """The same density with lifted noise beside it, and last stages that do nothing yet.
+    """The same density, augmented by lifted noise, with further stages that are the identity at first.
 
-    The new stages are active in the core and the lifted directions; those before them take correspondingly less of the depth
-    and neither move nor read what is lifted. log p(x, a) = log p(x) + log q(a), exactly, until something is trained.
+    The new stages are active in the core and the lifted directions; the earlier stages take less of the depth
+    and neither move nor read the lifted directions. Before training, log p(x, a) = log p(x) + log q(a) exactly.
 
     Args:
-        flow: a flow without a lift; it is left as it is.
+        flow: a flow without a lift; it is not changed.
         lift: number of lifted directions, at least 1.
         std: their standard deviation, in units of the frame.
         units: per hidden layer of a new stage's field, for a field whose ``build`` takes them; default as the field has.

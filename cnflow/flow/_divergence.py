@@ -84,10 +84,10 @@ class Divergence:
     def with_pull(
         self, field: VelocityField, t: Tensor, z: Tensor, probe: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity (n, k), divergence (n,) and Jᵀ @ probe (n, k): what budget and retirement need.
+        """Velocity (n, k), divergence (n,) and Jᵀ @ probe (n, k), for the costs of the path.
 
-        For a probe with unit covariance (Jᵀ @ probe)_d² is an unbiased estimate of Σ_i (∂v_i/∂z_d)², what is read of
-        direction d, and their sum one of ‖J‖²_F.
+        For a probe with unit covariance (Jᵀ @ probe)_d² is an unbiased estimate of Σ_i (∂v_i/∂z_d)², the
+        dependence on direction d, and their sum one of ‖J‖²_F.
 
         Raises:
             ValueError: if the probe is missing.

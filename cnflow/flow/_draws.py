@@ -1,4 +1,4 @@
-"""Draws: how many, from which generator, and the law of the noise."""
+"""Random generators, draws of mixture components, and the distribution of the noise."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ else:
     _IndependentNormal = Independent
 
 
-def source(seed: int | None, generator: torch.Generator | None, device: Any = "cpu") -> torch.Generator | None:
-    """The generator of draws: the one given, one with this seed, or None, torch's own.
+def random_generator(
+    seed: int | None, generator: torch.Generator | None, device: Any = "cpu"
+) -> torch.Generator | None:
+    """The generator to draw with: the given one, a new one with this seed, or None for torch's own.
 
     Args:
         seed: 0 to 2³² - 1, or None.
@@ -27,7 +29,7 @@ def source(seed: int | None, generator: torch.Generator | None, device: Any = "c
         device: of a generator that is made.
 
     Raises:
-        ValueError: if both are given, or the seed is none.
+        ValueError: if both are given, or the seed is not one.
     """
     if seed is None:
         return generator
@@ -36,15 +38,15 @@ def source(seed: int | None, generator: torch.Generator | None, device: Any = "c
     return torch.Generator(device).manual_seed(_validation.seed(seed))
 
 
-def choose(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """N numbers of components, drawn by their weights, shape (K,); shape (n,), n may be 0."""
+def draw_components(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """Indices of n components, drawn with probabilities ``weights``, shape (K,); shape (n,). n may be 0."""
     if not n:
         return torch.zeros(0, dtype=torch.long, device=weights.device)
     return torch.multinomial(weights, n, replacement=True, generator=generator)
 
 
 class NoiseDensity(_IndependentNormal):
-    """The law of the noise, N(m, s²): a torch distribution with event shape (D - k,)."""
+    """The distribution of the noise, N(m, s²): a torch distribution with event shape (D - k,)."""
 
     def rsample(
         self,
@@ -56,7 +58,7 @@ class NoiseDensity(_IndependentNormal):
         """Draw with gradients; returns shape (*sample_shape, D - k). See :meth:`sample`."""
         mean, std = self.base_dist.loc, self.base_dist.scale
         shape = (*_validation.shape(sample_shape), *mean.shape)
-        generator = source(seed, generator, mean.device)
+        generator = random_generator(seed, generator, mean.device)
         return mean + std * torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
 
     @torch.no_grad()
@@ -70,14 +72,14 @@ class NoiseDensity(_IndependentNormal):
         """Draw.
 
         Args:
-            sample_shape: how many draws: a number, or a shape.
-            seed: of the draws; default torch's own generator.
+            sample_shape: number of draws, or a shape of draws.
+            seed: of the draws; by default torch's global generator is used.
             generator: instead of a seed, on the device of the flow.
 
         Returns:
             Shape (*sample_shape, D - k).
 
         Raises:
-            ValueError: for a shape that is none, or both a seed and a generator.
+            ValueError: for an invalid shape, or both a seed and a generator.
         """
         return self.rsample(sample_shape, seed=seed, generator=generator)

@@ -1,4 +1,4 @@
-"""Velocity fields: what a stage of the flow is made of."""
+"""Velocity fields: the vector field of a stage."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class VelocityField(nn.Module):
     """A field v(t, z) on k active directions. Subclass it to bring your own network.
 
     A subclass gives ``forward(t, z)``; everything else (divergence by autograd, by a probe) works on
-    any such field. A field that knows its Jacobian in closed form says so by overriding
-    ``trace`` and ``jacobian``.
+    any such field. A field with a Jacobian in closed form overrides ``closed_form``, ``trace`` and
+    ``jacobian``.
 
     The constructor of a subclass takes hyperparameters only, all of them keyword arguments that
     are plain numbers and strings, and keeps each as an attribute of the same name; ``build(width)``
-    makes the weights once the number of directions is known. That is what lets a field be named
-    in a configuration file and restored from a checkpoint.
+    makes the weights once the number of directions is known. Configuration files and checkpoints
+    rely on this.
     """
 
     closed_form: bool = False
@@ -57,7 +57,7 @@ class VelocityField(nn.Module):
         return velocity, pulled
 
     def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor] | None:
-        """Solution of the ODE in closed form from time ``start`` to ``end``, either way, where there is one.
+        """Solution of the ODE in closed form from time ``start`` to ``end``, forwards or backwards, where there is one.
 
         Args:
             z: states at ``start``, shape (n, k).
@@ -69,8 +69,8 @@ class VelocityField(nn.Module):
         """
         return None
 
-    def built(self) -> dict[str, Any]:
-        """What ``build`` needs beside the width to make the weights again, as plain numbers."""
+    def build_options(self) -> dict[str, Any]:
+        """Arguments of ``build`` beside the width that make weights of the same shapes again, as plain numbers."""
         return {}
 
     def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> VelocityField:
@@ -81,19 +81,19 @@ class VelocityField(nn.Module):
 
         Args:
             keep: bool, shape (k,): the directions that stay active.
-            fill: shape (k,): what the others are read as, their mean.
-            t: times in this stage, shape (n,), for a field that measures what it can leave out.
+            fill: shape (k,): the values that are read for the others, their means.
+            t: times in this stage, shape (n,), for a field that is made smaller.
             z: states at those times, shape (n, k).
         """
         return EmbeddedField(self, keep, fill)
 
     def widen(self, extra: int, pace: float) -> VelocityField:
-        """The same field with ``extra`` further directions, last, that it neither moves nor reads as yet.
+        """The same field with ``extra`` further directions, last, that it neither moves nor reads.
 
         It is run ``pace`` times as fast: pace · v(pace · t, z).
 
         Raises:
-            NotImplementedError: for a field that does not know how.
+            NotImplementedError: for a field that cannot be widened.
         """
         raise NotImplementedError(
             f"{type(self).__name__} cannot be widened: give it widen(extra, pace), or train the flow with MLPField"
@@ -101,12 +101,12 @@ class VelocityField(nn.Module):
 
 
 class EmbeddedField(VelocityField):
-    """A field on k directions, read on some of them while the others stand still.
+    """A field on k directions, restricted to some of them while the others are constant.
 
     Args:
         inner: the field, on k directions.
         keep: bool, shape (k,): the directions that are active.
-        fill: shape (k,): where the others stand.
+        fill: shape (k,): the values of the others.
     """
 
     keep: Tensor
@@ -125,9 +125,9 @@ class EmbeddedField(VelocityField):
         """Velocity at scalar time t and states z, shape (n, a); returns shape (n, a)."""
         return self.inner(t, self._embed(z))[:, self.keep]
 
-    def built(self) -> dict[str, Any]:
-        """What ``build`` of the inner field needs beside the width."""
-        return self.inner.built()
+    def build_options(self) -> dict[str, Any]:
+        """Those of the inner field."""
+        return self.inner.build_options()
 
     def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> VelocityField:
         """See :meth:`VelocityField.narrow`; embeds once, however often it is narrowed."""

@@ -16,10 +16,9 @@ KEPT = ("mean", "weight", "back", "volume", "reach")
 class Frame(nn.Module):
     """z = R W (x - mean): W any matrix of full row rank, R a rotation that may be learned.
 
-    The numbers are kept in float64, and samples are centred in float64, so that an offset of 10⁶ or a column in other
-    units costs no digits.
-    With fewer directions r than columns d, samples live in a plane: the columns outside it are constant, or combinations of
-    others. Densities are then densities on the plane, and a sample off the plane has density zero.
+    The map is kept and samples are centred in float64, so that an offset of 10⁶ or a column in other units loses no
+    precision. With fewer directions r than columns d, samples lie in a subspace: the other columns are constant, or
+    combinations of others. Densities are then densities on the subspace, and a sample outside has density zero.
 
     Args:
         dim: number of columns d.
@@ -30,9 +29,9 @@ class Frame(nn.Module):
         mean: shape (d,).
         weight: W, shape (r, d).
         back: its right inverse, shape (d, r).
-        volume: log |det W| on the plane, nats, scalar.
-        reach: distance from the plane, in units of the data, up to which a sample counts as in it; scalar.
-        skew: the parameter A, shape (r, r), of which only the skew part acts; None unless learned.
+        volume: log |det W| on the subspace, nats, scalar.
+        reach: distance from the subspace, in units of the data, up to which a sample counts as in it; scalar.
+        skew: the parameter A, shape (r, r), of which only the skew-symmetric part counts; None unless learned.
 
     Example:
         >>> frame = Frame(3)
@@ -79,7 +78,7 @@ class Frame(nn.Module):
         Args:
             mean: shape (d,).
             scale: scalar, positive.
-            rotation: orthogonal, shape (d, d); sample i is direction i in the coordinates of the data.
+            rotation: orthogonal, shape (d, d); row i is direction i in the coordinates of the data.
 
         Raises:
             ValueError: if the rotation is not orthogonal or the scale is not positive.
@@ -94,7 +93,7 @@ class Frame(nn.Module):
         if not float(scale) > 0:
             raise ValueError(f"scale must be positive; got {float(scale)}. Is every sample of the data the same?")
         left, _, right = torch.linalg.svd(rotation.double())
-        rotation = left @ right  # orthogonal to float64 as well
+        rotation = left @ right  # orthogonal in float64, too
         self.set_linear(mean, rotation / scale, rotation.T * scale, -self.dim * torch.log(scale.double()))
 
     @torch.no_grad()
@@ -141,7 +140,7 @@ class Frame(nn.Module):
 
     @property
     def log_det(self) -> Tensor:
-        """Log |det dz/dx| on the plane, scalar, in nats."""
+        """Log |det dz/dx| on the subspace, scalar, in nats."""
         return self.volume.to(self.kind.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,8 +155,8 @@ class Frame(nn.Module):
         rows = z if turn is None else z @ turn
         return rows.double() @ self.back.T + self.mean
 
-    def off(self, x: Tensor) -> Tensor:
-        """Which samples of x, shape (n, d), do not lie in the plane of the training samples, bool, shape (n,)."""
+    def off_plane(self, x: Tensor) -> Tensor:
+        """Which samples of x, shape (n, d), do not lie in the subspace of the training samples, bool, shape (n,)."""
         rows = x.double() - self.mean
         distance: Tensor = torch.linalg.vector_norm(rows - rows @ self.weight.T @ self.back.T, dim=1)
         return distance > self.reach

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from cnflow.data._arrays import as_rows, check_rows
 
 MIN_SAMPLES = 40
-"""Fewest samples accepted: below this a half-and-half split leaves nothing to learn from."""
+"""Fewest samples accepted: fewer are too few to train on one half and test on the other."""
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ def distance_correlation_squared(x: ArrayLike, y: ArrayLike) -> float:
 
     Args:
         x: samples, shape (n, a).
-        y: samples of the same rows, shape (n, b).
+        y: paired samples, shape (n, b).
 
     Returns:
         The estimate, at most 1; its root estimates the distance correlation. NaN if either array is constant.

@@ -1,4 +1,4 @@
-"""Where the base starts: a mixture of Gaussians that expectation maximisation finds in the frame."""
+"""The initial mixture of the base, by expectation maximisation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def initial_mixture(
         components, covariance_type="diag", random_state=seed, reg_covar=regularisation, max_iter=200, tol=1e-3
     )
     with warnings.catch_warnings():
-        # a start, not a result: the flow's own training goes on from here
+        # this is an initialisation: the training of the flow goes on from here
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(z.double().cpu().numpy())
     return mixture.weights_, mixture.means_, 0.5 * np.log(mixture.covariances_)

@@ -1,4 +1,4 @@
-"""Where the frame starts: the rotation that a linear method finds in the data."""
+"""The initial rotation of the frame, by a linear method."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ROTATIONS = ("pca", "ica", "ngca", "identity")
 
 
 def frame_rotation(x: Floats, method: str = "pca", seed: int = 0) -> Floats:
-    """An orthogonal start for the frame.
+    """The initial rotation of the frame.
 
     "pca" takes the principal axes, by decreasing variance. "ica" takes the orthogonal matrix nearest to
-    FastICA's unmixing of the data, which sees a structure that has no variance of its own. "ngca" takes the plane that
+    FastICA's unmixing of the data, which also finds structure that does not stand out by its variance. "ngca" takes the plane that
     non-Gaussian component analysis finds (see ``NGCA``), then its complement, each by principal axes; components need
-    not be independent of each other, but noise must be of them. "identity" leaves the coordinates of the data alone.
+    not be independent of each other, but noise must be of them. "identity" keeps the coordinates of the data.
 
     Args:
         x: centred samples, shape (n, d).
@@ -51,7 +51,7 @@ def frame_rotation(x: Floats, method: str = "pca", seed: int = 0) -> Floats:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # a start, not a result: an unconverged unmixing is still a rotation
+        # this is an initialisation: an unmixing that has not converged is still a rotation
         warnings.simplefilter("ignore", ConvergenceWarning)
         unmixing = FastICA(whiten="unit-variance", random_state=seed, max_iter=500, tol=1e-3).fit(x).components_
     left, _, right = np.linalg.svd(unmixing / np.linalg.norm(unmixing, axis=1, keepdims=True))

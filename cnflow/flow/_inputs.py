@@ -1,4 +1,4 @@
-"""Which columns of the data a flow reads, by name where they have names."""
+"""The columns of the data that a flow reads, by name where they have names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Inputs:
 
     Attributes:
         width: number of columns of the data, those that were left out included.
-        kept: numbers of the columns that the flow reads, in its order.
-        names: of all ``width`` columns; None if they had none.
+        kept: indices of the columns that the flow reads, in its order.
+        names: of all ``width`` columns; None if they have none.
 
     Raises:
         ValueError: if the numbers or the names do not fit the width.
@@ -38,7 +38,7 @@ class Inputs:
             raise ValueError(f"expected {self.width} names of columns; got {len(self.names)}")
 
     def places(self, names: Sequence[str] | None, width: int, what: str = "x") -> list[int]:
-        """Numbers of the flow's columns in other data.
+        """Indices of the flow's columns in other data.
 
         Args:
             names: of the columns of the other data; None if they have none.
@@ -65,11 +65,11 @@ class Inputs:
         return [list(names).index(self.names[number]) for number in self.kept]
 
     def select(self, x: Any, what: str = "x") -> Any:
-        """The flow's columns of rows.
+        """Select the columns that the flow reads.
 
         Args:
-            x: rows, shape (n, width), or a DataFrame, whose columns are found by name; rows of the flow's own width stay as they
-                are.
+            x: samples, shape (n, width), or a DataFrame, whose columns are found by name; samples that have only the flow's
+                columns are returned unchanged.
             what: name of the samples, for messages.
         """
         if is_frame(x):
@@ -95,7 +95,7 @@ class Inputs:
 
 
 class SelectedRows:
-    """Columns of an array, read when indexed, so that a memory map stays on disk.
+    """Columns of an array, read when indexed, so that a memory map is not loaded into memory.
 
     Args:
         rows: shape (n, width).
@@ -106,9 +106,9 @@ class SelectedRows:
         self.rows, self.inputs = rows, inputs
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of samples."""
         return len(self.rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """The flow's columns of some rows."""
+        """The flow's columns of some samples."""
         return np.asarray(self.inputs.select(self.rows[key]))

@@ -1,4 +1,4 @@
-"""The time-conditioned perceptron, whose Jacobian is known in closed form."""
+"""The time-conditioned multilayer perceptron, with its Jacobian in closed form."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ ACTIVATIONS = {
     "softplus": Activation(F.softplus, _softplus),
 }
 
-LEAST_UNITS = 16
+MIN_UNITS = 16
 """A narrowed hidden layer keeps at least as many units, however few directions are active."""
 
 
 def _leading_columns(rows: Tensor, count: int) -> Tensor:
-    """Numbers of the ``count`` columns of rows, shape (n, h), that the others are best written in, ascending."""
+    """Indices of the ``count`` columns of rows, shape (n, h), that span the others best (pivoted QR), ascending."""
     order = qr(rows.double().cpu().numpy(), mode="r", pivoting=True)[1][:count]
     return torch.as_tensor(sorted(order.tolist()), device=rows.device)
 
 
-def _refit(rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight, shape (m, h), and bias, shape (m,), of the affine map that carries samples, (n, h), nearest to target, (n, m)."""
+def _fit_affine(rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight, shape (m, h), and bias, shape (m,), of the affine least-squares fit of target, (n, m), by rows, (n, h)."""
     centre, middle = rows.mean(0), target.mean(0)
     system, wanted = (rows - centre).double(), (target - middle).double()
-    # least squares by the normal equations, in float64; the ridge only decides between units that are copies
+    # normal equations in float64; the ridge only matters between units that are copies
     gram = system.T @ system
     ridge = (1e-10 * gram.trace()).clamp_min(1e-30) * torch.eye(len(gram)).to(gram)
     weight = torch.linalg.solve(gram + ridge, system.T @ wanted).T
@@ -178,17 +178,17 @@ class MLPField(VelocityField):
         velocity, slopes = self._slopes(t, z)
         return velocity, self._trace(slopes), self._pull(slopes, probe)
 
-    def built(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Units per hidden layer, which shrink when the field is narrowed."""
         return {"units": self.units}
 
     @torch.no_grad()
     def narrow(self, keep: Tensor, fill: Tensor, t: Tensor, z: Tensor) -> MLPField:
-        """A smaller perceptron on the directions ``keep``, its hidden layers smaller by the root of the share that is kept.
+        """A smaller perceptron on the directions ``keep``; hidden layers shrink by the square root of the share that is kept.
 
         Which hidden units stay is decided by an interpolative decomposition of their activations at (t, z): a pivoted QR
-        picks the units, and the layer after is fitted again, by least squares, to what it received before. With every
-        unit kept this changes nothing but the reading of the retired directions, which become their mean.
+        picks the units, and the next layer is fitted by least squares to its previous pre-activations. If all units are
+        kept, only the input from retired directions changes, to their means.
 
         Args:
             keep: bool, shape (k,).
@@ -200,7 +200,7 @@ class MLPField(VelocityField):
             Chee, Renz, Damle, De Sa: Model preserving compression for neural networks (2022).
         """
         share = math.sqrt(int(keep.sum()) / max(1, len(keep)))
-        units = min(self.units, max(LEAST_UNITS, math.ceil(self.units * share)))
+        units = min(self.units, max(MIN_UNITS, math.ceil(self.units * share)))
         small = copy.deepcopy(self)
         small.width, small.units = int(keep.sum()), units
         first = small.linear[0]
@@ -212,7 +212,7 @@ class MLPField(VelocityField):
             small.units = self.units
             return small
         value, t = ACTIVATIONS[self.activation].value, t[:, None].to(z)
-        # every layer is asked to send on what it sent before, from fewer units
+        # fit every layer to its previous pre-activations, from fewer units
         received, rows = [], torch.where(keep, z, fill)
         for layer, clock in zip(self.linear, self.clock, strict=True):
             rows = F.linear(rows, layer.weight, layer.bias)
@@ -226,7 +226,7 @@ class MLPField(VelocityField):
             chosen = _leading_columns((rows - rows.mean(0)) * after.weight.norm(dim=0), units)
             layer.weight, layer.bias = nn.Parameter(layer.weight[chosen]), nn.Parameter(layer.bias[chosen])
             rows = rows[:, chosen]
-            weight, bias = _refit(rows, received[depth + 1])
+            weight, bias = _fit_affine(rows, received[depth + 1])
             after.weight, after.bias = nn.Parameter(weight), nn.Parameter(bias)
             kept.append(clock[chosen])
         small.clock = nn.Parameter(torch.stack(kept))

@@ -15,7 +15,7 @@ from cnflow.flow._continuous_flow import Array, ContinuousFlow
 from cnflow.flow._core import CoreDensity, core_density, noise_density
 from cnflow.flow._cut import FlowCut, Narrowed
 from cnflow.flow._divergence import Divergence
-from cnflow.flow._draws import NoiseDensity, source
+from cnflow.flow._draws import NoiseDensity, random_generator
 from cnflow.flow._fields import VelocityField
 from cnflow.flow._frame import Frame
 from cnflow.flow._lift import LiftBound
@@ -38,15 +38,15 @@ class NarrowingFlow(ContinuousFlow):
         divergence: how div v is computed in training. Evaluation is always exact.
         solver: the solver that training uses.
         evaluation: the solver that everything else uses.
-        stages: number of stages, equal stretches of depth; a direction can retire at every boundary between them.
-        profile: widths of routing stages, such as (10, 3): 10 active directions, of which 3 stay. Then the stages route and do
-            nothing else, ``field`` and ``stages`` are not read, and the core is a linear function of the data. The first width is
-            the rank of the frame.
+        stages: number of stages, equal intervals of depth; a direction can retire at every boundary between them.
+        profile: widths of routing stages, such as (10, 3): 10 active directions, of which 3 stay active. All stages are then
+            routing stages, ``field`` and ``stages`` are ignored, and the core is a linear function of the data. The first width
+            is the rank of the frame.
         hidden: units per hidden layer of routing stages.
         radial: whether a radial stage follows the routing stages, for noise with tails other than a Gaussian's; it moves the noise
             that retires last.
         lift: directions m of independent Gaussian noise a that are added to every sample before anything else (Augment), so that
-            the flow has D = d + m. What it knows is p(x, a); see :meth:`bound` for p(x).
+            the flow has D = d + m directions. Its density is p(x, a); for p(x) see :meth:`bound`.
 
     Raises:
         ValueError: for a width or a number of stages below 1, or a negative lift.
@@ -59,8 +59,8 @@ class NarrowingFlow(ContinuousFlow):
 
     Attributes:
         dim: number of directions D of the latent space, lifted ones included; less than the columns where those are collinear.
-        columns: number of columns of the rows that the frame reads, lifted ones included.
-        inputs: which columns of the data the flow reads; None if nobody said. DataFrames are read by it.
+        columns: number of columns that the frame reads, lifted ones included.
+        inputs: which columns of the data the flow reads, which also selects those of a DataFrame; None if not set.
         selection: how the size of the core was chosen; None if it was not chosen by :func:`cnflow.fit`.
         lift_std: standard deviation of the lifted noise, in data units: the root mean variance of the columns.
         stages: the stages, in order of depth.
@@ -150,8 +150,8 @@ class NarrowingFlow(ContinuousFlow):
         an array is not, and goes through in chunks.
 
         Args:
-            x: rows: an array, a tensor, a DataFrame; or batches of them, such as a ``DataLoader``, of which one is read at a
-                time; where a batch is (x, y), x is taken.
+            x: an array, a tensor or a DataFrame, or batches of them, such as a ``DataLoader``, which are read one at a time; of a
+                batch (x, y) x is taken.
             solver: default the evaluation solver.
             chunk: samples per solve, of anything but a tensor.
             lift_samples: draws per sample of the noise of a lift, of seed 0; for others see :meth:`bound`.
@@ -183,30 +183,30 @@ class NarrowingFlow(ContinuousFlow):
     ) -> LiftBound:
         """Lower bound of log p(x) = log ∫ p(x, a) da in nats, by importance weights p(x, a) / q(a) with a drawn from q.
 
-        It is right on average from below, ever tighter with more samples, and exact with one where the lifted directions end
-        as noise of their own, for then the weight is the same for every a.
+        Its mean is a lower bound, which gets tighter with more draws. It is exact with one draw where the lifted directions end
+        as noise that is independent of the rest, since the weight is then the same for every a.
 
         Args:
             x: samples, shape (…, d). A tensor is differentiated through; an array goes through in chunks, and is not.
             lift_samples: draws of a per sample.
             solver: default the adaptive one.
             chunk: samples at a time, of an array.
-            seed: of the draws; the same samples have the same bound with the same seed.
+            seed: of the draws.
             generator: of the draws, on the CPU; instead of the seed.
 
         Raises:
-            ValueError: for fewer than 1 sample, a flow without a lift, or rows of another width.
+            ValueError: for fewer than 1 sample, a flow without a lift, or samples of another width.
 
         References:
             Burda, Grosse, Salakhutdinov: Importance weighted autoencoders (2016).
             Nowozin: Debiasing evidence approximations (2018), for the gap.
         """
         if not self.lift:
-            raise ValueError("this flow has no lift, so that log_prob(x) is exact: there is nothing to bound")
+            raise ValueError("this flow has no lift, so that log_prob(x) is exact and needs no bound")
         lift_samples = _validation.integer("lift_samples", lift_samples, low=1)
         chunk = _validation.integer("chunk", chunk, low=1)
         rows = self.checked(x, self.data_dim)
-        generator = generator or source(seed, None)
+        generator = generator or random_generator(seed, None)
         with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, Tensor)):
             weights = []
             for _ in range(lift_samples):
@@ -248,10 +248,10 @@ class NarrowingFlow(ContinuousFlow):
 
     @property
     def order(self) -> Tensor:
-        """Directions from the first to keep to the first to give up, shape (D,), int.
+        """Indices of the directions, the most important first, shape (D,), int.
 
         The core comes before the noise, late retirement before early, and within that the larger spread in the latent
-        state: in a flow that keeps the metric of the data, what costs more to leave out.
+        state, which is the larger error if the direction is left out, in a flow that keeps the metric of the data.
         """
         last = torch.stack([stage.active for stage in self.stages]).sum(0)
         spread = self.base.moments()[1].sqrt().detach()
@@ -263,11 +263,11 @@ class NarrowingFlow(ContinuousFlow):
 
     @torch.no_grad()
     def reconstruct(self, x: Array, keep: int, *, chunk: int = 4096) -> Tensor:
-        """Samples with only the first ``keep`` directions of :attr:`order` as they are, and the others at their mean.
+        """Samples with the first ``keep`` directions of :attr:`order` unchanged and the others at their mean.
 
         Args:
             x: samples, shape (n, d).
-            keep: number of directions, 0 … D.
+            keep: number of directions kept, 0 … D.
             chunk: samples per solve.
 
         Returns:
@@ -305,12 +305,12 @@ class NarrowingFlow(ContinuousFlow):
         """Make every direction outside the core exact noise, and retire directions from stages.
 
         A retired direction is neither read nor moved, in that stage and after it, and the fields become physically
-        smaller. The others read it as its mean from then on, so retire what is noise already, and refit.
+        smaller. The others read its mean from then on, so retire directions that are noise already, and train again.
 
         Args:
             core: bool, shape (D,): the directions that stay in the core.
-            active: bool, shape (S, D): the directions that stay active in every stage; default all. The core stays active,
-                and what has retired does not come back, whatever it says.
+            active: bool, shape (S, D): the directions that stay active in every stage; default all. Core directions stay
+                active and retired ones stay retired in any case.
             x: samples the fields are fitted to when they shrink, shape (n, d); without them only their first and last
                 layers shrink.
 
@@ -333,7 +333,7 @@ class NarrowingFlow(ContinuousFlow):
         still = torch.ones_like(self.base.core)
         for s, stage in enumerate(self.stages):
             still = still & (active[s].to(still.device) | self.base.core)
-            # three looks at the states of a stage, before anything in it changes
+            # states at three depths of the stage, before anything in it changes
             depths = [self.stages.depth(s) + share / len(self.stages) for share in (0.0, 0.5, 1.0)]
             states = [self.state_at(rows, depth, solver=self.solver) for depth in depths] if len(rows) else [rows]
             times = torch.tensor(depths[: len(states)]).repeat_interleave(len(rows)).to(rows)

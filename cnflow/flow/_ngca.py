@@ -1,7 +1,7 @@
-"""Linear non-Gaussian component analysis: the plane that the structure in data is read from.
+"""Linear non-Gaussian component analysis (NGCA): the linear subspace of the structure in data.
 
 Data are taken to be a structure in k dimensions and Gaussian noise, *independent of it*, in the rest, mixed by any
-linear map. If the noise depends on the structure, that assumption fails, and what is found is at best a start.
+linear map. If the noise depends on the structure, the subspace is at best a starting point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cnflow.flow._stein import SEARCH_SAMPLES, choose_kernel, eigen, stein_null,
 Floats = NDArray[np.float64]
 METHODS = ("score", "kernel", "index")
 NULL_SAMPLES = 2_000
-"""Most rows of a Gaussian sample behind the null; its eigenvalues fall as 1 / n, and are scaled so."""
+"""Most samples of a Gaussian data set of the null; its eigenvalues fall as 1 / n, and are scaled accordingly."""
 FLOOR = 1e-3
 """Without whitening: smallest variance, as a fraction of the largest, that is divided by."""
 
@@ -37,12 +37,12 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  #
       iteration, then drawn anew, in ``n_rounds`` rounds, from the directions found so far, and last from the plane
       found alone, which reaches the Cramér-Rao bound of the plane (``expected_sin2_``) where waves can tell the score.
     - "kernel": the same regression, once, on Gaussian kernels about ``n_features`` samples, with width and ridge
-      cross-validated. Suffers in many dimensions; here to compare with.
+      cross-validated. Worse in many dimensions; for comparison.
     - "index": the search alone, which is projection pursuit. Fastest, less accurate.
 
     Cost is linear in the number of samples, and about two seconds for 20 000 samples in 64 dimensions; choosing the number
     of components adds ``n_null`` fits to at most 2 000 samples, about as much again. Meant for structure of few
-    dimensions: beyond ten or so, waves tell little, and too few components are found.
+    dimensions: beyond about ten, too few components are found.
 
     Args:
         n_components: k; None to choose it: as many as there are eigenvalues above ``null_``.
@@ -50,7 +50,7 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  #
         whiten: False to weigh each direction by its own variance, relative to the largest, instead of whitening. A
             covariance is then never inverted where it is below .001 of its largest eigenvalue, so that directions of
             next to no variance (rounding errors) are not made as large as the rest. Structure of small variance is
-            then hard to see.
+            then hard to detect.
         n_features: functions in the regression.
         n_rounds: of drawing waves.
         n_null: Gaussian samples behind ``null_``. Something is found in purely Gaussian data with probability
@@ -137,7 +137,7 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  #
         left, scales, axes = np.linalg.svd(x - mean, full_matrices=False)
         rank = int((scales > 10 * np.sqrt(d) * np.finfo(kind).eps * scales[0]).sum())
         self._check_rank(rank, n, d)
-        # signs that rotating the data does not change
+        # signs that do not change when the data are rotated
         signs = np.sign(left[np.abs(left).argmax(0), np.arange(len(scales))])[:rank]
         left, scales, axes = left[:, :rank] * signs, scales[:rank] / np.sqrt(n), axes[:rank].T * signs
         variances = np.ones(rank) if self.whiten else (scales / scales[0]) ** 2
@@ -223,9 +223,7 @@ class NGCA(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):  #
 
     def _check_rank(self, rank: int, n: int, d: int) -> None:
         if rank == 0:
-            raise ValueError(
-                f"every column of X is constant over {n} samples: there is nothing to look at; pass data that vary"
-            )
+            raise ValueError(f"every column of X is constant over {n} samples: pass data that vary")
         if self.n_components is not None and self.n_components > rank:
             raise ValueError(
                 f"n_components={self.n_components}, but X of shape ({n}, {d}) has rank {rank}: "
@@ -269,7 +267,7 @@ def ngca(x: ArrayLike, n_components: int | None = None, **options: Any) -> NGCA:
 def _refine(
     z: Floats, variances: Floats, plane: Floats, rng: np.random.Generator, n_features: int, rounds: int
 ) -> tuple[Floats, Floats]:
-    """Read-out to unit variance of the structure in a plane, shape (rank, k), and the eigenvalues of M in it, (k,)."""
+    """Read-out of unit variance of the structure in a plane, shape (rank, k), and the eigenvalues of M in it, (k,)."""
     k = plane.shape[1]
     if k == 0:
         return plane, np.empty(0)
@@ -278,17 +276,17 @@ def _refine(
         # waves of the plane alone: the noise in it is all that is left to average out
         return wave_moment(z, variances, read, np.ones(k), rng, n_features, decay=0, ridge=1e-3)
 
-    read = _read(plane, variances)
+    read = _read_out(plane, variances)
     for _ in range(rounds):
-        read = _read(eigen(moment())[1][:, :k], variances)
+        read = _read_out(eigen(moment())[1][:, :k], variances)
     values, turn = eigen(read.T @ moment() @ read)
     return read @ turn, values
 
 
-def _read(plane: Floats, variances: Floats) -> Floats:
-    """Directions, of unit variance, that read what moves z in a plane, and nothing of noise uncorrelated with it."""
+def _read_out(plane: Floats, variances: Floats) -> Floats:
+    """Read-out directions of unit variance for a plane in z, which do not depend on noise uncorrelated with it."""
     read = plane / np.maximum(variances, FLOOR * variances.max())[:, None]
     values, vectors = np.linalg.eigh((read.T * variances) @ read)
-    # the symmetric root: nothing here may hang on which eigenvectors of nearly equal values are returned
+    # the symmetric root does not depend on the choice of eigenvectors of nearly equal eigenvalues
     scaled: Floats = read @ (vectors / np.sqrt(values)) @ vectors.T
     return scaled

@@ -1,4 +1,4 @@
-"""Is the noise really noise? Tests of its Gaussian law and of its independence from the core.
+"""Tests whether the noise of a flow is Gaussian and independent of the core.
 
 The model says that the noise directions are N(m, s²) independent of everything else *under its own density*.
 Whether the encoded data agree is a separate question, answered here in three complementary ways:
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_DISTANCE_SAMPLES = 1500
-"""Most rows used for distance correlation: time and memory are quadratic (1500 rows: 18 MB a matrix)."""
+"""Most samples used for distance correlation: time and memory are quadratic (1500 samples: 18 MB a matrix)."""
 
 Floats = NDArray[np.float64]
 
 
 class _NoiseFlow(Protocol):
-    """What `check_noise` asks of a flow: an encoder, and the law of its noise directions."""
+    """What `check_noise` needs of a flow: an encoder, and mean and standard deviation of its noise directions."""
 
     noise_mean: Any
     noise_std: Any
@@ -49,13 +49,13 @@ class _NoiseFlow(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NoiseCheck:
-    """What `noise_independence` found. Noise is in standard deviations, so N(0, 1) is the claim tested.
+    """Result of `noise_independence`. Noise is in standard deviations; the hypothesis is N(0, 1).
 
     Attributes:
         n_samples: samples tested.
         n_core: core directions, k.
         n_noise: noise directions, m.
-        mean, std, skewness, excess_kurtosis: moments of each noise direction, shape (m,); claim: 0, 1, 0, 0.
+        mean, std, skewness, excess_kurtosis: moments of each noise direction, shape (m,); expected 0, 1, 0, 0.
         ks_p: Kolmogorov-Smirnov p-value of each direction against N(0, 1), shape (m,); not corrected for m.
         core_dcor2: bias-corrected squared distance correlation of each direction with the core, shape (m,).
         core_p: its p-value by the chi-squared bound (Shen et al. 2022), shape (m,); not corrected for m.
@@ -143,7 +143,7 @@ class NoiseCheck:
         return axes
 
     def __repr__(self) -> str:
-        """Summarise for a person: each line an estimate, its error bar, and its null."""
+        """Summarise: estimates, error bars and p-values."""
         head = f"NoiseCheck: {self.n_noise} noise beside {self.n_core} core directions, {self.n_samples} samples"
         if self.n_noise == 0:
             return f"{head}\n  no noise direction: nothing to test"
@@ -172,7 +172,7 @@ def check_noise(
     Args:
         flow: has `encode(x)` giving `.core` (n, k) and `.noise` (n, m); `noise_mean` and
             `noise_std`, shape (m,).
-        x: data, shape (n, d). Use samples the flow was not trained on, or the check flatters it.
+        x: data, shape (n, d). Use samples that the flow was not trained on; otherwise the check is too favourable.
         n_permutations: label swaps and sample permutations behind the p-values, the smallest of which is
             1 / (n_permutations + 1).
         max_samples: samples drawn at random if there are more.
@@ -187,7 +187,7 @@ def check_noise(
     import torch
 
     given = as_rows(x)
-    # before some are drawn, which could leave out the ones that are not numbers
+    # before samples are drawn, which could leave out those with NaN
     check_rows(given, "x")
     rows = torch.as_tensor(np.array(given)).to(flow.noise_mean.device)
     max_samples = _validation.integer("max_samples", max_samples, low=MIN_SAMPLES)
@@ -213,14 +213,14 @@ def noise_independence(
     """Test whether standardised noise is N(0, I) and independent of the core.
 
     *The classifiers.* Each sample gives two cases, (core, noise) and (core, fresh N(0, I) draw). Both go to the
-    same half of a random split of the samples, so nothing about a held-out sample is seen in training. Under the
-    claim the two cases of a held-out sample are exchangeable given the core, so swapping their labels at random,
+    same half of a random split of the samples, so held-out samples are not seen in training. Under the
+    hypothesis the two cases of a held-out sample are exchangeable given the core, so swapping their labels at random,
     without refitting (the classifier never saw them), gives an exact null. The standard error treats the sample
     as the unit (Obuchowski 1997), because its two cases share a core.
 
-    *When it is wrong.* An AUC near .5 says that these classifiers found nothing in this many samples, no more;
-    dependence spread thinly over many directions needs more samples. Distance correlation is diluted when many
-    pure noise directions stand beside a dependent one; `core_dcor2` looks at each alone. Samples must be
+    *When it is wrong.* An AUC near .5 says that these classifiers found no dependence in this many samples;
+    weak dependence on many directions needs more samples. Distance correlation is diluted when many
+    pure noise directions stand beside a dependent one; `core_dcor2` is of each alone. Samples must be
     independent.
 
     Args:
@@ -306,9 +306,9 @@ def noise_independence(
 
 
 def _generator(seed: int) -> np.random.Generator:
-    """Random numbers of a stream of our own.
+    """Random numbers of a stream of its own.
 
-    Data are often planted with `default_rng(0)`. Were that the stream used here, the "fresh" noise would be
-    the data's own numbers over again, shifted, and the classifiers would learn them.
+    Data are often simulated with `default_rng(0)`. With the same stream here, the "fresh" noise would repeat
+    the numbers of the data, and the classifiers would learn them.
     """
     return np.random.default_rng([_validation.seed(seed), 0x6E6F697365])

@@ -1,4 +1,4 @@
-"""Radial stages: noise whose length has heavier or lighter tails than a Gaussian's."""
+"""Radial stages: for noise whose norm has heavier or lighter tails than a Gaussian's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stretch_radius(q: Tensor, width: int, log_floor: Tensor, log_power: Tensor) 
     x = q / floor
     rise = torch.exp(log_power) * torch.log1p(x)
     y = torch.expm1(rise)
-    # log(q'/q) near the origin, where the quotient has no digits: log γ
+    # log(q'/q) near the origin, where the quotient is not accurate: log γ
     small = x < 1e-6
     safe = torch.where(small, torch.ones_like(x), x)
     ratio = torch.where(small, log_power + 0 * x, torch.log(torch.where(small, torch.ones_like(y), y) / safe))
@@ -101,7 +101,7 @@ class RadialField(VelocityField):
         return autograd_jacobian(self, t, z)
 
     def solve(self, z: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
-        """Closed-form solution from ``start`` to ``end``, either way: state, shape (n, width), log-determinant, shape (n,)."""
+        """Closed-form solution from ``start`` to ``end``, either way: state, shape (n, width), and log-determinant, shape (n,)."""
         h, e = z[:, : self.kept], z[:, self.kept :]
         q = e.square().sum(1)
         power = self.stages * (end - start) * self.log_power

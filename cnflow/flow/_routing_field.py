@@ -1,4 +1,4 @@
-"""Routing: a stage that leaves what is kept where it is, and moves what retires by a map that is affine in it."""
+"""Routing stages: kept directions do not move, retiring ones move by an affine map that depends on the kept ones."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ class RoutingField(VelocityField):
         """The hyperparameters."""
         return f"kept={self.kept}, hidden={self.hidden}, stages={self.stages}, timed={self.timed}"
 
-    def built(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Nothing beside the width."""
         return {}
 
 
 def _growth(x: Tensor) -> Tensor:
-    """(exp(x) - 1) / x, and 1 + x/2 near zero, where the quotient loses digits."""
+    """(exp(x) - 1) / x, and 1 + x/2 near zero, where the quotient is not accurate."""
     small = x.abs() < 1e-4
     safe = torch.where(small, torch.ones_like(x), x)
     return torch.where(small, 1 + x / 2 + x * x / 6, torch.expm1(safe) / safe)

@@ -1,8 +1,7 @@
-"""The score, ∇ log p, of anything that has a density; and its draws and its states at a depth.
+"""The score ∇ log p of a density, samples of it, and states at a depth of a flow.
 
-One function for each question, so that an analysis which needs a score works on densities this package did not
-train: torch and zuko distributions by automatic differentiation, scikit-learn's kernel and mixture densities in
-closed form, anything else through a function that the user gives.
+Densities of other packages work, too: torch and zuko distributions by automatic differentiation, scikit-learn's
+kernel and mixture densities in closed form, anything else by a function that the user gives.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CHUNK = 2048
 """Samples per evaluation."""
 
 BLOCK = 2048
-"""Training points of a kernel density that are held against one chunk of samples: 2048 × 2048 is 34 MB."""
+"""Training points of a kernel density that are compared with one chunk of samples: 2048 × 2048 is 34 MB."""
 
 Floats = NDArray[np.float64]
 Rows = Tensor | Floats
@@ -51,7 +50,7 @@ def score_rows(density: Any, x: ArrayLike | Tensor, *, depth: float | None = Non
         The score in nats per unit of x, shape (n, d).
 
     Raises:
-        TypeError: the density has none of these ways.
+        TypeError: the density is none of these.
         ValueError: samples or scores have the wrong shape or are not finite, or log p has no gradient.
 
     References:
@@ -65,7 +64,7 @@ def score_rows(density: Any, x: ArrayLike | Tensor, *, depth: float | None = Non
     rows = _check_rows("x", x)
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}, expected at least 1 sample per evaluation")
-    evaluate, what, place = _route(density, depth)
+    evaluate, what, place = _score_method(density, depth)
     if place is not None:
         rows = torch.as_tensor(rows).to(place)
     scores = []
@@ -89,7 +88,7 @@ def score_rows(density: Any, x: ArrayLike | Tensor, *, depth: float | None = Non
 
 
 def draw_samples(density: Any, n: int, seed: int = 0) -> Rows:
-    """Draw samples of a density; the global random state is left as it was.
+    """Draw samples of a density; the global random state does not change.
 
     Args:
         density: scikit-learn's ``KernelDensity`` or ``GaussianMixture``, or an object with ``sample((n,))``.
@@ -120,7 +119,7 @@ def draw_samples(density: Any, n: int, seed: int = 0) -> Rows:
 
 
 def state_rows(density: Any, x: ArrayLike | Tensor, depth: float | None, chunk: int = CHUNK) -> Rows:
-    """Carry samples to a depth, by ``density.state_at(x, depth)``; without a depth they stay as they are.
+    """Carry samples to a depth, by ``density.state_at(x, depth)``; without a depth they are returned unchanged.
 
     Args:
         density: has ``state_at`` and ``log_prob_at``, or depth is None.
@@ -138,17 +137,17 @@ def state_rows(density: Any, x: ArrayLike | Tensor, depth: float | None, chunk: 
     rows = _check_rows("x", x)
     if depth is None:
         return rows
-    _route(density, depth)
+    _score_method(density, depth)
     rows = torch.as_tensor(rows)
     with torch.no_grad():
         return torch.cat([density.state_at(part, depth) for part in torch.split(rows, chunk)])
 
 
-# -- which way ---------------------------------------------------------------------------------------------------------
+# -- choice of method --------------------------------------------------------------------------------------------------
 
 
-def _route(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | None]:
-    """How to evaluate the score, what to call it in a message, and a tensor of its type and device if it has one."""
+def _score_method(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | None]:
+    """A function that evaluates the score, its name for messages, and a tensor of its dtype and device if known."""
     name = type(density).__name__
     if depth is not None:
         if not all(callable(getattr(density, method, None)) for method in ("state_at", "log_prob_at")):
@@ -159,7 +158,7 @@ def _route(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | N
         if not 0 <= depth <= 1:
             raise ValueError(f"depth is {depth}, expected in [0, 1]: 0 is the data in the frame, 1 is latent")
         what = f"the gradient of {name}.log_prob_at"
-        return lambda z: _gradient(lambda y: density.log_prob_at(y, depth), z, what), what, _tensor(density)
+        return lambda z: _gradient(lambda y: density.log_prob_at(y, depth), z, what), what, _parameter(density)
     if _sklearn(density, "neighbors", "KernelDensity"):
         return _kernel_score(density), f"the score of {name}", None
     if _sklearn(density, "mixture", "BaseMixture"):
@@ -171,12 +170,12 @@ def _route(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | N
         )
     source = _unwrap(density)
     if callable(getattr(source, "score", None)):
-        return lambda x: source.score(_detached(x)), f"{name}.score", _place(source)
+        return lambda x: source.score(_detached(x)), f"{name}.score", _sample_tensor(source)
     if callable(getattr(source, "log_prob", None)):
         what = f"the gradient of {name}.log_prob"
-        return lambda x: _gradient(source.log_prob, x, what), what, _place(source)
+        return lambda x: _gradient(source.log_prob, x, what), what, _sample_tensor(source)
     if callable(source):
-        return lambda x: source(_detached(x)), getattr(density, "__name__", name), _place(source)
+        return lambda x: source(_detached(x)), getattr(density, "__name__", name), _sample_tensor(source)
     raise TypeError(
         f"density is a {name}, which has no score(x) and no log_prob(x) and is not a function: pass a function that "
         "gives the gradient of log p, a distribution, a flow, or scikit-learn's KernelDensity or GaussianMixture"
@@ -184,22 +183,22 @@ def _route(density: Any, depth: float | None) -> tuple[Evaluate, str, Tensor | N
 
 
 def _unwrap(density: Any) -> Any:
-    """A zuko flow makes its distribution when it is called, with a context or with None."""
+    """The distribution of a zuko flow, which is made by calling the flow with a context or None; others unchanged."""
     lazy = any(f"{cls.__module__}.{cls.__name__}" == "zuko.lazy.LazyDistribution" for cls in type(density).__mro__)
     return density(None) if lazy else density
 
 
 def _sklearn(density: Any, module: str, name: str) -> bool:
-    """Whether it is of a class of scikit-learn, which is not imported to find out."""
+    """Whether it is an instance of a class of scikit-learn, which is not imported for this."""
     return any(cls.__name__ == name and cls.__module__.startswith(f"sklearn.{module}") for cls in type(density).__mro__)
 
 
-def _place(density: Any) -> Tensor | None:
-    """A tensor of the type and on the device that a density takes samples in, where that can be told."""
+def _sample_tensor(density: Any) -> Tensor | None:
+    """A tensor of the dtype and on the device of the samples that a density takes, if known."""
     if isinstance(density, torch.nn.Module):
-        # a frame centres samples in float64, so that offsets cost no digits
+        # a frame centres samples in float64, so that offsets lose no precision
         frame = getattr(density, "frame", None)
-        return frame.mean if isinstance(frame, Frame) else _tensor(density)
+        return frame.mean if isinstance(frame, Frame) else _parameter(density)
     if isinstance(density, torch.distributions.Distribution):
         try:
             return torch.as_tensor(draw_samples(density, 1))
@@ -208,8 +207,8 @@ def _place(density: Any) -> Tensor | None:
     return None
 
 
-def _tensor(module: Any) -> Tensor | None:
-    """A tensor of the type and on the device that a module computes with; None for anything else."""
+def _parameter(module: Any) -> Tensor | None:
+    """A floating-point parameter or buffer of a module; None for anything else."""
     if not isinstance(module, torch.nn.Module):
         return None
     tensors = (*module.parameters(), *module.buffers())

@@ -1,4 +1,4 @@
-"""How the size of a core was chosen."""
+"""The choice of the size of a core."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ERRORS = 2.0
-"""Paired standard errors that may be given up for a smaller core: several sizes and starts are tried, one of them is lucky."""
+"""Paired standard errors by which a smaller core may be worse: the best of several sizes and starts is biased."""
 
 SHARE = 0.01
-"""Share of the gain over a core of size 0 that may be given up for a smaller core."""
+"""Share of the gain over a core of size 0 by which a smaller core may be worse."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One size of the core and what held-out samples say of it.
+    """One size of the core, with its likelihood on held-out samples.
 
     Attributes:
         core_dim: the size k.
         nll: held-out negative log-likelihood, nats per sample.
-        behind: how far it is behind the best size that was trained as long, nats per sample.
+        behind: excess over the NLL of the best size that was trained as long, nats per sample.
         error: standard error of that difference, paired over the samples; 0 for the best.
-        start: where its search started: "gaussian", "ica", "residual", "pruned", or "all" for a density in all directions.
+        start: initialisation of its training: "gaussian", "ica", "residual", "pruned", or "all" for a density in all directions.
     """
 
     core_dim: int
@@ -40,18 +40,18 @@ class Candidate:
 
 @dataclass(frozen=True, repr=False)
 class Selection:
-    """The sizes that were tried, and the one that was taken.
+    """The sizes that were tried, and the one that was chosen.
 
-    The smallest size is taken that is behind the best by no more than two paired standard errors, or by no more than ``share`` of
-    what the best gains over a core of size 0.
+    The smallest size is chosen whose NLL exceeds the best one by at most two paired standard errors, or by at most ``share``
+    of the gain of the best over a core of size 0.
 
     Attributes:
-        core_dim: the size taken.
+        core_dim: the size that was chosen.
         candidates: sizes that the samples do not rule out, ascending; ``core_dim`` is one of them unless it was given.
         curve: what was tried, by size.
         n_samples: training samples and held-out samples together.
         share: see above.
-        warnings: why the numbers may mean nothing, one line each: what keeps the samples from having a density.
+        warnings: reasons why the samples may have no density, so that the likelihoods mean nothing; one line each.
         given: the size that was asked for, which overrides the rule; None if the rule decided.
     """
 
@@ -65,11 +65,11 @@ class Selection:
 
     @property
     def determined(self) -> bool:
-        """Whether one size is left."""
+        """Whether the samples rule out all sizes but one."""
         return len(self.candidates) == 1
 
     def statement(self) -> str:
-        """One line for people."""
+        """The result in one line."""
         if self.given is not None:
             sizes = ", ".join(map(str, self.candidates))
             return f"core {self.given}, as asked for; the samples do not rule out {sizes}"

@@ -1,4 +1,4 @@
-"""What rebuilds a flow: a description in plain numbers and strings, beside its tensors."""
+"""Descriptions of flows in plain numbers and strings, from which flows are rebuilt with their tensors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class CheckpointError(RuntimeError):
     """A file that is not a flow this version can read."""
 
 
-def _path(one: type) -> str:
-    """What a file calls a class: cnflow's own by their package, so that modules may be renamed; others by their module."""
+def _class_path(one: type) -> str:
+    """Name of a class in a file: cnflow's own by their package, so that modules may be renamed; others by their module."""
     return _without_module(f"{one.__module__}.{one.__qualname__}")
 
 
@@ -45,28 +45,28 @@ def _spec(part: Any) -> dict[str, Any]:
     else:
         names = [name for name in inspect.signature(type(part).__init__).parameters if name != "self"]
         arguments = {name: getattr(part, name) for name in names}
-    return {"class_path": _path(type(part)), "init_args": arguments}
+    return {"class_path": _class_path(type(part)), "init_args": arguments}
 
 
-def _known(kind: type, classes: Sequence[type] = ()) -> dict[str, type]:
+def _allowed_classes(kind: type, classes: Sequence[type] = ()) -> dict[str, type]:
     """Classes that a checkpoint may name, by class path: this package's own of a kind, and those that the caller allows."""
     found, open_ = {}, [kind]
     while open_:
         one = open_.pop()
         open_ += one.__subclasses__()
         if one.__module__.split(".")[0] == __name__.split(".")[0]:
-            found[_path(one)] = one
-    return found | {_path(one): one for one in classes if issubclass(one, kind)}
+            found[_class_path(one)] = one
+    return found | {_class_path(one): one for one in classes if issubclass(one, kind)}
 
 
-def _plain(value: Any, depth: int = 0) -> bool:
-    """Whether a value is a number, a string, nothing, or a list of these."""
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a value is a number, a string, None, or a list of these."""
     if isinstance(value, list | tuple):
-        return depth < 2 and all(_plain(one, depth + 1) for one in value)
+        return depth < 2 and all(_is_plain(one, depth + 1) for one in value)
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _has_type(value: Any, annotation: Any) -> bool:
     """Whether an argument is of the type that a constructor states; types other than plain ones are left to the constructor."""
     if annotation is bool or isinstance(value, bool):
         return annotation not in (bool, int, float, str) or (annotation is bool and isinstance(value, bool))
@@ -75,8 +75,8 @@ def _fits(value: Any, annotation: Any) -> bool:
     return annotation not in (int, str) or isinstance(value, annotation)
 
 
-def _make(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
-    """The field or solver that a checkpoint describes; nothing is imported, and no other class is called."""
+def _build_part(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
+    """The field or solver that a checkpoint describes; no module is imported and no other class is called."""
     whole = (
         isinstance(spec, dict) and isinstance(spec.get("class_path"), str) and isinstance(spec.get("init_args"), dict)
     )
@@ -85,19 +85,19 @@ def _make(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
             f"expected class path and arguments of a {kind.__name__} in the checkpoint; got {spec!r:.200}"
         )
     path, arguments = _without_module(spec["class_path"]), spec["init_args"]
-    known = _known(kind, classes)
+    known = _allowed_classes(kind, classes)
     if path not in known:
         raise CheckpointError(
             f"the checkpoint asks for {path!r:.200} as a {kind.__name__}; a file may name cnflow's own classes only. If you "
             f"trust it, import that class and pass it: load_flow(path, classes=[{path.rpartition('.')[2]:.50}])"
         )
-    wrong = [name for name, value in arguments.items() if not isinstance(name, str) or not _plain(value)]
+    wrong = [name for name, value in arguments.items() if not isinstance(name, str) or not _is_plain(value)]
     if wrong:
         raise CheckpointError(f"arguments of {path} must be numbers, strings or lists of these; {wrong!r:.200} are not")
     chosen: Any = known[path]
     types = typing.get_type_hints(chosen.__init__)
     for name, value in arguments.items():
-        if not _fits(value, types.get(name)):
+        if not _has_type(value, types.get(name)):
             raise CheckpointError(
                 f"{path} needs a {types[name].__name__} for {name}; the checkpoint has {value!r:.200}"
             )
@@ -114,9 +114,9 @@ def _innermost(field: VelocityField) -> VelocityField:
 
 
 def _layout(stage: Stage) -> dict[str, Any]:
-    """The shape of a stage: how wide it is, how its field was built, and on how many directions if it is embedded."""
+    """The shape of a stage: active directions, build options of its field, and directions of an embedded field."""
     embedded = len(stage.field.keep) if isinstance(stage.field, EmbeddedField) else None
-    return {"active": int(stage.active.sum()), "build": stage.field.built(), "embedded": embedded}
+    return {"active": int(stage.active.sum()), "build": stage.field.build_options(), "embedded": embedded}
 
 
 def reshape_stages(flow: NarrowingFlow, layouts: list[dict[str, Any]]) -> None:
@@ -138,7 +138,7 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor, classes: Se
 
     Args:
         flow: the flow.
-        plan: what ``describe`` told of the flow.
+        plan: the description, from ``describe``.
         core: mask of the core, shape (D,).
         classes: see :func:`load_flow`.
     """
@@ -154,22 +154,31 @@ def reshape(flow: NarrowingFlow, plan: dict[str, Any], core: Tensor, classes: Se
     if own is not None:
         k = int(core.sum())
         density = AutoregressiveMixture(k, **own["density"]) if own["density"] else None
-        stages = Stages.build(_make(own["field"], VelocityField, classes), k, own["stages"]) if own["stages"] else None
+        stages = (
+            Stages.build(_build_part(own["field"], VelocityField, classes), k, own["stages"]) if own["stages"] else None
+        )
         flow.base.set_core(density, stages, torch.zeros(k), torch.ones(k))
 
 
 def remake(plan: dict[str, Any], classes: Sequence[type] = ()) -> NarrowingFlow:
-    """A fresh flow with the arguments that ``describe`` told; :func:`reshape` and the weights come after."""
+    """A new flow with the arguments of a description; :func:`reshape` and the weights come after."""
     return NarrowingFlow(
-        plan["dim"], field=_make(plan["field"], VelocityField, classes), components=plan["components"], stages=len(plan["stages"]),
-        lift=plan.get("lift", 0), profile=plan["profile"], hidden=plan["hidden"], radial=plan.get("radial", False),
-        divergence=Divergence(**plan["divergence"]), solver=_make(plan["solver"], Solver, classes),
-        evaluation=_make(plan["evaluation"], Solver, classes),
-    )  # fmt: skip
+        plan["dim"],
+        field=_build_part(plan["field"], VelocityField, classes),
+        components=plan["components"],
+        stages=len(plan["stages"]),
+        lift=plan.get("lift", 0),
+        profile=plan["profile"],
+        hidden=plan["hidden"],
+        radial=plan.get("radial", False),
+        divergence=Divergence(**plan["divergence"]),
+        solver=_build_part(plan["solver"], Solver, classes),
+        evaluation=_build_part(plan["evaluation"], Solver, classes),
+    )
 
 
 def describe(flow: NarrowingFlow) -> dict[str, Any]:
-    """What it takes to rebuild a flow, apart from its weights: plain numbers, strings, lists and dicts."""
+    """Description of a flow, all but its weights: plain numbers, strings, lists and dicts."""
     from cnflow import __version__
 
     return {
@@ -186,7 +195,7 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
             "profile": flow.profile,
             "radial": flow.radial,
             "hidden": flow.stages[0].field.hidden if flow.profile else 64,
-            "core": None if flow.base.core_mean is None else _core(flow),
+            "core": None if flow.base.core_mean is None else _describe_core(flow),
             "divergence": dataclasses.asdict(flow.divergence),
             "solver": _spec(flow.solver),
             "evaluation": _spec(flow.evaluation),
@@ -195,7 +204,7 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
     }
 
 
-def _core(flow: NarrowingFlow) -> dict[str, Any]:
+def _describe_core(flow: NarrowingFlow) -> dict[str, Any]:
     """The shape of the core's own density."""
     density, stages = flow.base.density, flow.base.flow
     return {
@@ -208,11 +217,11 @@ def _core(flow: NarrowingFlow) -> dict[str, Any]:
 def rebuild(plan: dict[str, Any], state: dict[str, Tensor], classes: Sequence[type] = ()) -> NarrowingFlow:
     """A flow from its description and its tensors.
 
-    Nothing larger than the tensors is allocated: shapes are compared before there is memory behind them. Only fields and solvers
-    of one's own are built as they are.
+    Nothing larger than the tensors is allocated: the flow is built on the meta device and shapes are compared first, unless
+    ``classes`` are given.
 
     Args:
-        plan: what ``describe`` told of the flow.
+        plan: the description, from ``describe``.
         state: its tensors, by name.
         classes: see :func:`load_flow`.
 
@@ -227,7 +236,7 @@ def rebuild(plan: dict[str, Any], state: dict[str, Tensor], classes: Sequence[ty
             f"expected 'base.core' to be bool and 'base.mean' to be floating point; got {state['base.core'].dtype} and "
             f"{state['base.mean'].dtype}"
         )
-    _counted(plan, len(state))
+    _check_size(plan, len(state))
     try:
         with torch.device("cpu" if classes else "meta"):
             flow = remake(plan, classes)
@@ -239,7 +248,7 @@ def rebuild(plan: dict[str, Any], state: dict[str, Tensor], classes: Sequence[ty
         raise CheckpointError(
             f"the description of the flow in the checkpoint is damaged ({type(error).__name__}: {error!s:.200})"
         ) from error
-    _fill(flow, state)
+    _load_tensors(flow, state)
     for number, (stage, layout) in enumerate(zip(flow.stages, plan["stages"], strict=True)):
         masks = [stage.active] + ([stage.field.keep] if isinstance(stage.field, EmbeddedField) else [])
         if any(int(mask.sum()) != layout["active"] for mask in masks):
@@ -250,7 +259,7 @@ def rebuild(plan: dict[str, Any], state: dict[str, Tensor], classes: Sequence[ty
     return flow
 
 
-def _counted(plan: Any, tensors: int) -> None:
+def _check_size(plan: Any, tensors: int) -> None:
     """Refuse a description with more parts than there are tensors."""
     if not isinstance(plan, dict):
         raise CheckpointError(f"expected the description of a flow to be a dict; got {type(plan).__name__}")
@@ -268,7 +277,7 @@ def _counted(plan: Any, tensors: int) -> None:
         )
 
 
-def _fill(flow: NarrowingFlow, state: dict[str, Tensor]) -> None:
+def _load_tensors(flow: NarrowingFlow, state: dict[str, Tensor]) -> None:
     """Give a flow its tensors."""
     wanted = flow.state_dict()
     if wanted.keys() != state.keys():
@@ -286,7 +295,7 @@ def _fill(flow: NarrowingFlow, state: dict[str, Tensor]) -> None:
             raise CheckpointError(f"{name!r} has {int(value.isnan().sum())} values that are not numbers (NaN)")
         given[name] = value.to(like.dtype)
     flow.load_state_dict(given, assign=True)
-    # what is not stored: the number type of the frame, and the scale of a lift that there is not
+    # buffers that are not stored: the dtype of the frame, and the scale of the lift if there is none
     if flow.frame.kind.is_meta:
         flow.frame.kind = torch.empty_like(flow.frame.kind, device="cpu")
     if flow.lift_std.is_meta:

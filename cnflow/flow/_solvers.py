@@ -13,7 +13,7 @@ from cnflow import _validation
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Rates = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
-# Butcher tableaux: samples of A below the diagonal, weights b, nodes c; then the order
+# Butcher tableaux: rows of A below the diagonal, weights b, nodes c; then the order
 TABLEAUX: dict[str, tuple[list[list[float]], list[float], list[float], int]] = {
     "euler": ([[]], [1.0], [0.0], 1),
     "midpoint": ([[], [0.5]], [0.0, 1.0], [0.0, 0.5], 2),
@@ -27,6 +27,16 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 class StiffFieldError(RuntimeError):
     """The adaptive solver could not go on: the field is too stiff for the tolerance, or not finite."""
+
+
+@dataclass(frozen=True)
+class Equation:
+    """An ODE with the rates that are integrated along its solutions; see :meth:`Solver.integrate`."""
+
+    velocity: Velocity
+    rates: Rates
+    module: nn.Module | None
+    where: str
 
 
 class Solver:
@@ -47,7 +57,7 @@ class Solver:
 
         Args:
             velocity: (t, z) -> dz/dt, shape (n, k).
-            rates: (t, z) -> (dz/dt, rate, rate, …); each rate has n samples.
+            rates: (t, z) -> (dz/dt, rate, rate, …); each rate has n rows.
             z: state at ``start``, shape (n, k).
             start: time to start at.
             end: time to end at; smaller than ``start`` to go backwards.
@@ -60,6 +70,9 @@ class Solver:
         Raises:
             StiffFieldError: if an adaptive step size underflows or the field is not finite.
         """
+        return self._integrate(Equation(velocity, rates, module, where), z, start, end)
+
+    def _integrate(self, ode: Equation, z: Tensor, start: float, end: float) -> tuple[Tensor, ...]:
         raise NotImplementedError(f"{type(self).__name__} must define integrate")
 
 
@@ -67,8 +80,8 @@ class Solver:
 class FixedGrid(Solver):
     """Explicit Runge–Kutta on equal steps, differentiated by direct backpropagation.
 
-    The rates (divergence, costs) never feed back into the state, so they are evaluated only at the
-    stages that carry weight: midpoint needs one divergence per step, not two.
+    The state does not depend on the rates (divergence, costs), so they are evaluated only at stages of
+    nonzero weight: midpoint needs one divergence per step, not two.
 
     Args:
         method: "euler", "midpoint", "heun" or "rk4".
@@ -91,18 +104,7 @@ class FixedGrid(Solver):
         """Order of convergence in the step size."""
         return TABLEAUX[self.method][3]
 
-    def integrate(
-        self,
-        velocity: Velocity,
-        rates: Rates,
-        z: Tensor,
-        start: float,
-        end: float,
-        *,
-        module: nn.Module | None = None,
-        where: str = "",
-    ) -> tuple[Tensor, ...]:
-        """See :meth:`Solver.integrate`."""
+    def _integrate(self, ode: Equation, z: Tensor, start: float, end: float) -> tuple[Tensor, ...]:
         a, b, c, _ = TABLEAUX[self.method]
         count = max(1, round(self.steps * abs(end - start)))
         h = (end - start) / count
@@ -116,13 +118,13 @@ class FixedGrid(Solver):
                         state = torch.add(state, slope, alpha=h * coefficient)
                 t = torch.as_tensor(start + h * (step + node), dtype=z.dtype, device=z.device)
                 if weight:
-                    slope, *extra = rates(t, state)
+                    slope, *extra = ode.rates(t, state)
                     totals = totals or [torch.zeros_like(rate) for rate in extra]
                     totals = [
                         torch.add(total, rate, alpha=h * weight) for total, rate in zip(totals, extra, strict=True)
                     ]
                 else:
-                    slope = velocity(t, state)
+                    slope = ode.velocity(t, state)
                 slopes.append(slope)
             for weight, slope in zip(b, slopes, strict=True):
                 if weight:
@@ -132,7 +134,7 @@ class FixedGrid(Solver):
 
 @dataclass(frozen=True)
 class Adaptive(Solver):
-    """torchdiffeq's adaptive solvers, by direct backpropagation or by the adjoint (for memory only).
+    """torchdiffeq's adaptive solvers, by direct backpropagation or by the adjoint method (which only saves memory).
 
     The error estimate is taken over the state and every integral together.
 
@@ -141,10 +143,10 @@ class Adaptive(Solver):
         rtol: relative tolerance, in [0, 1).
         atol: absolute tolerance, in (0, 1).
         adjoint: back-propagate by solving backwards in time: constant memory, slower.
-        max_steps: most steps before giving up with an error that names the stage.
+        max_steps: most steps; after these an error names the stage.
 
     Raises:
-        ValueError: for an unknown method, or one on a fixed grid, which heeds no tolerance; or a number out of range.
+        ValueError: for an unknown method, or one on a fixed grid, which has no tolerance; or a number out of range.
 
     References:
         Chen: torchdiffeq (2018); Chen, Rubanova, Bettencourt, Duvenaud: Neural ODEs (2018).
@@ -160,7 +162,7 @@ class Adaptive(Solver):
         """Check the names and numbers."""
         if isinstance(self.method, str) and self.method in TABLEAUX:
             raise ValueError(
-                f"method {self.method!r} is on a fixed grid, and heeds no tolerance: use FixedGrid({self.method!r}, steps=...), or "
+                f"method {self.method!r} is on a fixed grid, and has no tolerance: use FixedGrid({self.method!r}, steps=...), or "
                 f"one of {', '.join(ADAPTIVE)}"
             )
         _validation.choice("adaptive method", self.method, ADAPTIVE)
@@ -172,35 +174,24 @@ class Adaptive(Solver):
         ):
             object.__setattr__(self, name, value)
 
-    def integrate(
-        self,
-        velocity: Velocity,
-        rates: Rates,
-        z: Tensor,
-        start: float,
-        end: float,
-        *,
-        module: nn.Module | None = None,
-        where: str = "",
-    ) -> tuple[Tensor, ...]:
-        """See :meth:`Solver.integrate`."""
+    def _integrate(self, ode: Equation, z: Tensor, start: float, end: float) -> tuple[Tensor, ...]:
         from torchdiffeq import odeint, odeint_adjoint
 
         last = {"t": start}
 
         def derivative(t: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
             last["t"] = float(t.detach())
-            return rates(t, state[0])
+            return ode.rates(t, state[0])
 
         with torch.no_grad():
             times = torch.tensor([start, end], dtype=z.dtype, device=z.device)
-            shapes = rates(times[0], z)[1:]
+            shapes = ode.rates(times[0], z)[1:]
         state = (z, *(torch.zeros_like(rate) for rate in shapes))
         # without step_t the value at the end is interpolated inside the last step, which costs orders of accuracy
         options = {"max_num_steps": self.max_steps, "step_t": times[1:]}
         try:
             if self.adjoint:
-                parameters = tuple(p for p in module.parameters() if p.requires_grad) if module else ()
+                parameters = tuple(p for p in ode.module.parameters() if p.requires_grad) if ode.module else ()
                 out = odeint_adjoint(
                     derivative, state, times, rtol=self.rtol, atol=self.atol, method=self.method,
                     options=options, adjoint_params=parameters,
@@ -210,15 +201,15 @@ class Adaptive(Solver):
                     derivative, state, times, rtol=self.rtol, atol=self.atol, method=self.method, options=options
                 )
         except AssertionError as error:
-            raise StiffFieldError(self._diagnosis(velocity, z, last["t"], where, str(error))) from error
+            raise StiffFieldError(self._failure_message(ode, z, last["t"], str(error))) from error
         return tuple(part[-1] for part in out)
 
-    def _diagnosis(self, velocity: Velocity, z: Tensor, t: float, where: str, reason: str) -> str:
-        """What went wrong, where, how stiff, and what to change."""
-        place = f"{where or 'the flow'}, at t = {t:.4f}"
+    def _failure_message(self, ode: Equation, z: Tensor, t: float, reason: str) -> str:
+        """Where the solver failed, how stiff the field is there, and what to change."""
+        place = f"{ode.where or 'the flow'}, at t = {t:.4f}"
         with torch.no_grad():
             time = torch.tensor(t, dtype=z.dtype, device=z.device)
-            speed = velocity(time, z)
+            speed = ode.velocity(time, z)
             bad = int((~torch.isfinite(speed).all(1) | ~torch.isfinite(z).all(1)).sum())
             if bad:
                 return (
@@ -227,7 +218,7 @@ class Adaptive(Solver):
                 )
             step = 1e-3 * z.std().clamp_min(1e-3)
             direction = torch.nn.functional.normalize(torch.randn_like(z), dim=1)
-            stiffness = float(((velocity(time, z + step * direction) - speed).norm(dim=1) / step).max())
+            stiffness = float(((ode.velocity(time, z + step * direction) - speed).norm(dim=1) / step).max())
         return (
             f"the adaptive solver ({self.method}, rtol={self.rtol:g}, atol={self.atol:g}) gave up in {place} ({reason}); "
             f"stiffness |∂v/∂z| along a random direction reaches {stiffness:.3g} per unit time. Loosen rtol/atol, use "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COVERAGE = 0.95
-"""Of the intervals."""
+"""Coverage of the intervals."""
 
 Floats = NDArray[np.float64]
 
@@ -32,9 +32,9 @@ class Spectrum:
         eigenvalues: shape (d,), descending; squared scores, in units of whitened coordinates (no unit).
         std_error: bootstrap standard error of each, shape (d,).
         interval: its 95 % interval, shape (d, 2).
-        null: what the largest eigenvalue stays below with probability .99 if every direction is Gaussian.
+        null: .99 quantile of the largest eigenvalue if every direction is Gaussian.
         trace_std_error: bootstrap standard error of the trace.
-        trace_null: what the trace stays below with probability .99 if every direction is Gaussian.
+        trace_null: .99 quantile of the trace if every direction is Gaussian.
         directions: shape (d, d); ``(y - mean) @ directions.T`` are whitened coordinates of states y, the least
             Gaussian first.
         mean: shape (d,), subtracted in whitening.
@@ -102,15 +102,16 @@ class Spectrum:
         return axes
 
     def __repr__(self) -> str:
-        """Summarise for a person: estimates, error bars, nulls."""
+        """Summarise: estimates, error bars, nulls."""
         where = "" if self.depth is None else f" at depth {self.depth:g}"
         pairs = list(zip(self.eigenvalues, self.std_error, strict=True))[:8]
         shown = [f"{value:.3g} ± {error:.2g}" for value, error in pairs]
+        lines = ",\n    ".join(", ".join(shown[i : i + 4]) for i in range(0, len(shown), 4))
         more = f", and {self.n_directions - 8} smaller" if self.n_directions > 8 else ""
         return (
             f"Spectrum{where}: {self.n_above} of {self.n_directions} directions above the Gaussian null "
             f"{self.null:.3g}, {self.n_samples} samples, {self.whitening} whitening\n"
-            f"  eigenvalues {', '.join(shown)}{more}\n"
+            f"  eigenvalues {lines}{more}\n"
             f"  trace {self.trace:.3g} ± {self.trace_std_error:.2g} (null {self.trace_null:.3g}): "
             f"negentropy at most {self.trace / 2:.3g} nats"
         )
@@ -122,7 +123,7 @@ class SpectrumPath:
 
     Attributes:
         spectra: one for each depth, in the order asked for.
-        width_profile: active directions of every stage, then core directions, where the flow tells them.
+        width_profile: active directions of every stage, then core directions, if the density is a flow.
     """
 
     spectra: tuple[Spectrum, ...]
@@ -214,29 +215,29 @@ def spectrum(
 
     *The null.* Mean and covariance are the sample's, so that Gaussian directions have eigenvalues of the order
     of d/n, not 0. `Spectrum.null` is the .99 quantile of the largest one if all d directions are Gaussian. It
-    remains valid for the Gaussian directions beside any structure, exactly and at every n: whiten with a triangular L,
-    structure first. The block of M that belongs to q Gaussian directions then has no score of the structure in it,
-    only the Gaussian samples projected on the whitened structure, which is orthonormal and independent of them. So its
-    law is the same whatever the structure is, and Gaussian structure makes it a block of the null's own M. As
-    eigenvalues interlace, eigenvalue k + 1 of a density with k structured directions is below the null with
-    probability .99 or more. It is conservative (up to about 4 times too high) when few directions are Gaussian.
+    is valid for the Gaussian directions beside any structure, exactly and at every n: whiten with a triangular L,
+    structure first. The block of M of the q Gaussian directions then does not depend on the score of the structure,
+    only on the projections of the Gaussian samples on the whitened structure, which is orthonormal and independent of
+    them. Its distribution is therefore the same for every structure, and for Gaussian structure it is a block of the
+    M of the null. As eigenvalues interlace, eigenvalue k + 1 of a density with k structured directions is below the
+    null with probability .99 or more. It is conservative (up to about 4 times too high) if few directions are Gaussian.
 
     *The error bar.* A bootstrap over samples, whitening included. Whitening biases eigenvalues upwards by about as much
-    as resampling does once more, so the interval is the percentile one moved down by twice that bias, cut at 0, and
-    widened to the estimate if it misses it. In trials it covered the truth in 92 to 100 % (structure) and 90 to 99 %
+    as resampling does again, so the interval is the percentile one moved down by twice that bias, cut at 0, and
+    widened to contain the estimate. In trials it covered the truth in 92 to 100 % (structure) and 90 to 99 %
     (noise, truth 0) of samples; the plain percentile interval never covers 0, and the reflected one covered 73 to 96 %.
 
     *When it is wrong.* `n_above` counts what this many samples can show. A density that is not exact, such as a
     trained flow in noise directions which it has not retired, or a kernel density, is not exactly Gaussian
-    anywhere: then every eigenvalue is above the null once n is large, rightly. A kernel density at its own training
-    points sees each point's own kernel. Samples must be independent. Where the score is heavy-tailed (components that
+    anywhere: then every eigenvalue is rightly above the null once n is large. A kernel density at its own training
+    points is dominated by the kernel of each point. Samples must be independent. Where the score is heavy-tailed (components that
     are far apart and narrow) the bootstrap underestimates.
 
     Args:
         density: anything with a score: a function x → ∇ log p(x), an object with such a ``score``, a torch or
             zuko distribution, a flow, or scikit-learn's ``KernelDensity`` or ``GaussianMixture``; see
             `cnflow.flow._scores.score_rows`.
-        x: rows in data space, shape (n, d); None draws them by ``density.sample``.
+        x: samples in data space, shape (n, d); None draws them by ``density.sample``.
         depth: one depth in [0, 1] or several, of a density which has ``state_at(x, depth)`` and
             ``log_prob_at(z, depth)``; None for the density of x itself.
         whitening: the exact mean, shape (d,), and covariance, shape (d, d), if they are known; then Gaussian
@@ -295,14 +296,14 @@ def spectrum(
         states = state_rows(density, rows, each, chunk)
         score = score_rows(density, states, depth=each, chunk=chunk)
         states = np.asarray(states.detach().cpu() if hasattr(states, "detach") else states, dtype=np.float64)
-        spectra.append(_spectrum(states, score, whitening, n_bootstrap, n_null, each, seed))
+        spectra.append(_estimate(states, score, whitening, n_bootstrap, n_null, each, seed))
     if not several:
         return spectra[0]
     profile = getattr(density, "width_profile", None)
     return SpectrumPath(tuple(spectra), None if profile is None else tuple(int(width) for width in profile))
 
 
-def _spectrum(
+def _estimate(
     y: Floats,
     score: Floats,
     whitening: tuple[ArrayLike, ArrayLike] | None,

@@ -1,4 +1,4 @@
-"""Stages: stretches of depth, each with the directions that are active in it, and the way through them."""
+"""Stages: intervals of depth, each with its vector field and its active directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnflow.flow._solvers import Rates, Solver
 
 @dataclass(frozen=True)
 class Transport:
-    """Where the flow carries a batch, and what the way costs.
+    """End states of a batch, with the log-determinant and the costs of the path.
 
     Attributes:
         z: state at the end, shape (n, D).
@@ -28,7 +28,7 @@ class Transport:
         kinetic: ∫|v|² dt, shape (n,); empty unless costs were asked for.
         jacobian: ∫‖∂v/∂z‖²_F dt, shape (n,), unbiased with one probe; empty likewise.
         path: ∫|v_d| dt, path length of every direction in every stage, shape (S, n, D); empty likewise.
-        read: ∫ Σ_i (∂v_i/∂z_d)² dt, what every stage reads of every direction, shape (S, n, D), unbiased with one
+        read: ∫ Σ_i (∂v_i/∂z_d)² dt, how strongly every stage depends on every direction, shape (S, n, D), unbiased with one
             probe; empty likewise.
     """
 
@@ -41,7 +41,7 @@ class Transport:
 
 
 class Stage(nn.Module):
-    """One stretch of depth: a field that reads and moves the ``active`` directions only.
+    """One interval of depth: a field that reads and moves the ``active`` directions only.
 
     Args:
         field: the velocity field, on as many directions as are active.
@@ -60,7 +60,7 @@ class Stage(nn.Module):
 
         Args:
             active: bool, shape (D,); only directions that are active now can stay so.
-            fill: shape (D,): what a retired direction is read as, its mean.
+            fill: shape (D,): the value that is read for a retired direction, its mean.
             t: times in this stage, shape (n,).
             z: states at those times, shape (n, D).
         """
@@ -75,8 +75,8 @@ class Stage(nn.Module):
 class Stages(nn.ModuleList):
     """The stages in order; stage s runs from depth (s - 1)/S to s/S.
 
-    A state may hold all D directions, or only those that are ``present``: every direction that a stage on the way has
-    active must be. What is not active passes through untouched.
+    A state may hold all D directions, or only those that are ``present``: these must include every direction
+    that is active in a stage on the path. The others pass through unchanged.
     """
 
     if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Stages(nn.ModuleList):
         costs: bool = False,
         present: Tensor | None = None,
     ) -> Transport:
-        """Carry states from one depth to another, either way.
+        """Carry states from one depth to another, forwards or backwards.
 
         Args:
             z: states at depth ``start``, shape (n, p).
@@ -126,11 +126,11 @@ class Stages(nn.ModuleList):
             solver: of the ODE.
             divergence: how div v is computed; None for neither log-determinant (it is then zero) nor costs.
             probe: entries ±1, one draw for the whole solve, shape (n, p).
-            costs: whether to integrate what the way costs.
+            costs: whether to integrate the costs of the path.
             present: bool, shape (D,), which directions the columns of z are; default all.
 
         Returns:
-            The transport; ``path`` and ``read`` have a row for every stage, zero where it was not passed.
+            The transport; ``path`` and ``read`` have an entry for every stage, zero where it is not on the path.
         """
         _validation.instance("solver", solver, Solver)
         count, back = len(self), end < start
@@ -146,7 +146,7 @@ class Stages(nn.ModuleList):
             ends = (last, first) if back else (first, last)
             if not costs and (exact := field.solve(z if full else z[:, active], *ends)) is not None:
                 log_det = log_det + exact[1]
-                z = exact[0] if full else _put(z, active, exact[0])
+                z = exact[0] if full else _replace_columns(z, active, exact[0])
                 continue
             state, *found = solver.integrate(
                 field,
@@ -160,18 +160,18 @@ class Stages(nn.ModuleList):
                 log_det = log_det + found[0]
             if costs:
                 kinetic, jacobian = kinetic + found[1], jacobian + found[3].sum(1)
-                paths[s], reads[s] = (each if full else _spread(each, active) for each in found[2:])
-            z = state if full else _put(z, active, state)
+                paths[s], reads[s] = (each if full else _embed(each, active) for each in found[2:])
+            z = state if full else _replace_columns(z, active, state)
         if not costs:
             return Transport(z, log_det, *(z.new_empty(0) for _ in range(4)))
         return Transport(z, log_det, kinetic, jacobian, torch.stack(paths), torch.stack(reads))
 
 
 def routing_stages(profile: Sequence[int], hidden: int, radial: bool) -> Stages:
-    """Stages that route: one for every width of a profile after the first, and a radial one after them if asked for.
+    """Routing stages, one for every width of a profile after the first, then a radial stage if asked for.
 
     Args:
-        profile: active directions, then what stays of them after every stage.
+        profile: number of active directions, then the number that stays active after every stage.
         hidden: units per hidden layer.
         radial: whether a radial stage follows, on the directions of the last one.
     """
@@ -188,7 +188,7 @@ def routing_stages(profile: Sequence[int], hidden: int, radial: bool) -> Stages:
 
 
 def _rates(field: VelocityField, divergence: Divergence | None, probe: Tensor | None, costs: bool) -> Rates:
-    """What is integrated along the way: nothing, the divergence, or the divergence and every cost."""
+    """The integrands: velocity only, with the divergence, or with the divergence and all costs."""
     if divergence is None:
         return lambda t, y: (field(t, y),)
     if not costs:
@@ -201,11 +201,11 @@ def _rates(field: VelocityField, divergence: Divergence | None, probe: Tensor | 
     return rates
 
 
-def _spread(values: Tensor, active: Tensor) -> Tensor:
+def _embed(values: Tensor, active: Tensor) -> Tensor:
     """Columns of the active directions, shape (n, a), among zeros for the others, shape (n, p)."""
-    return _put(values.new_zeros(len(values), len(active)), active, values)
+    return _replace_columns(values.new_zeros(len(values), len(active)), active, values)
 
 
-def _put(z: Tensor, active: Tensor, values: Tensor) -> Tensor:
+def _replace_columns(z: Tensor, active: Tensor, values: Tensor) -> Tensor:
     """A copy of z, shape (n, p), with new values, shape (n, a), of the active directions."""
     return z.index_copy(1, torch.nonzero(active).flatten(), values)

@@ -1,4 +1,4 @@
-"""Stein moments: where in space data are not Gaussian, from averages of smooth functions.
+"""Stein moments: the directions in which data are not Gaussian, from averages of smooth functions.
 
 Let z have mean 0, covariance S and score s = ∇ log p. For every smooth h, integration by parts gives
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 SEARCH_SAMPLES = 10_000
-"""Most samples that the search for directions looks at; everything else uses all of them."""
+"""Most samples that the search for directions uses; everything else uses all of them."""
 TINY = np.finfo(float).tiny
 BLOCKS = 10
 """Blocks of samples: products within a block, whose sampling noise does not average out, are left out."""
@@ -94,7 +94,7 @@ def _features(values: Floats, gradient_sums: Floats, z: Floats, edges: NDArray[n
 
 
 def _sine_cosine(angle: Floats) -> tuple[Floats, Floats]:
-    """Both from one tangent of half the angle, which numpy has several times faster than either; uses up the angle."""
+    """Sine and cosine from one tangent of half the angle, several times faster in numpy; overwrites the angle."""
     angle *= 0.5
     tangent = np.tan(angle, out=angle)
     cosine = tangent * tangent
@@ -147,7 +147,7 @@ def kernels(z: Floats, variances: Floats, centres: Floats, width: float) -> Stei
 
 
 def search(z: Floats, variances: Floats, rng: np.random.Generator, starts: int = 64, steps: int = 20) -> Floats:
-    """Waves that look where the data are not Gaussian: f ← b(sin(f·z + phase)), rescaled, from random starts.
+    """Find plane waves in non-Gaussian directions: f ← b(sin(f·z + phase)), rescaled, from random starts.
 
     Args:
         z: as of ``waves``.
@@ -182,11 +182,11 @@ def wave_moment(
     ridge: float,
     found: Floats | None = None,
 ) -> Floats:
-    """M by random waves.
+    """Estimate M by random plane waves.
 
-    Half of the waves go along the columns of ``vectors``, with frequencies of variances as ``weights``. A quarter looks
-    elsewhere too, so that what was missed so far is not lost. A quarter goes along single directions found by
-    ``search``: where components are independent of each other, these tell more than waves across all of them.
+    Half of the waves have frequencies along the columns of ``vectors``, with variances ``weights``. A quarter also covers
+    the other directions, for structure that was missed so far. A quarter has the single directions found by ``search``,
+    which are more informative where components are independent of each other.
 
     Args:
         z: as of ``waves``.
@@ -220,7 +220,7 @@ def wave_moment(
 
 
 def choose_kernel(z: Floats, variances: Floats, n_features: int) -> tuple[float, float]:
-    """Width and ridge, for kernels about the first samples, of the least held-out loss.
+    """Choose width and ridge, for kernels about the first samples, by the held-out loss.
 
     Args:
         z: as of ``waves``.
@@ -269,7 +269,7 @@ def stein_spectrum(
         values, vectors = eigen(
             wave_moment(z, variances, vectors, np.maximum(weights, 0), rng, n_features, 2, 0.03, found)
         )
-        # the most negative eigenvalue is noise, and tells how large noise gets
+        # the most negative eigenvalue is noise, which shows the size of the noise
         noise = max(-values[-1], TINY)
         weights = (values - noise) / (np.abs(values) + noise)
     return values, vectors
@@ -284,13 +284,13 @@ def eigen(moment: Floats) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=64)
 def stein_null(n: int, variances: tuple[float, ...], n_null: int, seed: int, *options: Any) -> float:
-    """Largest eigenvalue over Gaussian samples that went through the same steps.
+    """Largest eigenvalue over Gaussian data sets that went through the same steps.
 
     Args:
-        n: rows of a sample.
+        n: samples of each data set.
         variances: as of ``waves``.
-        n_null: number of samples.
-        seed: of samples and waves.
+        n_null: number of data sets.
+        seed: of data sets and waves.
         *options: of ``stein_spectrum``, from ``method`` on.
     """
     scale, largest = np.array(variances), []

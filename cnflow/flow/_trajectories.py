@@ -1,4 +1,4 @@
-"""What a flow does to samples on the way, seen in three directions that turn with it."""
+"""Trajectories of samples through a flow, projected to three dimensions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from scipy.ndimage import gaussian_filter1d
 from cnflow import _validation
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cnflow.flow._narrowing_flow import NarrowingFlow
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BINS = 96
-"""Stretches of a curve whose mean samples say where it is."""
+"""Bins of angle along a loop; the loop is drawn through their means."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,28 +47,38 @@ class Trajectories:
         points, curves = self.points[frame], []
         for group in np.unique(self.groups[np.isfinite(self.angles)]):
             mine = np.flatnonzero((self.groups == group) & np.isfinite(self.angles))
-            curves.append(gaussian_filter1d(_along(points, mine, self.angles), 1.5, axis=0, mode="wrap"))
+            curves.append(gaussian_filter1d(_loop_means(points, mine, self.angles), 1.5, axis=0, mode="wrap"))
         return curves
+
+    def to_frame(self) -> pd.DataFrame:
+        """Give one row per depth and sample: its three coordinates, component, angle, and the width at that depth."""
+        import pandas as pd
+
+        frames, n, _ = self.points.shape
+        index = pd.MultiIndex.from_product([self.depths, range(n)], names=["depth", "sample"])
+        columns = {name: self.points[:, :, i].ravel() for i, name in enumerate("xyz")}
+        columns |= {"group": np.tile(self.groups, frames), "angle": np.tile(self.angles, frames)}
+        return pd.DataFrame(columns | {"width": np.repeat(self.widths, n)}, index=index)
 
     def __repr__(self) -> str:
         """Frames and samples."""
-        return f"Passage({len(self.depths)} depths of {self.points.shape[1]} samples)"
+        return f"Trajectories({len(self.depths)} depths of {self.points.shape[1]} samples)"
 
 
-def _along(points: Floats, mine: Ints, angles: Floats) -> Floats:
-    """Means of the points numbered ``mine`` in stretches of the loop that their angles go around, shape (m, k)."""
+def _loop_means(points: Floats, mine: Ints, angles: Floats) -> Floats:
+    """Means of the points with indices ``mine`` in bins of their angle, shape (m, k)."""
     order = mine[np.argsort(angles[mine], kind="stable")]
     return np.stack([points[part].mean(0) for part in np.array_split(order, min(BINS, max(3, len(order) // 8)))])
 
 
 def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
-    """Mean states of groups, by angle where there is one: what the projection is to show, shape (m, D)."""
+    """Mean states of groups, in bins of angle where there is one, shape (m, D); they determine the projection."""
     means = []
     for group in np.unique(groups):
         mine = np.flatnonzero(groups == group)
         looped = mine[np.isfinite(angles[mine])]
         if group >= 0 and len(looped) >= 3 * 8:
-            means += list(_along(states, looped, angles))
+            means += list(_loop_means(states, looped, angles))
         elif group >= 0:
             means.append(states[mine].mean(0))
     return np.stack(means) if len(means) >= 4 else states
@@ -75,7 +87,7 @@ def _landmarks(states: Floats, groups: Ints, angles: Floats) -> Floats:
 def _basis(states: Floats, groups: Ints, angles: Floats, before: Floats | None, last: bool) -> Floats:
     """Orthonormal basis of the three directions in which the landmarks vary the most, turned towards the one before, (D, 3).
 
-    The last is turned within its first two only, so that what is flat in the end lies flat.
+    The last basis is turned within its first two directions only, so that a planar end state is shown in that plane.
     """
     marks = _landmarks(states, groups, angles)
     basis = np.linalg.svd(marks - marks.mean(0), full_matrices=False)[2][:3].T
@@ -100,11 +112,10 @@ def trajectories(
     angles: ArrayLike | None = None,
     frames: int = 48,
 ) -> Trajectories:
-    """States of samples at evenly spaced depths, in three directions.
+    """Project the states of samples at evenly spaced depths to three directions.
 
-    The directions are those in which the means of groups, or of stretches of loops, vary the most at every stage boundary; in
-    between they turn from one boundary to the next, so that nothing jumps. It is a projection: strands that cross in it need
-    not meet.
+    The directions are those in which the means of groups, or of bins along loops, vary the most at every stage boundary; in
+    between they are interpolated. It is a projection: curves that cross in it need not meet.
 
     Args:
         flow: the flow.

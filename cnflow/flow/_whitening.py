@@ -1,4 +1,4 @@
-"""Whitening by a sample: its root, and what its own sampling error does to a spectrum of residual scores."""
+"""Whitening by sample moments, and the effect of their sampling error on the spectrum of residual scores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NULL_LEVEL = 0.99
 """Quantile of the null that an eigenvalue must exceed to count."""
 
 SINGULAR = 1e-12
-"""Eigenvalue of the correlation matrix, relative to its trace, at or below which rows do not fill a direction."""
+"""Eigenvalue of the correlation matrix, relative to its trace, at or below which the covariance counts as singular."""
 
 ROUNDING = 1e-12
-"""Standard deviation of a column, relative to its largest entry, at or below which it does not vary."""
+"""Standard deviation of a column, relative to its largest entry, at or below which it counts as constant."""
 
 MAX_ENTRIES = 4_000_000
-"""Of one temporary array: 32 MB."""
+"""Most entries of one temporary array: 32 MB."""
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def given_whitening(d: int, mean: ArrayLike, covariance: ArrayLike) -> tuple[Flo
 
 
 def bootstrap_eigenvalues(residual: Floats, z: Floats, whiten: bool, count: int, seed: int) -> Floats:
-    """Resample samples, and give the eigenvalues of the second moments of the residual score.
+    """Bootstrap the eigenvalues of the second moments of the residual score.
 
     Whitening a replicate anew turns the residual r into Lᵀr + (L⁻¹ − Lᵀ)z − L⁻¹m, which is linear in
     f = (r, z, 1): second moments of f, weighted by how often each sample is drawn, are all that a replicate needs.
@@ -108,21 +108,21 @@ def bootstrap_eigenvalues(residual: Floats, z: Floats, whiten: bool, count: int,
     rng = np.random.default_rng([seed, 0x626F6F74])
     moments = np.zeros((count, len(i)))
     block = max(1, MAX_ENTRIES // len(i))
-    for some in _groups(count, n):
+    for some in _batches(count, n):
         weights = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in some]) / n
         for start in range(0, n, block):
             part = features[start : start + block]
             moments[some] += weights[:, start : start + block] @ (part[:, i] * part[:, j])
     values = np.empty((count, residual.shape[1]))
-    for some in _groups(count, width**2):
+    for some in _batches(count, width**2):
         second = np.empty((len(some), width, width))
         second[:, i, j] = second[:, j, i] = moments[some]
         values[some] = np.linalg.eigvalsh(_rewhiten(second, n) if whiten else second)[:, ::-1]
     return values
 
 
-def _groups(count: int, entries: int) -> list[range]:
-    """Ranges that cover ``range(count)``, each as long as its temporary arrays may be large."""
+def _batches(count: int, entries: int) -> list[range]:
+    """Ranges that cover ``range(count)``, short enough that their temporary arrays are not too large."""
     size = max(1, MAX_ENTRIES // entries)
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
@@ -166,7 +166,7 @@ def gaussian_null(n: int, d: int, count: int, seed: int) -> tuple[float, float]:
     """
     rng = np.random.default_rng([seed, 0x6E756C6C])
     values = np.empty((count, d))
-    for some in _groups(count, d**2):
+    for some in _batches(count, d**2):
         root = np.tril(rng.normal(size=(len(some), d, d)), -1)
         root[:, np.arange(d), np.arange(d)] = np.sqrt(rng.chisquare(n - 1 - np.arange(d), size=(len(some), d)))
         root /= np.sqrt(n)

@@ -140,6 +140,9 @@ def test_decode_undoes_encode(rng, stages):
     parts = flow.core.log_prob(narrowed.core) + flow.noise.log_prob(narrowed.noise) + narrowed.log_det
     torch.testing.assert_close(parts.detach(), narrowed.log_prob, atol=1e-12, rtol=0)
     torch.testing.assert_close(narrowed.log_prob, flow.log_prob(x).detach(), atol=1e-12, rtol=0)
+    frame = narrowed.to_frame()
+    assert list(frame.columns[4:]) == ["core 1", "core 2", "noise 1", "noise 2"]
+    assert frame["noise 2"].tolist() == narrowed.noise[:, 1].tolist()
 
 
 def test_density_integrates_to_one_in_the_plane():

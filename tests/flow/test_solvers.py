@@ -195,7 +195,7 @@ def test_a_field_that_is_not_finite_says_for_how_many_rows():
         (lambda: FixedGrid(steps=2.5), "steps must be a whole number, at least 1; got 2.5"),
         (
             lambda: Adaptive("euler"),
-            r"'euler' is on a fixed grid, and heeds no tolerance: use FixedGrid\('euler', steps=...\)",
+            r"'euler' is on a fixed grid, and has no tolerance: use FixedGrid\('euler', steps=...\)",
         ),
         (lambda: Adaptive("dopri6"), "adaptive method must be one of dopri5, .*; got 'dopri6'"),
         (lambda: Adaptive(rtol=-1), "rtol must be a finite number, at least 0 and below 1; got -1"),
