@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Atomic writes: a file is written under another name in its folder, then renamed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file so that a reader, a full disk or a killed process never leaves a part of it.
+    """Write a file that is complete or absent, whatever happens to the process or the disk.
 
-    The file is written beside its place, on the same file system, flushed to the disk, and then takes the place of what was there.
+    The file is written in the same folder, flushed to the disk, and then replaces the one that was there.
 
     Args:
         path: of the file; its folder is made if it is missing.
 
     Yields:
-        Path to write to, with the same suffix. If the block fails, what was written is removed and ``path`` is as it was.
+        Path to write to, with the same suffix. If the block fails, it is removed and ``path`` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        # a write that finds no space does not say where
+        # an error of a write does not name the file
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
@@ -38,6 +38,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole, in UTF-8; see :func:`replacing`."""
+    """Write a text file in UTF-8; see :func:`replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Numbers, names and flags that a caller sets: read, or refused with what was given, what was expected and where."""
+"""Checks of numbers, names and flags that a caller sets; errors say what was expected and what was got."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 T = TypeVar("T")
 
 MOST_SEED = 2**32 - 1
-"""Of scikit-learn, the least of those of the generators."""
+"""The greatest seed of scikit-learn, which is the least among those of the generators."""
 
 
 def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
@@ -19,7 +19,7 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
 
     Args:
         name: of the parameter.
-        value: that was given.
+        value: the value.
         low: least value; default none.
         high: greatest value; default none.
 
@@ -35,8 +35,8 @@ def integer(name: str, value: Any, *, low: int | None = None, high: int | None =
     """
     found = _scalar(value, "iu")
     if found is None or (low is not None and found < low) or (high is not None and found > high):
-        raise ValueError(f"{name} must be a whole number{_range(low, None, high, None)}; got {_told(value)}")
-    return found
+        raise ValueError(f"{name} must be a whole number{_range(low, None, high, None)}; got {_short_repr(value)}")
+    return int(found)
 
 
 def number(
@@ -53,11 +53,11 @@ def number(
 
     Args:
         name: of the parameter.
-        value: that was given.
+        value: the value.
         low: least value; default none.
-        above: what it must be more than; default none.
+        above: strict lower bound; default none.
         high: greatest value; default none.
-        below: what it must be less than; default none.
+        below: strict upper bound; default none.
         infinite: whether it may be infinite.
 
     Raises:
@@ -81,7 +81,7 @@ def number(
         or (below is not None and found >= below)
     ):
         kind = "a number" if infinite else "a finite number"
-        raise ValueError(f"{name} must be {kind}{_range(low, above, high, below)}; got {_told(value)}")
+        raise ValueError(f"{name} must be {kind}{_range(low, above, high, below)}; got {_short_repr(value)}")
     return float(found)
 
 
@@ -90,8 +90,8 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 
     Args:
         name: of the parameter.
-        value: that was given.
-        options: that there are.
+        value: the value.
+        options: allowed names.
 
     Raises:
         ValueError: for anything else.
@@ -102,7 +102,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """
     options = tuple(options)
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(options)}; got {_told(value)}")
+        raise ValueError(f"{name} must be one of {', '.join(options)}; got {_short_repr(value)}")
     return value
 
 
@@ -111,13 +111,13 @@ def flag(name: str, value: Any) -> bool:
 
     Args:
         name: of the parameter.
-        value: that was given.
+        value: the value.
 
     Raises:
         ValueError: for anything else.
     """
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be True or False; got {_told(value)}")
+        raise ValueError(f"{name} must be True or False; got {_short_repr(value)}")
     return bool(value)
 
 
@@ -126,7 +126,7 @@ def instance(name: str, value: T, kind: type | tuple[type, ...]) -> T:
 
     Args:
         name: of the parameter.
-        value: that was given.
+        value: the value.
         kind: the class, or several.
 
     Raises:
@@ -134,15 +134,15 @@ def instance(name: str, value: T, kind: type | tuple[type, ...]) -> T:
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        raise ValueError(f"{name} must be a {' or '.join(each.__name__ for each in kinds)}; got {_told(value)}")
+        raise ValueError(f"{name} must be a {' or '.join(each.__name__ for each in kinds)}; got {_short_repr(value)}")
     return value
 
 
 def shape(value: Any) -> tuple[int, ...]:
-    """The shape of draws: whole numbers that are not negative, such as (100,), or a single one.
+    """A shape of draws: a tuple of whole numbers, at least 0, such as (100,), or a single number.
 
     Args:
-        value: that was given.
+        value: the value.
 
     Raises:
         ValueError: for anything else.
@@ -151,16 +151,15 @@ def shape(value: Any) -> tuple[int, ...]:
         >>> shape(100)
         (100,)
     """
-    return each(
-        "shape", value if isinstance(value, Iterable) and getattr(value, "ndim", 1) else [value], integer, low=0
-    )
+    several = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+    return each("shape", value if several else [value], integer, low=0)
 
 
 def seed(value: Any, name: str = "seed") -> int:
     """A seed of random numbers, 0 to 2³² - 1.
 
     Args:
-        value: that was given.
+        value: the value.
         name: of the parameter.
 
     Raises:
@@ -174,9 +173,9 @@ def each(name: str, values: Any, check: Callable[..., T], *, least: int = 0, **o
 
     Args:
         name: of the parameter.
-        values: that were given, in a sequence or an array of shape (n,).
+        values: the values, in a sequence or an array of shape (n,).
         check: that each must pass, such as ``number``.
-        least: how many there must be.
+        least: least number of values.
         options: of the check.
 
     Raises:
@@ -187,15 +186,15 @@ def each(name: str, values: Any, check: Callable[..., T], *, least: int = 0, **o
         (0.5, 0.9)
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable) or not getattr(values, "ndim", 1):
-        raise ValueError(f"{name} must be several values, in a list or a tuple; got {_told(values)}")
+        raise ValueError(f"{name} must be several values, in a list or a tuple; got {_short_repr(values)}")
     found = tuple(values)
     if len(found) < least:
-        raise ValueError(f"{name} must be at least {least} value{'s' if least > 1 else ''}; got {_told(values)}")
+        raise ValueError(f"{name} must be at least {least} value{'s' if least > 1 else ''}; got {_short_repr(values)}")
     return tuple(check(f"{name}[{i}]", value, **options) for i, value in enumerate(found))
 
 
 def _scalar(value: Any, kinds: str) -> Any:
-    """The value as Python's own number, None if it is none of these kinds of dtype."""
+    """The value as a Python number; None if it is not a scalar of one of these kinds of dtype."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     if not isinstance(value, int | float | np.generic | np.ndarray) or isinstance(value, bool):
@@ -211,8 +210,8 @@ def _range(low: float | None, above: float | None, high: float | None, below: fl
     return f", {' and '.join(words)}" if words else ""
 
 
-def _told(value: Any) -> str:
-    """What was given, on one short line."""
+def _short_repr(value: Any) -> str:
+    """The value on one short line."""
     if getattr(value, "ndim", 0):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     return f"{' '.join(repr(value).split()):.80}"

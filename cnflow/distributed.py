@@ -1,7 +1,7 @@
-"""More samples than one machine holds: flows and level sets over ``dask.array``, one block of samples at a time.
+"""Flows and level sets of more samples than fit into memory: ``dask.array``, one block of samples at a time.
 
-Needs the extra ``distributed``. Everything is lazy until ``compute()`` or :func:`write`; where it runs is dask's business: threads,
-or the workers of a ``distributed.Client``.
+Needs the extra ``distributed``. Everything is lazy until ``compute()`` or :func:`write`. It runs where dask is set to run: in
+threads, or on the workers of a ``distributed.Client``.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dask.array as da
 import numpy as np
-from dask import delayed
+from dask.delayed import delayed
 from scipy.spatial import cKDTree
 
 from cnflow import _validation
-from cnflow.data._arrays import as_rows, check_rows, is_frame
+from cnflow.data._arrays import as_rows, check_rows, is_frame, subsample
 from cnflow.flow import NarrowingFlow
-from cnflow.topology import level_sets as level_sets_of_rows
+from cnflow.topology import level_sets as level_sets_in_memory
 from cnflow.topology.density._mass_axis import MassAxis
 from cnflow.topology.density._quantiles import QuantileSketch, SortedLogDensities, read_log_prob
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
+
     from cnflow.topology import LevelSets
 
 __all__ = ["Encoded", "encode", "level_sets", "mass_axis", "membership", "sample", "write"]
 
-FAN = 8
+MERGED_AT_ONCE = 8
 """Mass axes that are merged at a time."""
 
-SKETCHED = 100_000
-"""Samples of a block from which on its mass axis is a sketch: an exact one takes 8 bytes a sample."""
+MOST_SORTED = 100_000
+"""Samples of a block above which its mass axis is a sketch; an exact one takes 8 bytes per sample."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Samples as a flow sees them, lazily; see :class:`cnflow.Narrowed`.
+    """Encodings and log-densities of samples, lazily; see :class:`cnflow.Narrowed`.
 
     Attributes:
         core: shape (n, k).
@@ -51,13 +53,22 @@ class Encoded:
     log_prob: da.Array
     core_log_prob: da.Array
 
+    def to_frame(self) -> dd.DataFrame:
+        """A lazy dask DataFrame with columns core_0 …, noise_0 …, log_prob and core_log_prob, one partition per block."""
+        import dask.dataframe as dd
 
-def _rows(x: Any) -> da.Array:
+        names = [f"{part}_{i}" for part in ("core", "noise") for i in range(getattr(self, part).shape[1])]
+        parts = [self.core, self.noise, self.log_prob[:, None], self.core_log_prob[:, None]]
+        whole = da.concatenate(parts, axis=1).rechunk({1: -1})
+        return dd.from_dask_array(whole, columns=[*names, "log_prob", "core_log_prob"])
+
+
+def _blocks(x: Any) -> da.Array:
     """Samples in blocks that hold all columns."""
     if not isinstance(x, da.Array):
-        # what has no blocks of its own is in memory, but for memory maps and arrays of files
-        held = isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x)
-        x = da.from_array(as_rows(x) if held else x)
+        # memory maps and arrays of files are read block by block, all else is in memory
+        in_memory = isinstance(x, list | tuple | np.ndarray) or hasattr(x, "detach") or is_frame(x)
+        x = da.from_array(as_rows(x) if in_memory else x)
     if x.dtype.kind not in "fiub":
         raise ValueError(f"x: expected numbers; got {x.dtype}")
     if x.ndim != 2:
@@ -66,7 +77,8 @@ def _rows(x: Any) -> da.Array:
         raise ValueError(f"x: expected at least 1 column; got shape {x.shape}")
     if np.isnan(x.shape[0]):
         x = x.compute_chunk_sizes()
-    return x.rechunk({1: -1})
+    blocks: da.Array = x.rechunk({1: -1})
+    return blocks
 
 
 def encode(flow: NarrowingFlow, x: Any) -> Encoded:
@@ -80,10 +92,11 @@ def encode(flow: NarrowingFlow, x: Any) -> Encoded:
     Raises:
         ValueError: for another shape, or, once it is computed, for samples that are not finite.
     """
-    rows, k, noise = _rows(x), flow.core_dim, flow.dim - flow.core_dim
+    rows, k, noise = _blocks(x), flow.core_dim, flow.dim - flow.core_dim
     # one pass through the flow gives all four
-    packed = rows.map_blocks(
-        _encoded,
+    packed = da.map_blocks(
+        _encode_block,
+        rows,
         delayed(flow.eval()),
         dtype=np.float32,
         chunks=(rows.chunks[0], (k + noise + 2,)),
@@ -92,11 +105,11 @@ def encode(flow: NarrowingFlow, x: Any) -> Encoded:
     return Encoded(packed[:, :k], packed[:, k : k + noise], packed[:, -2], packed[:, -1])
 
 
-def _encoded(block: np.ndarray, flow: NarrowingFlow) -> np.ndarray:
-    got = flow.encode(np.asarray(block))
-    parts = (got.core, got.noise, got.log_prob[:, None], got.core_log_prob[:, None])
+def _encode_block(block: np.ndarray, flow: NarrowingFlow) -> np.ndarray:
+    narrowed = flow.encode(np.asarray(block))
+    parts = (narrowed.core, narrowed.noise, narrowed.log_prob[:, None], narrowed.core_log_prob[:, None])
     packed = np.concatenate([part.cpu().numpy() for part in parts], 1, dtype=np.float32, casting="same_kind")
-    # a number that single precision does not hold
+    # numbers beyond the range of float32 have become infinite
     check_rows(packed[:, :-2], "x as it is encoded")
     return packed
 
@@ -112,61 +125,58 @@ def mass_axis(log_prob: da.Array) -> MassAxis:
         a sketch beyond.
     """
     _validation.instance("log_prob", log_prob, da.Array)
-    axes = [delayed(_axis)(block) for block in log_prob.to_delayed().ravel()]
+    axes = [delayed(_block_axis)(block) for block in log_prob.to_delayed().ravel()]
     while len(axes) > 1:
-        axes = [delayed(_merged)(axes[i : i + FAN]) for i in range(0, len(axes), FAN)]
+        axes = [delayed(_merge_axes)(axes[i : i + MERGED_AT_ONCE]) for i in range(0, len(axes), MERGED_AT_ONCE)]
     return MassAxis.combine([axes[0].compute()])
 
 
-def _axis(log_prob: np.ndarray) -> bytes:
+def _block_axis(log_prob: np.ndarray) -> bytes:
     values, outside = read_log_prob(log_prob)
-    store = SortedLogDensities(values)
-    if len(values) > SKETCHED:
-        store = QuantileSketch()
-        store.update(values)
-    return MassAxis(store, outside).to_bytes()
+    if len(values) <= MOST_SORTED:
+        return MassAxis(SortedLogDensities(values), outside).to_bytes()
+    sketch = QuantileSketch()
+    sketch.update(values)
+    return MassAxis(sketch, outside).to_bytes()
 
 
-def _merged(axes: list[bytes]) -> bytes:
+def _merge_axes(axes: list[bytes]) -> bytes:
     return MassAxis.combine(axes).to_bytes()
 
 
-def sample(x: Any, rows: int, seed: int = 0) -> np.ndarray:
-    """A random choice of samples, in their order, in memory; shape (samples, d).
+def sample(x: Any, n_samples: int, seed: int = 0) -> np.ndarray:
+    """A random choice of samples, in their order, in memory; shape (n_samples, d).
 
     Args:
         x: shape (n, d).
-        rows: how many; all if there are fewer.
+        n_samples: number of samples; all if there are fewer.
         seed: of the choice.
 
     Raises:
-        ValueError: for fewer than one row.
+        ValueError: for fewer than one sample.
     """
-    rows, seed = _validation.integer("rows", rows, low=1), _validation.seed(seed)
-    x = _rows(x)
-    if len(x) <= rows:
-        return x.compute()
-    number = np.sort(np.random.default_rng(seed).choice(len(x), rows, replace=False))
-    return x[number].compute()
+    n_samples, seed = _validation.integer("n_samples", n_samples, low=1), _validation.seed(seed)
+    chosen: np.ndarray = subsample(_blocks(x), n_samples, seed).compute()
+    return chosen
 
 
-def level_sets(flow: NarrowingFlow, x: Any, *, rows: int = 20_000, seed: int = 0, **options: Any) -> LevelSets:
+def level_sets(flow: NarrowingFlow, x: Any, *, n_samples: int = 20_000, seed: int = 0, **options: Any) -> LevelSets:
     """Level sets of a flow's core, with a random choice of the samples as evidence; see :func:`cnflow.level_sets`.
 
     Args:
         flow: the flow.
         x: samples of the data, shape (n, d).
-        rows: how many are looked at.
+        n_samples: number of samples in the random choice.
         seed: of the choice.
         options: of ``cnflow.level_sets``.
     """
-    return level_sets_of_rows(flow, sample(x, rows, seed), **options)
+    return level_sets_in_memory(flow, sample(x, n_samples, seed), **options)
 
 
 def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: float) -> da.Array:
-    """Component of the level set of a mass that every sample lies in, -1 outside; shape (n,).
+    """Component of every sample in the level set of a mass, -1 outside; shape (n,).
 
-    A sample above the level belongs to the component of the nearest of the samples that the level sets were made with.
+    A sample inside belongs to the component of its nearest neighbour among the samples of the level sets.
 
     Args:
         t: level sets, of :func:`level_sets`.
@@ -185,7 +195,8 @@ def membership(t: LevelSets, core: da.Array, core_log_prob: da.Array, mass: floa
     found = da.map_blocks(
         of_block, h, value, dtype=np.int64, chunks=(h.chunks[0], (1,)), meta=np.empty((0, 0), np.int64)
     )
-    return found[:, 0]
+    component: da.Array = found[:, 0]
+    return component
 
 
 def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"] = "parquet") -> Path:
@@ -209,11 +220,5 @@ def write(encoded: Encoded, folder: str | Path, kind: Literal["parquet", "zarr"]
         parts = [array.to_zarr(str(folder / name), compute=False) for name, array in vars(encoded).items()]
         da.compute(*parts)
         return folder
-    import dask.dataframe as dd
-
-    names = [f"{part}_{i}" for part in ("core", "noise") for i in range(getattr(encoded, part).shape[1])]
-    whole = da.concatenate(
-        [encoded.core, encoded.noise, encoded.log_prob[:, None], encoded.core_log_prob[:, None]], axis=1
-    ).rechunk({1: -1})
-    dd.from_dask_array(whole, columns=[*names, "log_prob", "core_log_prob"]).to_parquet(str(folder), write_index=False)
+    encoded.to_frame().to_parquet(str(folder), write_index=False)
     return folder

@@ -17,7 +17,7 @@ from robustness_models import SCORES, Centred, Single, Twice, X
 from torch import nn
 
 from cnflow import alignment, data, flow, network, routing, topology, training
-from cnflow.app._lightning_cli import Run
+from cnflow.app._run_directory import Run
 from cnflow.flow._noise_check import noise_independence
 
 __all__ = ["ASKED"]

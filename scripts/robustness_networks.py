@@ -514,13 +514,13 @@ OTHERS = [
         distributed.sample,
         lambda r, g: r.ndim == 2,
         x=("rows", BLOBS),
-        rows=("count", 20),
+        n_samples=("count", 20),
         seed=SEED,
     ),
     entry(
         "distributed.level_sets",
         lambda **o: distributed.level_sets(fitted(), BLOCKS, refits=0, homology=False, **o),
-        rows=("count", 100),
+        n_samples=("count", 100),
         seed=SEED,
     ),
     entry(

@@ -65,7 +65,7 @@ def test_the_mass_axis_is_that_of_one_process(client, flow, rows, blocks, monkey
 
 
 def test_a_tree_on_a_sample_and_the_components_of_all_rows(client, flow, rows, blocks):
-    t = distributed.level_sets(flow, blocks, rows=3_000, homology=False)
+    t = distributed.level_sets(flow, blocks, n_samples=3_000, homology=False)
     again = cnflow.level_sets(flow, distributed.sample(blocks, 3_000), homology=False)
     np.testing.assert_array_equal(t.tree.label, again.tree.label)
     assert len(t.tree.leaves) == 2
@@ -88,6 +88,7 @@ def test_shards(client, flow, rows, blocks, tmp_path):
     assert len(list((tmp_path / "table").glob("*.parquet"))) == 4
     assert list(table) == ["core_0", "core_1", "noise_0", "noise_1", "log_prob", "core_log_prob"]
     np.testing.assert_allclose(table["log_prob"], want.log_prob.numpy(), atol=1e-5)
+    pd.testing.assert_frame_equal(encoded.to_frame().compute().reset_index(drop=True), table)
     distributed.write(encoded, tmp_path / "arrays", "zarr")
     np.testing.assert_allclose(zarr.open_array(tmp_path / "arrays" / "core", mode="r")[:], want.core.numpy(), atol=1e-5)
     with pytest.raises(FileExistsError, match="is not empty"):
@@ -99,13 +100,13 @@ def test_shards(client, flow, rows, blocks, tmp_path):
 def test_wrong_rows(flow):
     with pytest.raises(ValueError, match=r"expected samples of shape \(n, d\); got \(5,\)"):
         distributed.encode(flow, np.zeros(5))
-    with pytest.raises(ValueError, match="samples must be a whole number, at least 1; got 0"):
+    with pytest.raises(ValueError, match="n_samples must be a whole number, at least 1; got 0"):
         distributed.sample(np.zeros((5, 2)), 0)
 
 
 def test_options_that_mean_nothing(flow, rows):
     for call, message in (
-        (lambda: distributed.sample(rows, 2.5), "samples must be a whole number"),
+        (lambda: distributed.sample(rows, 2.5), "n_samples must be a whole number"),
         (lambda: distributed.sample(np.array([["a"]]), 1), "expected numbers"),
         (lambda: distributed.encode(flow, np.ma.masked_less(np.zeros((3, flow.dim)), 1)), "values are masked"),
         (lambda: distributed.mass_axis(3), "log_prob must be a Array"),

@@ -1,4 +1,4 @@
-"""``cnflow align RUN_A RUN_B``: the cores of two trained runs, aligned without pairs."""
+"""``cnflow align RUN_A RUN_B``: align the cores of two trained runs without pairs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from cnflow.alignment import Alignment
     from cnflow.alignment._space import Space
 
-MOST_ROWS = 100_000
-"""Samples of a run that are used; a random choice when there are more."""
-SHARED = 0.3
-"""Share of a structure's samples with which a label is in its name beside that of the majority."""
+MOST_SAMPLES = 100_000
+"""Most samples of a run that are used; a random choice when there are more."""
+NAMED_SHARE = 0.3
+"""Least share of a structure's samples for a label, beside the most frequent one, to be in the structure's name."""
 
 
 def align(
@@ -24,7 +24,7 @@ def align(
     run_b: str,
     kind: str = "auto",
     starts: int = 60,
-    rows: int = 1500,
+    n_samples: int = 1500,
     mass: float = 0.02,
     directions: list[int] | None = None,
     least_overlap: float = 0.6,
@@ -34,18 +34,18 @@ def align(
     seed: int = 0,
     allow: list[str] | None = None,
 ) -> None:
-    """Align the cores of two trained runs: matched structures, the map between them, and whether to believe it.
+    """Align the cores of two trained runs: matched structures, the map between them, and a verdict.
 
     Args:
-        run_a: directory of the run whose core is carried over.
-        run_b: directory of the run that it is carried to.
+        run_a: directory of the run whose core is mapped.
+        run_b: directory of the run that it is mapped to.
         kind: of the map: rigid, similarity, affine, or auto.
-        starts: maps started from landmarks.
-        rows: most samples of a side that candidates are compared on.
+        starts: number of maps that start from landmarks.
+        n_samples: most samples of a run on which candidate maps are compared.
         mass: least share of the samples that a structure must hold.
-        directions: numbers of widest directions of both cores to try in turn, until the runs are not unrelated; default all.
-        least_overlap: how well carried samples must mix with the other run's for the runs to be called related.
-        bend: whether to bend the map where it is sure, if held-out samples are better off with it.
+        directions: numbers of directions of largest variance of both cores, tried in turn until the runs are related; default all.
+        least_overlap: least overlap of mapped samples with those of the other run for the runs to be called related.
+        bend: whether to add a smooth displacement to the map, if it is better on held-out samples.
         out: folder to write to; default aligned_to_RUN_B in the directory of run_a.
         figures: whether to draw.
         seed: of all draws.
@@ -54,41 +54,42 @@ def align(
     from cnflow.alignment import align as align_sides
 
     folders = Path(run_a), Path(run_b)
-    (flow_a, x_a, labels_a), (flow_b, x_b, labels_b) = (_opened(folder, seed, allow or ()) for folder in folders)
+    (flow_a, x_a, labels_a), (flow_b, x_b, labels_b) = (_open_samples(folder, seed, allow or ()) for folder in folders)
     names = (folders[0].name, folders[1].name)
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
     found = align_sides(
-        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, n_samples=rows, mass=mass, directions=directions,
+        (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, n_samples=n_samples, mass=mass, directions=directions,
         least_overlap=least_overlap, bend=bend, names=names, seed=seed, progress=True,
     )  # fmt: skip
-    called = _named(found.a, labels_a), _named(found.b, labels_b)
+    labels = _structure_names(found.a, labels_a), _structure_names(found.b, labels_b)
     folder = Path(out) if out else folders[0] / f"aligned_to_{folders[1].name}"
-    write_alignment(found, folder, called, figures=figures)
+    write_alignment(found, folder, labels, figures=figures)
     print(f"\n{found}\n{folder}: report.md, matches.csv, alignment.json, map.npz", flush=True)
 
 
-def _opened(folder: Path, seed: int, allow: Sequence[str]) -> tuple[Any, np.ndarray, np.ndarray | None]:
+def _open_samples(folder: Path, seed: int, allow: Sequence[str]) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """Flow, samples and, where there are any, labels of a run."""
-    from cnflow.app._report import take_rows
+    from cnflow.app._samples import take
     from cnflow.app._topology import open_run
 
     flow, data = open_run(folder, allow)
     everything = data.all_rows()
-    number = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_ROWS])
+    indices = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_SAMPLES])
     labels = data.all_labels()
-    return flow, take_rows(everything, number).double().numpy(), None if labels is None else labels[number]
+    return flow, take(everything, indices).double().numpy(), None if labels is None else labels[indices]
 
 
-def _named(side: Space, labels: np.ndarray | None) -> dict[int, str]:
-    """Labels of every structure: that of most samples, and others that many of them have; empty without labels."""
+def _structure_names(side: Space, labels: np.ndarray | None) -> dict[int, str]:
+    """Names of structures by number: their most frequent label, and others that are nearly as frequent; empty without labels."""
     if labels is None:
         return {}
-    own, names = side.label(), {}
+    names: dict[int, str] = {}
+    own = side.label()
     for structure in side.structures:
         kinds, counts = np.unique(labels[own == structure.number], return_counts=True)
         if len(kinds):
-            shared = counts >= max(SHARED * counts.sum(), 1)
+            shared = counts >= max(NAMED_SHARE * counts.sum(), 1)
             shared[counts.argmax()] = True
             names[structure.number] = "+".join(str(kind) for kind in kinds[shared])
     return names
@@ -97,7 +98,7 @@ def _named(side: Space, labels: np.ndarray | None) -> dict[int, str]:
 def write_alignment(
     found: Alignment, folder: Path, names: tuple[dict[int, str], dict[int, str]] = ({}, {}), figures: bool = True
 ) -> None:
-    """Write what was found: report.md, matches.csv, alignment.json, map.npz and alignment.png.
+    """Write an alignment: report.md, matches.csv, alignment.json, map.npz and alignment.png.
 
     Args:
         found: an alignment.
@@ -118,7 +119,7 @@ def write_alignment(
         subspace_b=found.subspace_b, matrices=np.stack([m.matrix for m in found.alternatives]),
         offsets=np.stack([m.offset for m in found.alternatives]), **_displacement(found),
     )  # fmt: skip
-    told = {
+    content = {
         "verdict": found.verdict, "overlap": found.overlap, "explained": found.explained, "kind": found.core_map.kind,
         "bent": found.bent is not None,
         "determined": int(found.subspace_a.shape[1]), "directions_a": found.a.dim, "directions_b": found.b.dim,
@@ -126,7 +127,7 @@ def write_alignment(
         "certificate": None if found.certificate is None else vars(found.certificate) | {"holds": found.certificate.holds},
         "scores": found.scores,
     }  # fmt: skip
-    (folder / "alignment.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "alignment.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "report.md").write_text(_report(found, frame))
     if figures:
         from cnflow.plot import plot_cores
@@ -135,7 +136,7 @@ def write_alignment(
 
 
 def _displacement(found: Alignment) -> dict[str, Any]:
-    """Arrays that a bent map has besides the affine one; none without it."""
+    """Arrays of the smooth displacement; none for an affine map."""
     if found.bent is None:
         return {}
     axes = np.eye(found.b.dim) if found.bent.axes is None else found.bent.axes
@@ -145,12 +146,12 @@ def _displacement(found: Alignment) -> dict[str, Any]:
 
 
 def _report(found: Alignment, frame: Any) -> str:
-    """Markdown."""
+    """The report in Markdown."""
     k, r = found.a.dim, found.subspace_a.shape[1]
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"Samples carried over by the map ({found.core_map.kind}) have an overlap ratio of {found.overlap:.2f}. "
-        f"It is determined in {r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
+        f"Samples carried over by the map ({found.core_map.kind}) overlap by {found.overlap:.0%}. It is determined in "
+        f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
     ]  # fmt: skip
     if found.bent is not None:
         lines += [

@@ -1,4 +1,4 @@
-"""``cnflow animate RUN``: samples on their way through a trained flow."""
+"""``cnflow animate RUN``: trajectories of samples through a trained flow."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 def animate(
     run: str,
     out: str | None = None,
-    rows: int = 2000,
+    n_samples: int = 2000,
     frames: int = 48,
     fps: int = 12,
     mass: float = 0.9,
     seed: int = 0,
     allow: list[str] | None = None,
 ) -> None:
-    """Animate how a trained flow carries its data to the core: what is tangled comes undone with depth.
+    """Animate how a trained flow moves its samples to the core, depth by depth.
 
     Args:
         run: the run directory.
         out: file to write, .gif or .mp4; default animation.gif in the run directory. A still is written beside it.
-        rows: how many samples are drawn.
+        n_samples: number of samples that are drawn.
         frames: number of depths.
         fps: frames per second.
         mass: of the level set whose components and loops give the colours; samples outside it are not drawn.
@@ -36,29 +36,29 @@ def animate(
     """
     from cnflow.plot._trajectories import animate_trajectories, plot_trajectories
 
-    way = run_trajectories(Path(run), rows, frames, mass, seed, allow or ())
+    found = run_trajectories(Path(run), n_samples, frames, mass, seed, allow or ())
     path = Path(out) if out else Path(run) / "animation.gif"
     path.parent.mkdir(parents=True, exist_ok=True)
-    animate_trajectories(way, path, fps=fps)
+    animate_trajectories(found, path, fps=fps)
     still = path.with_suffix(".png")
-    plot_trajectories(way).savefig(still, dpi=150)
-    print(f"{path} and {still}: {way}", flush=True)
+    plot_trajectories(found).savefig(still, dpi=150)
+    print(f"{path} and {still}: {found}", flush=True)
 
 
 def run_trajectories(
-    folder: Path, rows: int, frames: int, mass: float, seed: int, allow: Sequence[str] = ()
+    folder: Path, n_samples: int, frames: int, mass: float, seed: int, allow: Sequence[str] = ()
 ) -> Trajectories:  # fmt: skip
-    """Samples of a level set of a run's core on their way there, with component and angle.
+    """Trajectories of the samples in a level set of a run's core, with component and angle around a loop.
 
     Args:
         folder: the run directory.
-        rows: how many are drawn.
+        n_samples: number of samples that are drawn.
         frames: number of depths.
         mass: of the level set, in (0, 1).
         seed: of the choice of samples.
         allow: class paths of the caller's own that the run's files may name.
     """
-    from cnflow.app._report import take_rows
+    from cnflow.app._samples import take
     from cnflow.app._topology import open_run
     from cnflow.flow._trajectories import trajectories
     from cnflow.topology import level_sets
@@ -66,20 +66,20 @@ def run_trajectories(
 
     flow, data = open_run(folder, allow)
     everything = data.all_rows()
-    number = np.random.default_rng(seed).permutation(len(everything))[:20_000]
-    x = take_rows(everything, number).double().numpy()
+    indices = np.random.default_rng(seed).permutation(len(everything))[:20_000]
+    x = take(everything, indices).double().numpy()
     if flow.core_dim == 0:
-        return trajectories(flow, x[:rows], frames=frames)
+        return trajectories(flow, x[:n_samples], frames=frames)
     t = level_sets(flow, x, seed=seed)
     level = t.at(mass)
     groups = np.unique(level.membership, return_inverse=True)[1] - int((level.membership < 0).any())
     angles = np.full(len(x), np.nan)
     loops = t.loops_at(mass)
     if loops:
-        strands = ClosedCurves.along([loop.curve(t.rows, 128) for loop in loops], t.rows, 1.0, 3.0)
-        nearest, angle = strands.place(t.rows)
+        curves = ClosedCurves.along([loop.curve(t.rows, 128) for loop in loops], t.rows, 1.0, 3.0)
+        nearest, angle = curves.place(t.rows)
         for i, loop in enumerate(loops):
             mine = (level.membership == loop.structure) | np.isin(np.arange(len(x)), loop.members)
             angles[mine & (nearest == i)] = angle[mine & (nearest == i)]
-    drawn = np.flatnonzero(groups >= 0)[:rows]
+    drawn = np.flatnonzero(groups >= 0)[:n_samples]
     return trajectories(flow, x[drawn], groups[drawn], angles[drawn], frames)

@@ -1,4 +1,4 @@
-"""What a command line gives, before it is parsed: the defaults of one setting depend on whether another was given."""
+"""Settings of a command line before it is parsed: some defaults depend on which other settings are given."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cnflow.training import NarrowingModule
 from cnflow.training._module import METHODS, PARTS, usual_parts
 
 CONFIGS = (Path(cnflow.__file__).parent / "configs", Path(cnflow.__file__).parent.parent / "configs")
-"""Where configs ship: in a wheel beside the package's rooms, in a checkout beside the package."""
+"""Folders of the shipped configs: inside the package in a wheel, beside it in a checkout."""
 
 PENALTIES = "model.penalties"
 
 
 class SettingError(ValueError):
-    """A setting that cannot be given like this; the message says how to."""
+    """A setting in a form that is not understood; the message has the right form."""
 
 
 def with_shipped_configs(args: Sequence[str]) -> list[str]:
-    """Arguments with the path of a config that ships with the package, where one is named: ``--config digits``."""
-    return [_shipped(one, before) for before, one in zip(["", *args[:-1]], args, strict=True)] if args else []
+    """Arguments in which the name of a shipped config, such as ``--config digits``, is replaced by its path."""
+    return [_shipped(argument, before) for before, argument in zip(["", *args], args, strict=False)]
 
 
 def _shipped(argument: str, before: str) -> str:
@@ -43,25 +43,25 @@ def _shipped(argument: str, before: str) -> str:
 
 
 def given_settings(args: Sequence[str], command: str) -> dict[str, Any]:
-    """Settings that arguments and the configs they name give, by dotted name; of several, the last.
+    """Settings of the arguments and of the configs they name, by dotted name; the last one of each name.
 
-    Files that cannot be read give nothing here: the parser says what is wrong with them.
+    Files that cannot be read are skipped: the parser reports them.
 
     Args:
         args: of the process.
         command: the command among them.
     """
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in _options(args):
         if name in ("config", "c"):
             tree = _yaml(Path(value).read_text() if _is_file(value) else value)
             tree = tree.get(command, tree) if isinstance(tree, dict) else {}
-            told.update(_flat(tree))
+            settings.update(flat(tree))
         elif name in ("data", "model") and _is_file(value):
-            told.update(_flat({name: _yaml(Path(value).read_text())}))
+            settings.update(flat({name: _yaml(Path(value).read_text())}))
         else:
-            told[name] = _yaml(value)
-    return told
+            settings[name] = _yaml(value)
+    return settings
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -90,45 +90,46 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _usual() -> dict[str, Any]:
+def _model_defaults() -> dict[str, Any]:
     """Defaults of the model's settings, by dotted name."""
-    found = {}
-    for name, parameter in inspect.signature(NarrowingModule.__init__).parameters.items():
-        value = parameter.default
-        found |= dict(_flat({name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value}))
-    return found
+    defaults = {name: each.default for name, each in inspect.signature(NarrowingModule.__init__).parameters.items()}
+    return dict(flat({
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in defaults.items()
+    }))  # fmt: skip
 
 
-def asks_for_penalties(told: Mapping[str, Any]) -> bool:
-    """Whether settings ask for the method by penalties: they name it, or one of its parts, or a number other than its default."""
-    if told.get("model.method") is not None:
-        return told["model.method"] == METHODS[1]
-    usual = _usual()
-    for name, value in told.items():
-        room, _, rest = name.rstrip("+").partition(".")
+def asks_for_penalties(settings: Mapping[str, Any]) -> bool:
+    """Whether settings choose the method by penalties: by its name, one of its parts, or a value that is not the default."""
+    if settings.get("model.method") is not None:
+        return bool(settings["model.method"] == METHODS[1])
+    defaults = _model_defaults()
+    for name, value in settings.items():
+        group, _, rest = name.rstrip("+").partition(".")
         part = rest.partition(".")[0]
-        if room != "model" or value is None or part in ("seed", "method"):
+        if group != "model" or value is None or part in ("seed", "method"):
             continue
-        if not part or part in PARTS or rest not in usual or value != usual[rest]:
+        if not part or part in PARTS or rest not in defaults or value != defaults[rest]:
             return True
     return False
 
 
 def default_parts() -> dict[str, Any]:
-    """The parts that a model by penalties has when none are given, as settings: class paths and their arguments."""
+    """Default parts of a model by penalties, as settings: class paths and their arguments."""
 
     def spec(part: Any) -> dict[str, Any]:
         own = _spec(part)
-        room = own["class_path"].split(".")[1]
-        return {"class_path": f"cnflow.{room}.{type(part).__name__}", "init_args": own["init_args"]}
+        package = own["class_path"].split(".")[1]
+        return {"class_path": f"cnflow.{package}.{type(part).__name__}", "init_args": own["init_args"]}
 
     return {
         f"model.{name}": [spec(each) for each in part] if isinstance(part, list) else spec(part)
@@ -137,27 +138,27 @@ def default_parts() -> dict[str, Any]:
 
 
 def completed(args: Sequence[str], command: str) -> list[str]:
-    """Arguments with what follows from them: the seed of everything is that of data and model, a penalty is set by its name.
+    """Arguments with the seed of data and model, by default that of everything, and with penalties that are set by their names.
 
     Args:
         args: of the process.
         command: the command among them.
 
     Raises:
-        SettingError: for a setting of a penalty that is not there, or of penalties without saying which.
+        SettingError: for a setting of an unknown penalty, or of penalties without a name.
     """
-    told = given_settings(args, command)
-    return [*_with_named_penalties(args, told), *_seeds(told)]
+    settings = given_settings(args, command)
+    return [*_with_named_penalties(args, settings), *_seeds(settings)]
 
 
-def _seeds(told: Mapping[str, Any]) -> list[str]:
-    """The seed of everything, where it was given, for model and data that have none of their own."""
-    seed = told.get("seed_everything")
+def _seeds(settings: Mapping[str, Any]) -> list[str]:
+    """The seed of everything, if it is given, for model and data without a seed of their own."""
+    seed = settings.get("seed_everything")
     if isinstance(seed, bool) or not isinstance(seed, int):
         return []
-    found = [] if told.get("model.seed") is not None else [f"--model.seed={seed}"]
-    own = [told.get(name) for name in ("data.seed", "data.init_args.seed")]
-    if own == [None, None] and _takes_seed(told.get("data.class_path", told.get("data"))):
+    found = [] if settings.get("model.seed") is not None else [f"--model.seed={seed}"]
+    own = [settings.get(name) for name in ("data.seed", "data.init_args.seed")]
+    if own == [None, None] and _takes_seed(settings.get("data.class_path", settings.get("data"))):
         found.append(f"--data.init_args.seed={seed}")
     return found
 
@@ -166,16 +167,16 @@ def _takes_seed(path: Any) -> bool:
     """Whether a class of data, by its path or its name in ``cnflow.data``, has an argument seed."""
     if not isinstance(path, str):
         return False
-    room, _, name = path.rpartition(".")
+    module, _, name = path.rpartition(".")
     try:
-        kind = getattr(import_module(room or "cnflow.data"), name)
+        kind = getattr(import_module(module or "cnflow.data"), name)
         return "seed" in inspect.signature(kind).parameters
     except (ImportError, AttributeError, TypeError, ValueError):
-        # the parser says what is wrong with it
+        # the parser reports it
         return False
 
 
-def _with_named_penalties(args: Sequence[str], told: Mapping[str, Any]) -> list[str]:
+def _with_named_penalties(args: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     """Arguments in which ``--model.penalties.columns.weight=2`` has become the list of penalties with that weight."""
     plain = [name for name, _ in _options(args) if name.rstrip("+") == PENALTIES]
     named = {
@@ -184,10 +185,10 @@ def _with_named_penalties(args: Sequence[str], told: Mapping[str, Any]) -> list[
         if name.startswith(f"{PENALTIES}.")
         and name.split(".")[2] not in ("init_args", "class_path", "dict_kwargs", "help")
     }
-    # after --model.penalties=… or --model.penalties+=… an option is about the one that was named last
+    # after --model.penalties=… or --model.penalties+=… an option belongs to the penalty that was named last
     if not named or plain:
         return list(args)
-    listed = told.get(PENALTIES)
+    listed = settings.get(PENALTIES)
     listed = default_parts()[PENALTIES] if listed is None else listed
     listed = [{"class_path": one} if isinstance(one, str) else dict(one) for one in listed]
     called = [_name_of(one["class_path"]) for one in listed]
@@ -205,7 +206,7 @@ def _with_named_penalties(args: Sequence[str], told: Mapping[str, Any]) -> list[
 
 
 def _name_of(path: str) -> list[str]:
-    """Names by which a penalty may be called: that under which it is logged, and that of its class."""
+    """Names of a penalty: that under which it is logged, and that of its class."""
     import cnflow.training
 
     name = path.rpartition(".")[2]
@@ -215,7 +216,8 @@ def _name_of(path: str) -> list[str]:
 
 def _without(args: Sequence[str], names: set[str]) -> list[str]:
     """Arguments without some options and their values."""
-    left, skip = [], False
+    left: list[str] = []
+    skip = False
     for number, one in enumerate(args):
         if skip:
             skip = False

@@ -1,4 +1,4 @@
-"""``cnflow inspect``: every measure and figure of a network that is given by import path and checkpoint."""
+"""``cnflow inspect``: all measures and figures of a network, given by import path and checkpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PARTS = ("factorization", "kurtosis", "inheritance", "level sets", "sensitivity", "invariance", "training")
-"""What is made, in this order."""
+"""Parts of the report, in their order."""
 
 
 def inspect_network(
@@ -34,7 +35,7 @@ def inspect_network(
     checkpoints: str | None = None,
     energy: float = 0.99,
     points: int = 64,
-    rows: int = 5000,
+    n_samples: int = 5000,
     fit: bool = True,
     parts: list[str] = list(PARTS),  # noqa: B006
     out: str = "runs/inspected",
@@ -43,29 +44,28 @@ def inspect_network(
 ) -> None:
     """All measures of a network, with a table and a figure each, and a report.
 
-    What is in ``out`` already is kept, so that a run that was stopped goes on. What cannot be measured is said in the report,
-    and the rest is done.
+    Parts that are in ``out`` are kept, so that a run that was stopped continues. The report names what cannot be measured.
 
     Args:
-        model: import path of the network, or of what makes it: package.module:name or path/to/file.py:name.
-        data: samples: an import path as above, of an array, a tensor or what makes it; or a .npy file.
+        model: import path of the network, or of a function or class that makes it: package.module:name or path/to/file.py:name.
+        data: samples: an import path as above, of an array, a tensor or a function that makes it; or a .npy file.
         checkpoint: file of weights, as torch.save or Lightning wrote it; default the network as it is made.
-        model_args: arguments of what makes the network.
-        key: where in the checkpoint the weights are, if they are not the whole.
-        prefix: of their names there, such as "model.".
-        layers: modules to look at; wildcards.
+        model_args: arguments of the function or class that makes the network.
+        key: entry of the checkpoint that holds the weights, if it holds more.
+        prefix: prefix of the names of the weights there, such as "model.".
+        layers: names of modules to measure, with wildcards.
         maps: pairs of modules, each [source, target]; default from the input to every layer.
         level_sets: each a layer, a value and, where the layer has several outputs, a unit.
         grid: rows and columns of the input, if it is an image.
-        loss: import path of loss(model, x), for parameter sensitivity along training; default what leaves the outputs the same.
+        loss: import path of loss(model, x), for sensitivity along training; default changes that leave the outputs the same.
         checkpoints: files of weights through training, with a number in their names, such as "run/epoch=*.pt".
-        energy: share of ‖J‖² that counts as all of it.
-        points: samples at which Jacobians are taken.
-        rows: most samples used; a random choice when there are more.
+        energy: share of ‖J‖² that the rank must explain.
+        points: number of samples at which Jacobians are computed.
+        n_samples: most samples that are used; a random choice when there are more.
         fit: whether to train networks source → k → target.
-        parts: what to make: factorization, kurtosis, inheritance, level sets, sensitivity, invariance, training.
+        parts: parts of the report: factorization, kurtosis, inheritance, level sets, sensitivity, invariance, training.
         out: folder to write to.
-        overwrite: whether to make anew what is there.
+        overwrite: whether to replace the parts that are there.
         seed: of all draws.
     """
     from tqdm import tqdm
@@ -76,12 +76,12 @@ def inspect_network(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     net = _network(model, checkpoint, model_args or {}, key, prefix)
-    x = _rows(data, rows, seed)
+    x = _read_samples(data, n_samples, seed)
     from cnflow.network.activations._sites import matching_names
 
     names = [site.name for site in matching_names(net, layers)]
     gallery = _Gallery(
-        net, x, names, [tuple(pair) for pair in maps] if maps else [("input", name) for name in names], seed
+        net, x, names, [(source, target) for source, target in maps or [["input", name] for name in names]], seed
     )
     makers: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
         "factorization": lambda: gallery.factorization(points, energy, fit),
@@ -94,16 +94,16 @@ def inspect_network(
     }
     for part in tqdm([part for part in PARTS if part in parts], desc="inspect", unit="part"):
         _make(folder, part, makers[part], overwrite)
-    told = [(folder / f"{_slug(part)}.md").read_text() for part in PARTS if (folder / f"{_slug(part)}.md").is_file()]
+    pieces = [(folder / f"{_slug(part)}.md").read_text() for part in PARTS if (folder / f"{_slug(part)}.md").is_file()]
     title = f"# {model}" + (f", {Path(checkpoint).name}" if checkpoint else "")
-    (folder / "report.md").write_text("\n\n".join([title, f"{len(x)} samples, {len(names)} layers.", *told]) + "\n")
+    (folder / "report.md").write_text("\n\n".join([title, f"{len(x)} samples, {len(names)} layers.", *pieces]) + "\n")
     print(f"{folder / 'report.md'}: {', '.join(sorted(p.name for p in folder.glob('*.png')))}", flush=True)
 
 
 class _Gallery:
-    """Makes results; each part gives them with their names."""
+    """Measures a network; every part yields results and their names."""
 
-    def __init__(self, model: nn.Module, x: Tensor, layers: list[str], maps: list[tuple[str, ...]], seed: int) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, layers: list[str], maps: list[tuple[str, str]], seed: int) -> None:
         self.model, self.x, self.layers, self.maps, self.seed = model, x, layers, maps, seed
 
     def factorization(self, points: int, energy: float, fit: bool) -> Iterator[tuple[str, Any]]:
@@ -111,22 +111,22 @@ class _Gallery:
         from cnflow.network import factorization
 
         for source, target in self.maps:
-            given = {"points": points, "seed": self.seed}
-            yield f"rank {source} to {target}", factorization(self.model, self.x, source, target, **given)
-            found = factorization(self.model, self.x, source, target, energy=energy, fit=fit, **given)
+            measure = partial(factorization, self.model, self.x, source, target, points=points, seed=self.seed)
+            yield f"rank {source} to {target}", measure()
+            found = measure(energy=energy, fit=fit)
             yield f"share {source} to {target}", found
             if found.bottleneck is not None:
                 yield f"bottleneck {source} to {target}", found.bottleneck
 
     def kurtosis(self) -> Iterator[tuple[str, Any]]:
-        """Is the basis of each layer privileged."""
+        """Whether the basis of each layer is privileged."""
         from cnflow.network import basis_kurtosis, collect
 
         acts = collect(self.model, self.x, self.layers, progress=False)
         yield "kurtosis", basis_kurtosis(acts, seed=self.seed, progress=False)
 
     def inheritance(self, grid: tuple[int, int] | None) -> Iterator[tuple[str, Any]]:
-        """Are the coordinates of each layer those of the input."""
+        """Whether the coordinates of each layer are aligned with those of the input."""
         from cnflow.network import input_alignment
 
         for layer in self.layers:
@@ -136,18 +136,18 @@ class _Gallery:
             )
 
     def level_sets(self, wanted: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """Shape of the level sets that were asked for, and the Reeb graph of each map."""
+        """Topology of the given level sets, and the Reeb graph of each map."""
         from cnflow.network import level_sets, reeb_graph
 
         for each in wanted:
-            given = {"layer": "output", "value": 0.0} | each
+            given: dict[str, Any] = {"layer": "output", "value": 0.0} | each
             name = f"{given['layer']}" + (f" {given['unit']}" if "unit" in given else "")
             yield f"level set {name} at {given['value']:g}", level_sets(self.model, self.x, seed=self.seed, **given)
             del given["value"]
             yield f"reeb graph {name}", reeb_graph(self.model, self.x, seed=self.seed, **given)
 
     def sensitivity(self, loss: Any) -> Iterator[tuple[str, Any]]:
-        """How brittle coordinates of each layer are."""
+        """Sensitivity of coordinates of each layer to changes of the parameters."""
         from sklearn.decomposition import PCA
 
         from cnflow.flow import NGCA
@@ -166,7 +166,7 @@ class _Gallery:
             )
 
     def invariance(self) -> Iterator[tuple[str, Any]]:
-        """What stays in other coordinates, at the layer in the middle."""
+        """Which measures do not change in other coordinates, at the layer in the middle."""
         from cnflow.network import invariance
 
         inner = [name for name in self.layers if name != "output"]
@@ -175,7 +175,7 @@ class _Gallery:
     def training(
         self, pattern: str | None, key: str | None, prefix: str, folder: Path, energy: float
     ) -> Iterator[tuple[str, Any]]:
-        """Through training, if there are checkpoints."""
+        """Measures through training, if there are checkpoints."""
         from cnflow.network import TrainingTrace
 
         if pattern is None:
@@ -195,7 +195,7 @@ class _Gallery:
 
 
 def _make(folder: Path, part: str, results: Callable[[], Iterator[tuple[str, Any]]], overwrite: bool) -> None:
-    """Write tables, figures and a piece of the report; a part that is there is kept, one that fails says why."""
+    """Write tables, figures and section of a part of the report, unless it is there; a failure is written into the section."""
     import matplotlib.pyplot as plt
 
     piece = folder / f"{_slug(part)}.md"
@@ -209,7 +209,7 @@ def _make(folder: Path, part: str, results: Callable[[], Iterator[tuple[str, Any
         except StopIteration:
             break
         except (NetworkError, ValueError, RuntimeError) as error:
-            # the other parts do not need it
+            # the other parts do not depend on it
             lines.append(f"Not measured: {error}")
             print(f"{part}: not measured: {error}", file=sys.stderr, flush=True)
             break
@@ -242,7 +242,7 @@ def _network(path: str, checkpoint: str | None, args: dict[str, Any], key: str |
     return net.eval()
 
 
-def _rows(path: str, most: int, seed: int) -> Tensor:
+def _read_samples(path: str, most: int, seed: int) -> Tensor:
     """Samples of data, a random choice if there are more."""
     import numpy as np
     import torch
@@ -256,7 +256,7 @@ def _rows(path: str, most: int, seed: int) -> Tensor:
 
 
 def _imported(path: str, what: str) -> Any:
-    """What package.module:name or path/to/file.py:name stands for.
+    """The object at an import path package.module:name or path/to/file.py:name.
 
     Raises:
         NetworkError: if there is no such module or name.
@@ -267,6 +267,7 @@ def _imported(path: str, what: str) -> Any:
     try:
         if where.endswith(".py"):
             spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+            assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
@@ -280,7 +281,7 @@ def _imported(path: str, what: str) -> Any:
 
 
 def _width(model: nn.Module, x: Tensor, layer: str) -> int:
-    """Outputs of a layer."""
+    """Number of outputs of a layer."""
     import torch
 
     from cnflow.network.activations._forward import forward
@@ -295,10 +296,10 @@ def _number(file: Path) -> int:
     """Last number in a file's name."""
     digits = "".join(c if c.isdigit() else " " for c in file.stem).split()
     if not digits:
-        raise NetworkError(f"{file} has no number in its name, which is to tell the step: such as epoch=5.pt")
+        raise NetworkError(f"{file} has no number in its name; expected that of the step, such as epoch=5.pt")
     return int(digits[-1])
 
 
 def _slug(name: str) -> str:
-    """A name of a file."""
+    """A name without characters that file systems refuse."""
     return "".join(c if c.isalnum() or c in ".-=" else "_" for c in name)

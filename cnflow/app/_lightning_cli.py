@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
-import re
 import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, cast
 
 import yaml
 from filelock import FileLock
@@ -22,7 +19,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from cnflow import _validation
 from cnflow._atomic_files import replacing
 from cnflow.app._command_line import (
     SettingError,
@@ -34,12 +30,23 @@ from cnflow.app._command_line import (
 )
 from cnflow.app._history import History, Progress
 from cnflow.app._narrowing_path import GRID, NarrowingPath, narrowing_path
+from cnflow.app._parser import Parser
 from cnflow.app._predict import ShardWriter
 from cnflow.app._report import write_report
-from cnflow.app._run_directory import ResumeError, changed_settings, checkpoint_to_resume, clear_run, hold, hold_lock
+from cnflow.app._run_directory import (
+    ResumeError,
+    Run,
+    RunExistsError,
+    changed_settings,
+    checkpoint_to_resume,
+    clear_run,
+    hold,
+    remove_set_up,
+    run_files,
+)  # fmt: skip
 from cnflow.app._signals import GracefulStop
 from cnflow.app._topology import write_topology
-from cnflow.data import DigitsDataModule  # noqa: F401 (so that classes of data are known by their names alone)
+from cnflow.data import DigitsDataModule, VectorDataModule  # noqa: F401 (so that the parser knows classes of data by name)
 from cnflow.flow._checkpoint import find_checkpoint, read_checkpoint
 from cnflow.flow._inputs import Inputs
 from cnflow.training import NarrowingModule
@@ -48,37 +55,8 @@ from cnflow.training._module import METHODS
 from cnflow.training._trainer_options import check_path_options, check_routing_options, check_trainer
 
 
-class RunExistsError(FileExistsError):
-    """The run directory already holds a run."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where a run lives and what it leaves.
-
-    Args:
-        dir: the run directory: config, checkpoints, metrics, summary and figures.
-        resume: go on from its last checkpoint; refused if settings or data are not those of the run, unless it is "changed".
-        overwrite: delete what it holds and start again.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between samples of the metrics.
-        figures: whether to draw figures at the end of fit.
-        topology: whether to describe the level sets of the core at the end of fit.
-        predictions: folder for the shards of predict; default ``dir/predictions``.
-    """
-
-    dir: str = "runs/default"
-    resume: bool | Literal["changed"] = False
-    overwrite: bool = False
-    checkpoint_every: int = 250
-    log_every: int = 25
-    figures: bool = True
-    topology: bool = True
-    predictions: str | None = None
-
-    def __post_init__(self) -> None:
-        _validation.integer("run.checkpoint_every", self.checkpoint_every, low=1)
-        _validation.integer("run.log_every", self.log_every, low=1)
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class NarrowingTrainer(Trainer):
@@ -99,26 +77,10 @@ class NarrowingTrainer(Trainer):
             grid: factors λ on weight and price of the selecting penalties.
             warm: steps at every λ but the first, as a fraction of trainer.max_steps.
         """
-        path = narrowing_path(
-            model, datamodule, grid, folder=Path(self.default_root_dir) / "path", max_steps=self.max_steps, warm=warm
-        )
+        folder, data = Path(self.default_root_dir) / "path", cast(VectorDataModule, datamodule)
+        path = narrowing_path(model, data, grid, folder=folder, max_steps=self.max_steps, warm=warm)
         print(f"{path}\n{path.folder}: table path.md, figure path.png", flush=True)
         return path
-
-
-class _Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors name what a misspelt class may have meant."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and its close matches; exit."""
-        hint = _close_matches(message)
-        if re.search(r"required: .*\bdata\b", message):
-            hint = "which samples? --data cnflow.data.ArrayDataModule --data.path FILE, or --config FILE with a section data"
-        super().error(f"{message}\n{hint}" if hint else message, ex)
-
-    def print_usage(self, file: Any = None) -> None:
-        """One line: the full list of options is what ``--help`` is for, and would push the error off the screen."""
-        print(f"usage: {self.prog} --config FILE [--field VALUE ...]", file=file)
 
 
 class NarrowingCLI(LightningCLI):
@@ -134,7 +96,8 @@ class NarrowingCLI(LightningCLI):
 
     def __init__(self, *args: Any, penalties: bool = False, **kwargs: Any) -> None:
         self._penalties = penalties
-        super().__init__(*args, parser_class=_Parser, **kwargs)
+        kwargs["parser_class"] = Parser
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the group ``run``, this package's defaults of the trainer, and those of the model for its method."""
@@ -170,7 +133,7 @@ class NarrowingCLI(LightningCLI):
         return Path(self.run.dir)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a run directory that is taken, before anything costs time."""
+        """Refuse a run directory that holds another run, before anything takes time."""
         if self.subcommand not in ("fit", "path") or self.config[self.subcommand]["trainer"]["fast_dev_run"]:
             return
         if self.folder.is_dir():
@@ -179,32 +142,32 @@ class NarrowingCLI(LightningCLI):
             shutil.rmtree(self.folder / "path", ignore_errors=True)
         if self.subcommand != "fit":
             return
-        own, there = self.config["fit"], hold_lock(self.folder)
+        own, found = self.config["fit"], run_files(self.folder)
         if self.run.resume:
-            if rank_zero_only.rank == 0 and there:
-                self._refuse(changed_settings(self.folder, self._settings()))
+            if _is_first_process() and found:
+                self._refuse_changes(changed_settings(self.folder, self._settings()))
             last = checkpoint_to_resume(self.folder)
             own["ckpt_path"] = last and str(last)
             if last is None:
                 print(f"{self.folder} holds no checkpoint yet: the run starts from its beginning", file=sys.stderr)
-        elif rank_zero_only.rank:
-            # the first of several processes has looked, and by now writes
+        elif not _is_first_process():
+            # the first process has checked the directory, and may have begun to write
             return
         elif self.run.overwrite:
             clear_run(self.folder)
-        elif there and own.get("ckpt_path") is None:
+        elif found and own.get("ckpt_path") is None and not remove_set_up(self.folder):
             raise RunExistsError(
-                f"{self.folder} already holds a run ({', '.join(there)}). Continue it with --run.resume true, replace it "
+                f"{self.folder} already holds a run ({', '.join(found)}). Continue it with --run.resume true, replace it "
                 "with --run.overwrite true, or choose another directory with --run.dir."
             )
 
     def _hold(self) -> None:
         """Lock the run directory, once, by the first of several processes."""
-        if self._lock is None and rank_zero_only.rank == 0:
+        if self._lock is None and _is_first_process():
             self._lock = hold(self.folder)
 
     def before_path(self) -> None:
-        """Refuse what a path would not do; make the run directory, now that nothing is refused any more."""
+        """Refuse options that a path does not have, then make the run directory."""
         check_path_options(self._changed_options())
         nothing = sorted({"checkpoint_every", "log_every", "predictions"} & set(self._changed_options("run")))
         if nothing:
@@ -214,33 +177,36 @@ class NarrowingCLI(LightningCLI):
             )
         self._hold()
 
+    def _is_rehearsal(self) -> bool:
+        return bool(getattr(self.trainer, "fast_dev_run", False))
+
     def _changed_options(self, group: str = "trainer") -> list[str]:
         """Names of the options of a group that are not at the default of this command line."""
-        usual = self._parser(self.subcommand).get_defaults()[group]
-        return [name for name, value in vars(self._get(self.config, group)).items() if value != usual[name]]
+        defaults = self._parser(self.subcommand).get_defaults()[group]
+        return [name for name, value in vars(self._get(self.config, group)).items() if value != defaults[name]]
 
     def _settings(self) -> str:
         """All settings as YAML, as ``config.yaml`` has them."""
-        return self._parser("fit").dump(self.config["fit"], skip_none=False)
+        return str(self._parser("fit").dump(self.config["fit"], skip_none=False))
 
-    def _refuse(self, found: list[str]) -> None:
+    def _refuse_changes(self, changes: list[str]) -> None:
         """Refuse to go on with other settings or data, unless that was asked for."""
-        if not found:
+        if not changes:
             return
-        told = f"{self.folder} was begun otherwise:\n  " + "\n  ".join(found)
+        message = f"{self.folder} was begun otherwise:\n  " + "\n  ".join(changes)
         if self.run.resume != "changed":
             raise ResumeError(
-                f"{told}\nUse what the run began with, start another one with --run.dir, or go on all the same with "
+                f"{message}\nUse what the run began with, start another one with --run.dir, or go on all the same with "
                 "--run.resume=changed."
             )
-        warnings.warn(f"{told}\nThe run goes on with what is new, as asked for.", UserWarning, stacklevel=2)
+        warnings.warn(f"{message}\nThe run goes on with what is new, as asked for.", UserWarning, stacklevel=2)
 
     def before_fit(self) -> None:
-        """Refuse what the training cannot do, and other data than those that the run began with."""
+        """Refuse options that the training does not have, and other data than those that the run began with."""
         if self.model.routes:
             check_routing_options(self._changed_options())
         check_trainer(self.trainer, self.model)
-        if self.trainer.fast_dev_run:
+        if self._is_rehearsal():
             return
         self._hold()
         last = self.config["fit"].get("ckpt_path")
@@ -248,22 +214,22 @@ class NarrowingCLI(LightningCLI):
             return
         old = read_checkpoint(last)["cnflow"].get("data") or {}
         new = self.model.fingerprint(self.datamodule)
-        self._refuse([
+        self._refuse_changes([
             f"data, {name}: {old.get(name)!r:.100} in the run, {new.get(name)!r:.100} now"
             for name in sorted((old.keys() | new.keys()) - {"path", "mtime"}) if old.get(name) != new.get(name)
         ])  # fmt: skip
         if old.get("mtime") != new.get("mtime"):
             warnings.warn(
-                f"{new.get('path')} was written again since the run began; its size and 1 000 of its samples are the "
-                f"same, so the run "
-                "goes on.", UserWarning, stacklevel=2,
+                f"{new.get('path')} was written again since the run began; its size and 1 000 of its samples are the same, "
+                "so the run goes on.", UserWarning, stacklevel=2,
             )  # fmt: skip
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with this package's callbacks and loggers, unless the config brings its own logger."""
         run, folder = self.run, self.folder
         config = self._get(self.config_init, "trainer")
-        callbacks = list(config.get("callbacks") or [])
+        given = config.get("callbacks") or []
+        callbacks = list(given) if isinstance(given, list) else [given]
         if self.subcommand == "fit":
             self.history = History(folder, run.log_every)
             callbacks += [self.history, Progress()]
@@ -271,10 +237,10 @@ class NarrowingCLI(LightningCLI):
                 saving = CheckpointEvery(folder / "checkpoints", run.checkpoint_every)
                 callbacks += [saving, KeepBest(folder / "checkpoints"), GracefulStop(saving)]
                 kwargs["plugins"] = [*(config.get("plugins") or []), WholeCheckpoints()]
-            # lightning's own is for those who name one
+            # lightning's checkpoints are written only where a callback of lightning is named
             kwargs["enable_checkpointing"] = any(isinstance(each, ModelCheckpoint) for each in callbacks)
             if isinstance(config.get("val_check_interval"), float) and config.get("check_val_every_n_epoch") is None:
-                # a share of an epoch needs epochs to count
+                # a fraction of an epoch needs validation that is counted in epochs
                 kwargs["check_val_every_n_epoch"] = 1
             if config.get("logger") in (None, True):
                 kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
@@ -296,7 +262,7 @@ class NarrowingCLI(LightningCLI):
                 f"cnflow {subcommand} works in one process; got {processes}: set --trainer.devices=1 (fit can have several)"
             )
         if subcommand == "predict":
-            # predictions go to shards as they come; returning them as well would hold all of them in memory
+            # predictions go to shards; to return them as well would hold all of them in memory
             options["return_predictions"] = False
         if subcommand not in ("fit", "path"):
             # checkpoints hold histories, which weights_only loading admits: plain numbers and strings
@@ -305,17 +271,17 @@ class NarrowingCLI(LightningCLI):
         super()._run_subcommand(subcommand)
 
     def _read_as_trained(self, checkpoint: Path) -> None:
-        """Have the data module read the columns that the flow was trained on, and predict go on where it was stopped."""
-        data, told = self.datamodule, read_checkpoint(checkpoint)["cnflow"]["flow"].get("inputs")
-        if told and hasattr(data, "inputs"):
-            data.inputs = Inputs.from_dict(told)
+        """Make the data module read the columns of the training, and a prediction continue where it was stopped."""
+        data, inputs = self.datamodule, read_checkpoint(checkpoint)["cnflow"]["flow"].get("inputs")
+        if inputs and hasattr(data, "inputs"):
+            data.inputs = Inputs.from_dict(inputs)
         if self.subcommand == "predict" and hasattr(data, "predicted"):
             content = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
             data.predicted = self.shards.resume({"flow": content, "data": self.model.fingerprint(data)})
 
     def after_fit(self) -> None:
         """Summary and figures, by the first of several processes."""
-        if self.trainer.fast_dev_run:
+        if self._is_rehearsal():
             self.trainer.print("fast_dev_run: a rehearsal, which leaves nothing behind")
             return
         last = self.folder / "checkpoints" / "last.ckpt"
@@ -342,21 +308,6 @@ class _ConfigToRunDirectory(SaveConfigCallback):
             logger.log_hyperparams(settings)
 
 
-def _close_matches(message: str) -> str:
-    """Names near the misspelt class names in an error message of the argument parser."""
-    import cnflow.data
-    import cnflow.flow
-    import cnflow.training
-
-    known = {name for room in (cnflow.data, cnflow.flow, cnflow.training) for name in room.__all__}
-    hints = []
-    for name in sorted({word.rpartition(".")[2] for word in re.findall(r"[A-Za-z_][\w.]*", message)}):
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
-        if near and name not in known:
-            hints.append(f"{name}: did you mean {' or '.join(near)}?")
-    return "\n".join(hints)
-
-
 def run(args: Sequence[str], own_process: bool = True) -> NarrowingCLI:
     """Run one of the commands that train and use a flow.
 
@@ -381,7 +332,7 @@ def run(args: Sequence[str], own_process: bool = True) -> NarrowingCLI:
             "routing has no settings of the model but its seed; --model.method=penalties shows those of the other method",
             file=sys.stderr,
         )
-    # what the trainer says of the machine is not what a user asked; warnings still come through
+    # hide the trainer's messages on the machine, but not its warnings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return NarrowingCLI(
         NarrowingModule,

@@ -1,18 +1,19 @@
-"""The path over the penalty: how wide the flow is, and what it loses, as directions get dearer."""
+"""The path over the penalty λ: width and held-out NLL of the flow as λ grows."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cnflow import _validation
 from cnflow._atomic_files import write_text
@@ -20,6 +21,7 @@ from cnflow.app._history import History, Progress
 from cnflow.app._report import write_report
 from cnflow.app._run_directory import checkpoint_to_resume
 from cnflow.app._signals import GracefulStop
+from cnflow.data import VectorDataModule
 from cnflow.flow import NarrowingFlow, load_flow, save_flow
 from cnflow.training import NarrowingModule
 from cnflow.training._checkpoints import CheckpointEvery, WholeCheckpoints
@@ -91,8 +93,8 @@ class NarrowingPath:
         """The narrowest flow whose validation NLL is within so many standard errors of the best.
 
         Narrowest: fewest core directions, then fewest directions over all stages. The standard error is that of the best
-        flow's mean, which is the usual rule, and lenient where samples differ much from each other; or, paired, that of the mean
-        difference to the best flow, sample by sample, which is the sharper question.
+        flow's mean, which is the usual rule; or, paired, that of the mean difference to the best flow, sample by sample, which is
+        smaller where samples differ much from each other.
 
         Args:
             standard_errors: 1 for the usual rule, 0 for the best flow.
@@ -157,7 +159,11 @@ class NarrowingPath:
         return plot_path(self.to_frame(), fig=fig)
 
     def __repr__(self) -> str:
-        """The path in a line per λ."""
+        """Number of penalties and the chosen one."""
+        return f"NarrowingPath({len(self.points)} penalties; chosen λ = {self.choose().penalty:g}; {self.folder})"
+
+    def __str__(self) -> str:
+        """One line per λ."""
         chosen = self.choose()
         lines = [f"NarrowingPath({len(self.points)} penalties; chosen λ = {chosen.penalty:g})"]
         lines += [
@@ -168,24 +174,27 @@ class NarrowingPath:
 
 
 class _KeepSelected(Callback):
-    """Writes the flow as it is when the selection ends, before pruning: where the next λ starts."""
+    """Saves the flow at the end of the selection, before pruning: the start of the next λ."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        turn = pl_module.schedule.prune_step(trainer.max_steps)
-        if pl_module.pruned_at is None and trainer.global_step >= turn:
-            save_flow(pl_module.flow, self.file)
+        prune_step = cast("NarrowingModule", pl_module).schedule.prune_step(trainer.max_steps)
+        if pl_module.pruned_at is None and trainer.global_step >= prune_step:
+            self._save(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.pruned_at is None:
-            save_flow(pl_module.flow, self.file)
+            self._save(pl_module)
+
+    def _save(self, module: LightningModule) -> None:
+        save_flow(cast("NarrowingFlow", module.flow), self.file)
 
 
 def narrowing_path(
     model: NarrowingModule,
-    data: LightningDataModule,
+    data: VectorDataModule,
     grid: Sequence[float] = GRID,
     *,
     folder: str | Path = "runs/path",
@@ -195,10 +204,10 @@ def narrowing_path(
 ) -> NarrowingPath:
     """Train a flow for every λ of a grid, each from where the selection of the one before ended.
 
-    λ multiplies weight and price of the penalties that select directions; the transport budget stays as it is. At λ = 0
-    nothing is asked of a direction, and at larger λ ever more are routed to noise, earlier. Every λ goes through its own
-    select → prune → refit. A path that was stopped goes on when called again with the same arguments, and larger grids
-    reuse what is there, as long as the λ before it are the same.
+    λ multiplies weight and price of the penalties that select directions; the transport budget does not change. At λ = 0 every
+    direction is kept, and at larger λ more of them are routed to noise, and earlier. Every λ goes through its own
+    select → prune → refit. A path that was stopped continues when called again with the same arguments, and a larger grid
+    reuses the λ that are done, if the λ before them are the same.
 
     Args:
         model: a module that has not been trained; its own penalties are λ = 1.
@@ -236,7 +245,7 @@ def narrowing_path(
     for number, value in enumerate(values):
         run = folder / f"lambda_{value:g}"
         if _chain(run) != before:
-            # made from other λ than those before it now
+            # this run was started from other λ
             shutil.rmtree(run, ignore_errors=True)
             run.mkdir()
             write_text(run / "chain.json", json.dumps(before))
@@ -255,15 +264,15 @@ def narrowing_path(
     return path
 
 
-def _fingerprint(data: LightningDataModule) -> dict[str, Any]:
-    """What tells one data set from another: its class, shape, and the sum of a few samples."""
+def _fingerprint(data: VectorDataModule) -> dict[str, Any]:
+    """Identifies a data set by its class, its shape and its first numbers."""
     rows = data.split("train")
     head = [float(value) for value in rows[:1].reshape(-1)[:4]]
     return {"class": type(data).__name__, "shape": list(rows.shape), "head": [round(value, 5) for value in head]}
 
 
 def _check(file: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder whose path was made by another model or from other data."""
+    """Refuse a folder that holds a path of another model or of other data."""
     if not file.is_file():
         return
     held = json.loads(file.read_text())["settings"]
@@ -277,12 +286,13 @@ def _check(file: Path, settings: dict[str, Any]) -> None:
 
 
 def _chain(run: Path) -> list[float] | None:
-    """The λ that a run was warm-started through, or None if there is no run."""
-    chain = run / "chain.json"
-    return json.loads(chain.read_text()) if chain.is_file() else None
+    """The smaller λ that led to the start of a run; None if there is no run."""
+    file = run / "chain.json"
+    chain: list[float] | None = json.loads(file.read_text()) if file.is_file() else None
+    return chain
 
 
-def _train(module: NarrowingModule, data: LightningDataModule, run: Path, steps: int, figures: bool) -> None:
+def _train(module: NarrowingModule, data: VectorDataModule, run: Path, steps: int, figures: bool) -> None:
     """One run of the path, from its last checkpoint if it was stopped."""
     history = History(run)
     saving = CheckpointEvery(run / "checkpoints", 250)
@@ -297,25 +307,29 @@ def _train(module: NarrowingModule, data: LightningDataModule, run: Path, steps:
     last = checkpoint_to_resume(run)
     trainer.fit(module, datamodule=data, ckpt_path=last and str(last))
     trainer.save_checkpoint(saving.path)
-    rows = np.asarray(data.split("val"))
-    np.save(run / NLL_FILE, -module.flow.eval().log_prob(rows).double().cpu().numpy())
+    assert module.flow is not None
+    np.save(run / NLL_FILE, -module.flow.eval().log_prob(np.asarray(data.split("val"))).double().cpu().numpy())
     write_report(run, module, data, history, figures=figures)
 
 
 def _point(value: float, run: Path) -> PathPoint:
-    """What a run's summary says."""
+    """The point of a run, from its summary."""
     summary = json.loads((run / "summary.json").read_text())
-    nan, nll, check = float("nan"), summary["nll"], summary["noise_check"]
-    test = nll.get("test", {"nll": nan, "nll_se": nan})
+    val, test, budget = summary["nll"]["val"], summary["nll"].get("test", {}), summary["budget"]
+    values = {
+        "nll": val["nll"], "nll_se": val["nll_se"], "test_nll": test.get("nll"), "test_nll_se": test.get("nll_se"),
+        "kinetic": budget["kinetic"], "jacobian": budget["jacobian"],
+        **{name: summary["noise_check"][name] for name in ("auc", "auc_se", "auc_p")},
+    }  # fmt: skip
+    # JSON has null for NaN
+    numbers = {name: math.nan if number is None else number for name, number in values.items()}
     return PathPoint(
-        value, tuple(summary["width_profile"]), nll["val"]["nll"], nll["val"]["nll_se"], test["nll"], test["nll_se"],
-        summary["budget"]["kinetic"], summary["budget"]["jacobian"], check["auc"], check["auc_se"], check["auc_p"],
-        summary["seconds"], run.name,
-    )  # fmt: skip
+        penalty=value, profile=tuple(summary["width_profile"]), seconds=summary["seconds"], folder=run.name, **numbers
+    )
 
 
 def _write(folder: Path, path: NarrowingPath, settings: dict[str, Any], *, figure: bool) -> None:
-    """Table, JSON and figure, as far as the path has come."""
+    """Write table, JSON and figure of the λ that are done."""
     frame = path.to_frame()
     frame.to_csv(folder / "path.csv", index=False)
     rows = [dataclasses.asdict(point) for point in path.points]

@@ -16,34 +16,34 @@ from cnflow._atomic_files import replacing, write_text
 from cnflow.flow._cut import Narrowed
 
 PROGRESS = "progress.json"
-"""File that says how far a prediction is, until it is finished."""
+"""File with the shards that are written, until the prediction is finished."""
 
 
 class ShardWriter(Callback):
     """Writes ``part-00000.npz``, … with arrays core, noise, log_prob, core_log_prob, and ``index.json``.
 
-    No more than one shard is in memory.
+    At most one shard is in memory.
 
     Args:
-        folder: where the shards go; made if missing.
-        rows: samples per shard.
+        folder: folder of the shards; made if missing.
+        shard_size: samples per shard.
 
     Raises:
         FileExistsError: if the folder already holds predictions.
     """
 
-    def __init__(self, folder: str | Path, rows: int = 65_536) -> None:
-        self.folder, self.rows = Path(folder), rows
+    def __init__(self, folder: str | Path, shard_size: int = 65_536) -> None:
+        self.folder, self.shard_size = Path(folder), shard_size
         self._waiting: list[dict[str, np.ndarray]] = []
         self._count = 0
         self._parts: list[dict[str, Any]] = []
         self._key: dict[str, Any] = {}
 
     def resume(self, key: dict[str, Any]) -> int:
-        """Samples of a prediction that was stopped, which need not be predicted again.
+        """Number of samples that a prediction that was stopped has already written.
 
         Args:
-            key: what tells this prediction from others: the flow and the data, as plain numbers and strings.
+            key: identifies the prediction: the flow and the data, in plain numbers and strings.
 
         Raises:
             FileExistsError: if the folder holds a prediction by another flow, or of other data.
@@ -51,8 +51,8 @@ class ShardWriter(Callback):
         self._key, file = key, self.folder / PROGRESS
         if file.is_file():
             try:
-                told = json.loads(file.read_text())
-                same, self._parts = told["key"] == json.loads(json.dumps(key)), list(told["parts"])
+                state = json.loads(file.read_text())
+                same, self._parts = state["key"] == json.loads(json.dumps(key)), list(state["parts"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 same = False
             if not same:
@@ -65,7 +65,7 @@ class ShardWriter(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the folder."""
-        # shards without an index are of a prediction that was stopped: they are written again
+        # shards without an index are of a prediction that was stopped, and are overwritten
         if (self.folder / "index.json").is_file():
             raise FileExistsError(
                 f"{self.folder} already holds predictions. Remove it, or choose another with --run.predictions DIR."
@@ -80,9 +80,9 @@ class ShardWriter(Callback):
         names = ("core", "noise", "log_prob", "core_log_prob")
         self._waiting.append({name: getattr(outputs, name).cpu().numpy() for name in names})
         self._count += len(outputs)
-        if self._count >= self.rows:
+        if self._count >= self.shard_size:
             self._flush()
-        # the trainer ends a fit at a signal; a prediction it would finish
+        # the trainer ends a fit at a signal, but not a prediction
         if getattr(trainer, "received_sigterm", False):
             done = sum(part["rows"] for part in self._parts)
             print(
@@ -95,7 +95,7 @@ class ShardWriter(Callback):
             raise stop
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left, and the index."""
+        """Write the last shard and the index."""
         if self._waiting:
             self._flush()
         total = sum(part["rows"] for part in self._parts)
@@ -105,7 +105,9 @@ class ShardWriter(Callback):
         trainer.print(f"{total:,} samples in {len(self._parts)} shards: {self.folder}")
 
     def _flush(self) -> None:
-        arrays = {name: np.concatenate([part[name] for part in self._waiting]) for name in self._waiting[0]}
+        arrays: dict[str, Any] = {
+            name: np.concatenate([part[name] for part in self._waiting]) for name in self._waiting[0]
+        }
         file = self.folder / f"part-{len(self._parts):05d}.npz"
         with replacing(file) as part:
             np.savez(part, **arrays)
@@ -133,10 +135,10 @@ def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:
     if not index.is_file():
         raise FileNotFoundError(f"{folder} has no index.json: was the prediction finished?")
     try:
-        told = json.loads(index.read_text())
+        content = json.loads(index.read_text())
         arrays = []
-        for part in told["parts"]:
-            # shards lie beside their index, whatever it says
+        for part in content["parts"]:
+            # only files in the folder of the index are read, whatever path it names
             with np.load(Path(folder) / Path(part["file"]).name, allow_pickle=False) as shard:
                 arrays.append(shard[name])
         whole = np.concatenate(arrays)
@@ -144,8 +146,8 @@ def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:
         raise ValueError(
             f"{folder}: {name!r} cannot be read from its shards; predict again ({error!s:.200})"
         ) from error
-    if len(whole) != told.get("rows"):
+    if len(whole) != content.get("rows"):
         raise ValueError(
-            f"{folder}: expected {told.get('rows')!r:.20} samples of {name!r}; its shards hold {len(whole)}"
+            f"{folder}: expected {content.get('rows')!r:.20} samples of {name!r}; its shards hold {len(whole)}"
         )
     return whole

@@ -1,4 +1,4 @@
-"""Stops: what SIGTERM and SIGINT leave."""
+"""SIGTERM and SIGINT: the step is finished and a checkpoint saved before the process exits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cnflow.training._checkpoints import CheckpointEvery
 
 
 class GracefulStop(Callback):
-    """On SIGTERM or the first SIGINT, ends the step, saves a checkpoint, and exits with the status of the signal.
+    """On SIGTERM or the first SIGINT, finishes the step, saves a checkpoint, and exits with the status of the signal.
 
     Args:
         checkpoints: the callback that saves.
-        advice: what to do to go on, for the message.
+        advice: how to continue, for the message.
     """
 
     def __init__(self, checkpoints: CheckpointEvery, advice: str = "continue with --run.resume=true") -> None:
@@ -28,7 +28,7 @@ class GracefulStop(Callback):
         self._number = signal.SIGTERM
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGINT; a second one stops at once."""
+        """Handle SIGINT; a second one stops at once."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._interrupted)
 
@@ -39,16 +39,16 @@ class GracefulStop(Callback):
         signal.raise_signal(signal.SIGTERM)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give SIGINT back."""
+        """Restore the handler of SIGINT."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if a signal stopped the run between two steps."""
+        """Save a checkpoint, if a signal stopped the run between two steps."""
         self._restore()
         if not isinstance(exception, SIGTERMException):
             return
         exception.code = 128 + self._number
-        # a validation that was cut short has no result; the run goes on from the checkpoint before it
+        # an interrupted validation has no result: the run continues from the checkpoint before it
         if trainer.training:
             self.checkpoints.save(trainer)
         if trainer.is_global_zero:

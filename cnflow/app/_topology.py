@@ -1,4 +1,4 @@
-"""The level sets of a trained run: analysed, written down, and carried back to data space."""
+"""``cnflow topology RUN``: the level sets of a trained run, also in data space."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from cnflow.flow import NarrowingFlow
     from cnflow.topology import LevelSets
 
-MOST_ROWS = 100_000
-"""Samples analysed; a random choice when there are more."""
-
+MOST_SAMPLES = 100_000
+"""Most samples that are analysed; a random choice when there are more."""
 
 _DATA_MODULES = ("ArrayDataModule", "DigitsDataModule", "PlantedDataModule", "VectorDataModule")
 
@@ -30,7 +29,7 @@ def topology(
     refits: int = 20,
     prominence: float | None = None,
     mass: float = 0.01,
-    rows: int = MOST_ROWS,
+    n_samples: int = MOST_SAMPLES,
     out: str | None = None,
     figures: bool = True,
     seed: int = 0,
@@ -42,11 +41,11 @@ def topology(
         run: the run directory.
         space: core, joint or data.
         masses: of the tables; default those of ``level_sets``.
-        evidence: what decides which structures are there: samples, band or none.
-        refits: refits of the core's density for the band.
-        prominence: least depth of a valley, in nats, that divides two structures.
+        evidence: what decides which structures are there: rows, band or none.
+        refits: number of refits of the core's density, for the band.
+        prominence: least depth of a valley between two structures, nats.
         mass: least share of the samples that a structure must hold.
-        rows: how many samples to analyse at most.
+        n_samples: most samples to analyse; a random choice when there are more.
         out: folder to write to; default topology in the run directory.
         figures: whether to draw.
         seed: of all draws.
@@ -57,7 +56,7 @@ def topology(
     options = {} if masses is None else {"masses": masses}
     write_topology(
         Path(out) if out else folder / "topology", flow, data, space=space, evidence=evidence, refits=refits, prominence=prominence,
-        mass=mass, most=rows, figures=figures, seed=seed, **options,
+        mass=mass, n_samples=n_samples, figures=figures, seed=seed, **options,
     )  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def open_run(folder: str | Path, allow: Sequence[str] = ()) -> tuple[NarrowingFl
 
 
 def imported(path: str) -> Any:
-    """What a class path stands for; only for paths that the caller wrote, never for those of a file."""
+    """The object at an import path; only for paths that the caller wrote, never for those of a file."""
     module, _, name = path.rpartition(".")
     found = getattr(importlib.import_module(module), name, None) if module else None
     if found is None:
@@ -111,7 +110,7 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         raise CheckpointError(f"{file} cannot be read as a config: {str(error).splitlines()[0]:.200}") from error
     data = config.get("data") if isinstance(config, dict) else None
     path = data.get("class_path") if isinstance(data, dict) else None
-    if not isinstance(path, str):
+    if not isinstance(data, dict) or not isinstance(path, str):
         raise CheckpointError(
             f"{file} names no data module: expected an entry data with a class_path; got {type(data).__name__}"
         )
@@ -120,7 +119,7 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         raise CheckpointError(
             f"{file}: expected init_args of {path!r:.100} as names and values; got {type(arguments).__name__}"
         )
-    # files of older versions name the module in which the class was
+    # configs of older versions name the module of the class
     own = re.fullmatch(rf"cnflow\.data\.(?:\w+\.)?({'|'.join(_DATA_MODULES)})", path)
     if own is None and path not in allow:
         raise CheckpointError(
@@ -138,18 +137,18 @@ def write_topology(
     flow: NarrowingFlow,
     data: Any,
     *,
-    most: int = MOST_ROWS,
+    n_samples: int = MOST_SAMPLES,
     figures: bool = True,
     seed: int = 0,
     **options: Any,
 ) -> LevelSets | None:
-    """Analyse a flow on the rows of its data, and write tables, arrays and figures.
+    """Analyse the level sets of a flow on the samples of its data, and write tables, arrays and figures.
 
     Args:
         folder: path to write to.
         flow: the flow.
         data: its data module; its validation and test samples calibrate the masses and decide which structures are shown.
-        most: samples to analyse; a random choice of them when there are more.
+        n_samples: most samples to analyse; a random choice when there are more.
         figures: whether to draw.
         seed: of all draws.
         **options: of ``level_sets``.
@@ -159,32 +158,31 @@ def write_topology(
     """
     import torch
 
-    from cnflow.app._report import take_rows
+    from cnflow.app._samples import take
+    from cnflow.data._arrays import subsample
     from cnflow.topology import level_sets
 
     if flow.core_dim == 0 and options.get("space", "core") == "core":
         print(f"{folder}: every direction was routed to noise, so that there is no core to describe")
         return None
     everything = data.all_rows()
-    number = np.arange(len(everything))
-    if len(number) > most:
-        number = np.sort(np.random.default_rng(seed).choice(len(number), most, replace=False))
-    x = take_rows(everything, number).double().numpy()
-    unseen = [
-        take_rows(part, np.arange(min(len(part), 20_000))) for part in map(data.split, ("val", "test")) if len(part)
+    indices = subsample(np.arange(len(everything)), n_samples, seed)
+    x = take(everything, indices).double().numpy()
+    held_out_parts = [
+        take(part, np.arange(min(len(part), 20_000))) for part in map(data.split, ("val", "test")) if len(part)
     ]
-    held_out = torch.cat(unseen).double().numpy() if unseen else None
+    held_out = torch.cat(held_out_parts).double().numpy() if held_out_parts else None
     t = level_sets(flow, x, held_out=held_out, seed=seed, **options)
     t.save(folder)
     typical = [s.members[np.argsort(np.linalg.norm(t.rows[s.members] - s.peak, axis=1))[:8]] for s in t.tree.leaves]
-    arrays = {"number": number, "peaks": t.decode(np.stack([s.peak for s in t.tree.leaves]))}
-    arrays |= {f"typical_{i}": number[rows] for i, rows in enumerate(typical)}
+    arrays: dict[str, Any] = {"number": indices, "peaks": t.decode(np.stack([s.peak for s in t.tree.leaves]))}
+    arrays |= {f"typical_{i}": indices[rows] for i, rows in enumerate(typical)}
     arrays |= {f"loop_{i}": t.decode(loop.points) for i, loop in enumerate(t.loops)}
     np.savez_compressed(folder / "data_space.npz", **arrays)
     labels = data.all_labels()
-    named = "" if labels is None else "\n" + groups_by_label(t, np.asarray(labels)[number])
+    groups = "" if labels is None else "\n" + groups_by_label(t, np.asarray(labels)[indices])
     print(
-        f"\n{t}\n\n{folder}: {t.statement()}{named}\n{folder}: structures.csv, betti.csv, classes.csv, level_sets.json, "
+        f"\n{t}\n\n{folder}: {t.statement()}{groups}\n{folder}: structures.csv, betti.csv, classes.csv, level_sets.json, "
         "members.npz, data_space.npz",
         flush=True,
     )
@@ -194,7 +192,7 @@ def write_topology(
 
 
 def groups_by_label(t: LevelSets, labels: np.ndarray) -> str:
-    """One line per group: its share of the samples and the labels that it holds.
+    """One line per group: its share of the samples and its most frequent labels.
 
     Args:
         t: the level sets.

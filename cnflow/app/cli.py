@@ -1,4 +1,4 @@
-"""The command ``cnflow``: which command is meant, before anything that takes seconds is imported."""
+"""The command ``cnflow``: finds the subcommand before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINING = {
     "predict": "Core, noise and log-densities of all samples under a trained flow, in shards.",
     "path": "Train a flow for every penalty of a grid: width and held-out NLL against the penalty.",
 }
-"""Commands that take a config, with what they do."""
+"""Commands that take a config, and their descriptions."""
 
 READERS = {
     "topology": ("_topology:topology", "Level sets of a run: structures, how they merge, loops and voids, by mass."),
@@ -31,7 +31,7 @@ READERS = {
         "Every measure and figure of a network, given by import path and checkpoint.",
     ),
 }
-"""Commands that look at what is finished: where they are in ``cnflow.app``, and what they do."""
+"""Commands that read finished runs or networks: their functions in ``cnflow.app``, and their descriptions."""
 
 OVERVIEW = """usage: cnflow COMMAND [--config FILE] [--FIELD VALUE ...]
 
@@ -41,7 +41,7 @@ Gaussian noise, and what is left, the core, is their structure. It then says whi
 Commands that train and use a flow:
 {training}
 
-Commands that look at what is finished:
+Commands that read what is finished:
 {readers}
 
 Start with your own samples:  cnflow fit --data cnflow.data.ArrayDataModule --data.path FILE --run.dir runs/mine
@@ -52,10 +52,10 @@ Traceback of an error:     CNFLOW_TRACEBACK=1 cnflow …
 
 
 def overview() -> str:
-    """What cnflow does, and its commands with a line each."""
+    """Help: what cnflow does, and one line per command."""
 
-    def lines(told: dict[str, str]) -> str:
-        return "\n".join(f"  {name:<10}{text}" for name, text in told.items())
+    def lines(descriptions: dict[str, str]) -> str:
+        return "\n".join(f"  {name:<10}{text}" for name, text in descriptions.items())
 
     return OVERVIEW.format(training=lines(TRAINING), readers=lines({name: text for name, (_, text) in READERS.items()}))
 
@@ -81,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> Any:
         print(f"cnflow {__version__}")
         raise SystemExit(0)
     if first in READERS:
-        # what reads a finished run needs its directory and no trainer
+        # commands that read a finished run need no trainer
         from jsonargparse import auto_cli
 
         module, _, name = READERS[first][0].partition(":")
@@ -102,5 +102,5 @@ def main(args: Sequence[str] | None = None) -> Any:
 
 
 def console() -> None:
-    """The console command ``cnflow``: the same, with nothing to return, and errors of this package in one line."""
+    """The console command ``cnflow``: ``main`` without a result, and expected errors in one line."""
     one_line_errors(main)

@@ -1,4 +1,4 @@
-"""A callback that kills its own process, as a power cut would."""
+"""Callbacks that stop a run: one kills its own process, as a power cut would, one fails."""
 
 import os
 import signal
@@ -15,3 +15,10 @@ class KillAt(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailAtStart(Callback):
+    """An error between set-up and the first step."""
+
+    def on_train_start(self, trainer, pl_module):
+        raise RuntimeError("failed at start")

@@ -24,9 +24,9 @@ def opened(folder, seed, allow):
 
 
 def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "_opened", opened)
+    monkeypatch.setattr(command, "_open_samples", opened)
     one, two = tmp_path / "one", tmp_path / "second"
-    main(["align", str(one), str(two), "--config", str(SHIPPED), "--starts", "4", "--rows", "300"])
+    main(["align", str(one), str(two), "--config", str(SHIPPED), "--starts", "4", "--n_samples", "300"])
     out = one / "aligned_to_second"
     told = json.loads((out / "alignment.json").read_text())
     assert told["verdict"] == "aligned" and told["determined"] == 2
@@ -50,8 +50,8 @@ def test_a_structure_that_holds_two_labels_is_named_by_both():
             return np.array([0] * 10 + [1] * 10)
 
     labels = np.array(list("4444777777") + list("1111111123"))
-    assert command._named(Two(), labels) == {0: "4+7", 1: "1"}
-    assert command._named(Two(), None) == {}
+    assert command._structure_names(Two(), labels) == {0: "4+7", 1: "1"}
+    assert command._structure_names(Two(), None) == {}
 
 
 def test_a_run_that_is_not_there_says_so(tmp_path):

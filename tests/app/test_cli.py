@@ -67,7 +67,11 @@ def test_fit_leaves_what_it_says(finished):
     told = yaml.safe_load((finished / "tensorboard/hparams.yaml").read_text())
     assert told["model"]["jitter"] == 0.05 and told["trainer"]["max_steps"] == 40
     assert {p.stem for p in (finished / "figures").glob("*.png")} == {"core", "noise", "columns", "losses", "samples"}
-    summary = json.loads((finished / "summary.json").read_text())
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    summary = json.loads((finished / "summary.json").read_text(), parse_constant=refuse)
     assert summary["dim"] == 4 and summary["steps"] == 40 and summary["pruned_at"] == 24
     assert summary["width_profile"] == [4, 3, summary["core_dim"]] and summary["truth"]["core_dim"] == 2
     assert {"auc", "distance_correlation"} <= set(summary["noise_check"])
@@ -161,9 +165,9 @@ def test_a_fit_that_is_refused_leaves_no_run(tmp_path, monkeypatch):
 
 
 def test_a_run_is_animated(finished, tmp_path, capsys):
-    main(["animate", str(finished), "--out", str(tmp_path / "deep/way.gif"), "--rows", "60", "--frames", "3"])
+    main(["animate", str(finished), "--out", str(tmp_path / "deep/way.gif"), "--n_samples", "60", "--frames", "3"])
     assert (tmp_path / "deep/way.gif").stat().st_size > 10_000 and (tmp_path / "deep/way.png").is_file()
-    assert "Passage(3 depths of 60 samples)" in capsys.readouterr().out
+    assert "3 depths of 60 samples" in capsys.readouterr().out
 
 
 def test_topology_of_a_run_is_written_at_the_end_and_on_demand(finished, tmp_path):
@@ -195,6 +199,20 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_again(finishe
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 40
 
 
+def test_a_fit_that_failed_before_its_first_step_is_replaced(tmp_path):
+    """Without --run.resume, as long as it left nothing but its settings."""
+    fail = ["--trainer.callbacks=killer.FailAtStart"]
+    assert "failed at start" in call("fit", *SMALL, *fail, "--run.dir", tmp_path, expect=1)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert "config.yaml" in left and left <= {"config.yaml", "tensorboard", ".lock"}
+    short = ["--trainer.max_steps=5", "--trainer.val_check_interval=5"]
+    output = call("fit", *SMALL, *short, "--run.dir", tmp_path)
+    assert "holds a fit that failed before its first step: the run starts anew" in output
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 5
+    assert yaml.safe_load((tmp_path / "tensorboard/hparams.yaml").read_text())["trainer"]["max_steps"] == 5
+    assert len(list((tmp_path / "tensorboard").glob("events*"))) == 1
+
+
 def test_validate_test_and_predict_read_the_run(finished, tmp_path):
     assert "val/nll" in call("validate", *SMALL[:-1], "--run.dir", finished)
     assert "test/nll" in call("test", *SMALL[:-1], "--run.dir", finished)
@@ -213,7 +231,7 @@ def test_shards_are_no_larger_than_asked(tmp_path):
         def print(self, text):
             self.text = text
 
-    writer, printer = ShardWriter(tmp_path / "out", rows=10), Printer()
+    writer, printer = ShardWriter(tmp_path / "out", shard_size=10), Printer()
     writer.on_predict_start(printer, None)
     batches = torch.arange(28.0)[:, None].split(5)
     for number, batch in enumerate(batches):

@@ -43,7 +43,7 @@ def test_a_network_given_by_path_and_checkpoint(tmp_path, maker, capsys):
         )
     out = tmp_path / "out"
     given = {
-        "model": f"{maker}:network", "data": f"{maker}:rows", "checkpoint": str(tmp_path / "epoch=1.ckpt"), "prefix": "net.",
+        "model": f"{maker}:network", "data": f"{maker}:samples", "checkpoint": str(tmp_path / "epoch=1.ckpt"), "prefix": "net.",
         "layers": ["1", "3"], "maps": [["input", "output"], ["1", "output"]], "checkpoints": str(tmp_path / "epoch=*.ckpt"),
         "level_sets": [{"layer": "output", "unit": 0, "value": 0.0}, {"layer": "output", "unit": 0, "value": 99.0}],
         "out": str(out), "fit": False, "points": 16,
@@ -97,13 +97,13 @@ def test_the_shipped_config_names_what_there_is(monkeypatch, tmp_path):
         ({"model": "no.such.module:network"}, "cannot be imported"),
         ({"model": "{maker}:netwrk"}, "has no 'netwrk'; it has torch, nn, network, samples"),
         ({"data": "{maker}:none"}, "has no 'none'"),
-        ({"model": "{maker}:rows"}, "gives a Tensor; expected a torch.nn.Module"),
+        ({"model": "{maker}:samples"}, "gives a Tensor; expected a torch.nn.Module"),
         ({"parts": ["all"]}, r"parts has \['all'\]; expected some of factorization"),
         ({"layers": ["conv*"]}, "no module is called 'conv"),
     ],
 )
 def test_what_is_wrong_is_said(maker, tmp_path, changed, message):
-    given = {"model": f"{maker}:network", "data": f"{maker}:rows", "out": str(tmp_path / "out")}
+    given = {"model": f"{maker}:network", "data": f"{maker}:samples", "out": str(tmp_path / "out")}
     given |= {k: v.format(maker=maker) if isinstance(v, str) else v for k, v in changed.items()}
     with pytest.raises(NetworkError, match=message):
         inspect_network(**given)
@@ -112,12 +112,12 @@ def test_what_is_wrong_is_said(maker, tmp_path, changed, message):
 def test_weights_that_do_not_fit(maker, tmp_path):
     torch.save({}, tmp_path / "empty.pt")
     with pytest.raises(NetworkError, match=r"does not fit the network: Missing key.*Give key= and prefix="):
-        inspect_network(f"{maker}:network", f"{maker}:rows", str(tmp_path / "empty.pt"), out=str(tmp_path / "out"))
+        inspect_network(f"{maker}:network", f"{maker}:samples", str(tmp_path / "empty.pt"), out=str(tmp_path / "out"))
 
 
 def test_the_script_runs_on_the_command_line(monkeypatch, maker, tmp_path):
     monkeypatch.setattr(sys, "argv", [
-        "inspect_network.py", f"{maker}:network", f"{maker}:rows", "--parts", "[kurtosis]", "--out", str(tmp_path / "out"),
+        "inspect_network.py", f"{maker}:network", f"{maker}:samples", "--parts", "[kurtosis]", "--out", str(tmp_path / "out"),
     ])  # fmt: skip
     runpy.run_path(str(ROOT / "scripts/inspect_network.py"), run_name="__main__")
     assert (tmp_path / "out/kurtosis.png").is_file()

@@ -45,7 +45,7 @@ def test_a_path_has_a_run_a_row_and_a_figure_for_every_penalty(finished, capsys)
     assert path.flow().width_profile == path.choose().profile
     with pytest.raises(KeyError, match=r"no λ = 3.0 on this path; it has \[0.0, 2.0\]"):
         path.flow(3.0)
-    assert "chosen λ" in repr(path) and path.to_markdown().count("|\n") == 3
+    assert "chosen λ" in repr(path) and str(path).count("\n") == 2 and path.to_markdown().count("|\n") == 3
     summary = json.loads((folder / "lambda_2/summary.json").read_text())
     assert summary["steps"] == 20 and summary["nll"]["val"]["nll"] == path.points[1].nll
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cnflow.app._history import History
-from cnflow.app._report import OverfitWarning, _best, _left_out, _rose
+from cnflow.app._report import OverfitWarning, _best, _left_out, _rose, strict_json
 from cnflow.data import ArrayDataModule
 from cnflow.flow import load_flow
 from cnflow.training import NarrowingModule, Schedule
@@ -92,3 +92,8 @@ def test_columns_that_were_left_out_are_named():
     with pytest.warns(UserWarning, match="columns left out"):
         data.setup()
     assert _left_out(data) == ["b", "d"]
+
+
+def test_numbers_that_json_does_not_have_are_null():
+    value = {"nll": {"val": float("nan"), "test": 1.5}, "p": [np.float64("inf"), 0], "core": None, "name": "nan"}
+    assert strict_json(value) == {"nll": {"val": None, "test": 1.5}, "p": [None, 0], "core": None, "name": "nan"}

@@ -13,11 +13,19 @@ import time
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from cnflow._atomic_files import replacing
 from cnflow.app._errors import one_line_errors
 from cnflow.app._history import History
-from cnflow.app._run_directory import FolderInUseError, ResumeError, changed_settings, checkpoint_to_resume, hold
+from cnflow.app._run_directory import (
+    FolderInUseError,
+    ResumeError,
+    changed_settings,
+    checkpoint_to_resume,
+    hold,
+    remove_set_up,
+)
 from cnflow.flow._serialization import CheckpointError
 from cnflow.training._checkpoints import WholeCheckpoints
 from tests.app.test_cli import ROOT, SMALL, call
@@ -131,6 +139,25 @@ def test_settings_that_differ_are_named_old_and_new(tmp_path):
     (tmp_path / "config.yaml").write_text("[")
     with pytest.raises(ResumeError, match="cannot be read"):
         changed_settings(tmp_path, yaml.safe_dump(new))
+
+
+@pytest.mark.parametrize(
+    "kept", [None, "metrics.csv", "checkpoints/last.ckpt", "notes.txt", "tensorboard/plot.png", "metric", "own"]
+)
+def test_only_what_set_up_leaves_is_replaced(tmp_path, kept):
+    (tmp_path / "config.yaml").write_text("model: {}\n" if kept == "own" else "# lightning.pytorch==2.6\nmodel: {}\n")
+    logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
+    logger.log_hyperparams({"lr": 0.1})
+    if kept == "metric":
+        logger.log_metrics({"train/nll": 1.0}, step=1)
+    elif kept not in (None, "own"):
+        (tmp_path / kept).parent.mkdir(exist_ok=True)
+        (tmp_path / kept).write_text("x")
+    logger.save()
+    logger.finalize("failed")
+    before = sorted(tmp_path.rglob("*"))
+    assert remove_set_up(tmp_path) == (kept is None)
+    assert sorted(tmp_path.rglob("*")) == ([tmp_path / "config.yaml"] if kept is None else before)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cnflow.plot
-from cnflow.app._report import _draw_training, draw
+from cnflow.app._report_figures import _draw_training, draw
 from cnflow.data import ArrayDataModule
 from cnflow.flow import NarrowingFlow
 from cnflow.flow._selection import Candidate, Selection
