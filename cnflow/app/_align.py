@@ -150,8 +150,8 @@ def _report(found: Alignment, frame: Any) -> str:
     k, r = found.a.dim, found.subspace_a.shape[1]
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"Samples carried over by the map ({found.core_map.kind}) overlap by {found.overlap:.0%}. It is determined in "
-        f"{r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
+        f"Samples carried over by the map ({found.core_map.kind}) have an overlap ratio of {found.overlap:.2f}. "
+        f"It is determined in {r} of {k} directions" + (f"; in the other {k - r} any rotation is as good." if r < k else "."), "",
     ]  # fmt: skip
     if found.bent is not None:
         lines += [

@@ -41,8 +41,11 @@ Floats = NDArray[np.float64]
 class _NoiseFlow(Protocol):
     """What `check_noise` needs of a flow: an encoder, and mean and standard deviation of its noise directions."""
 
-    noise_mean: Any
-    noise_std: Any
+    @property
+    def noise_mean(self) -> Any: ...
+
+    @property
+    def noise_std(self) -> Any: ...
 
     def encode(self, x: Any) -> Any: ...
 
