@@ -15,7 +15,7 @@ import yaml
 import cnflow
 from cnflow.flow._serialization import _spec
 from cnflow.training import NarrowingModule
-from cnflow.training._module import METHODS, PARTS, usual_parts
+from cnflow.training._settings import METHODS, PARTS, usual_parts
 
 CONFIGS = (Path(cnflow.__file__).parent / "configs", Path(cnflow.__file__).parent.parent / "configs")
 """Folders of the shipped configs: inside the package in a wheel, beside it in a checkout."""

@@ -51,7 +51,7 @@ from cnflow.flow._checkpoint import find_checkpoint, read_checkpoint
 from cnflow.flow._inputs import Inputs
 from cnflow.training import NarrowingModule
 from cnflow.training._checkpoints import CheckpointEvery, KeepBest, WholeCheckpoints
-from cnflow.training._module import METHODS
+from cnflow.training._settings import METHODS
 from cnflow.training._trainer_options import check_path_options, check_routing_options, check_trainer
 
 

@@ -1,4 +1,4 @@
-"""The adversarial objective: critics that tell the latent state from the product it is meant to be."""
+"""The adversarial objective: critics that tell latent states from draws of the product density that they should have."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cnflow.flow._stages import Transport
 from cnflow.training._objectives import Likelihood, Objective
 
 HEADS = ("base", "pairs", "fresh")
-"""What a state is told from: a draw of the base; its core with another sample's noise; its core with fresh noise."""
+"""Negative samples of each critic: draws of the base; the core with another sample's noise; the core with fresh noise."""
 
 SPLIT = 0.5
 """Column activation from which on a direction counts as core while directions are still being selected."""
 
 
 class Critic(nn.Module):
-    """Perceptron with one logit for each kind of counterfeit.
+    """Perceptron with one logit for each kind of negative sample, see ``HEADS``.
 
     Args:
         dim: number of directions D.
@@ -40,7 +40,8 @@ class Critic(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Logits of standardised states u, shape (n, D); returns shape (n, 3): positive for what came through the flow."""
-        return self.layers(u)
+        logits: Tensor = self.layers(u)
+        return logits
 
 
 class Adversarial(Objective):
@@ -65,7 +66,7 @@ class Adversarial(Objective):
         depth: its hidden layers.
 
     Attributes:
-        told: of the last batch, under the names they are logged by: ``nll``, ``adversarial``, ``critic`` (its loss) and
+        metrics: of the last batch, by the names under which they are logged: ``nll``, ``adversarial``, ``critic`` (its loss) and
             ``total_correlation`` in nats.
 
     Raises:
@@ -113,6 +114,7 @@ class Adversarial(Objective):
 
     def critics(self) -> list[nn.Parameter]:
         """Parameters of the critics, which learn on their own loss."""
+        assert self.critic is not None, "start(dim) makes the critics"
         return list(self.critic.parameters())
 
     @staticmethod
@@ -121,8 +123,8 @@ class Adversarial(Objective):
         core = flow.base.core
         return flow.base.columns().detach() >= SPLIT if bool(core.all()) else core
 
-    def _counterfeits(self, flow: NarrowingFlow, z: Tensor, core: Tensor) -> dict[str, Tensor]:
-        """States to be told from z, shape (n, D), by the critic that does."""
+    def _negatives(self, flow: NarrowingFlow, z: Tensor, core: Tensor) -> dict[str, Tensor]:
+        """Negative samples for latent states z, shape (n, D), by the name of their head."""
         # draws are a function of the number of steps, so that a resumed run goes on as it would have
         generator = torch.Generator(z.device).manual_seed(int(self.calls))
         self.calls += 1
@@ -139,40 +141,43 @@ class Adversarial(Objective):
         """Loss of flow and critics of a batch, scalar; the gradients of each go to its own parameters."""
         if self.critic is None:
             self.start(flow.dim)
-            self.critic.to(way.z)
+        critic = self.critic
+        assert critic is not None
+        critic.to(way.z)
         core, z = self.split(flow), way.z
-        mean, scale = (part.detach() for part in flow.base.moments())
+        mean, variance = (part.detach() for part in flow.base.moments())
 
-        def seen(state: Tensor) -> Tensor:
-            return (state - mean) / scale.sqrt()
+        def standardised(state: Tensor) -> Tensor:
+            return (state - mean) / variance.sqrt()
 
-        made = self._counterfeits(flow, z, core)
-        still = {name: p.detach() for name, p in self.critic.named_parameters()}
+        negatives = self._negatives(flow, z, core)
+        fixed = {name: p.detach() for name, p in critic.named_parameters()}
 
-        def told(state: Tensor) -> Tensor:
-            return functional_call(self.critic, still, (seen(state),))
+        def fixed_logits(state: Tensor) -> Tensor:
+            logits: Tensor = functional_call(critic, fixed, (standardised(state),))
+            return logits
 
-        real = told(z)
+        real = fixed_logits(z)
         flow_loss = real.new_zeros(())
-        for name, state in made.items():
+        for name, state in negatives.items():
             head = HEADS.index(name)
-            flow_loss = flow_loss + softplus(real[:, head]).mean() + softplus(-told(state)[:, head]).mean()
+            flow_loss = flow_loss + softplus(real[:, head]).mean() + softplus(-fixed_logits(state)[:, head]).mean()
 
-        own = seen(z).detach().requires_grad_(True)
-        real, critic_loss = self.critic(own), z.new_zeros(())
-        for name, state in made.items():
+        own = standardised(z).detach().requires_grad_(True)
+        real, critic_loss = critic(own), z.new_zeros(())
+        for name, state in negatives.items():
             head = HEADS.index(name)
-            false = self.critic(seen(state).detach())[:, head]
+            false = critic(standardised(state).detach())[:, head]
             critic_loss = critic_loss + softplus(-real[:, head]).mean() + softplus(false).mean()
             slope = torch.autograd.grad(real[:, head].sum(), own, create_graph=True)[0]
             critic_loss = critic_loss + self.r1 * slope.square().sum(1).mean()
             if name == "pairs":
-                self.told["total_correlation"] = _bound(real[:, head].detach(), false.detach())
+                self.metrics["total_correlation"] = _divergence_bound(real[:, head].detach(), false.detach())
 
-        nll = Likelihood()(flow, x, way)
+        nll: Tensor = Likelihood()(flow, x, way)
         # with the likelihood the base follows the flow anyhow
         fit = 0.0 if self.likelihood else -flow.base.log_prob(z.detach()).mean()
-        self.told |= {"nll": nll.detach(), "adversarial": flow_loss.detach(), "critic": critic_loss.detach()}
+        self.metrics |= {"nll": nll.detach(), "adversarial": flow_loss.detach(), "critic": critic_loss.detach()}
         return self.likelihood * nll + self.weight * flow_loss + critic_loss + fit
 
     @torch.no_grad()
@@ -191,10 +196,12 @@ class Adversarial(Objective):
             )
         mean, variance = flow.base.moments()
         head = HEADS.index("pairs")
-        told = [
-            self.critic((state - mean) / variance.sqrt())[:, head] for state in (z, torch.where(core, z, z.roll(1, 0)))
-        ]
-        return float(_bound(*told))
+        critic = self.critic
+        assert critic is not None, "start(dim) makes the critics"
+        joint, product = (
+            critic((state - mean) / variance.sqrt())[:, head] for state in (z, torch.where(core, z, z.roll(1, 0)))
+        )
+        return float(_divergence_bound(joint, product))
 
     def __repr__(self) -> str:
         """The weights."""
@@ -203,6 +210,6 @@ class Adversarial(Objective):
         )
 
 
-def _bound(joint: Tensor, product: Tensor) -> Tensor:
-    """Donsker and Varadhan's bound of a divergence from log-ratios under both, scalar, nats."""
+def _divergence_bound(joint: Tensor, product: Tensor) -> Tensor:
+    """Donsker and Varadhan's lower bound of the KL divergence, from log-ratios under both densities; scalar, nats."""
     return joint.mean() - torch.logsumexp(product, 0) + math.log(len(product))

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, the last, the one before and the best, none between a step and its validation."""
+"""Checkpoints of a run: the last, the one before and the best; each complete or absent, none between a step and its validation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from cnflow._atomic_files import replacing
 from cnflow.flow._checkpoint import PREVIOUS, read_checkpoint
+from cnflow.training._trainer_state import is_rehearsal, validates_next
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -71,15 +72,14 @@ class CheckpointEvery(Callback):
         self._saved = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What is resumed from needs no saving."""
+        """Do not save again the step that the run is resumed from."""
         self._saved = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if it is time and no validation follows."""
-        # the same question as the trainer asks next
-        if self._due(trainer) and not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        """Save, if it is time and no validation follows this step."""
+        if self._due(trainer) and not validates_next(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,8 +100,8 @@ class CheckpointEvery(Callback):
 class KeepBest(Callback):
     """Saves ``best.ckpt`` after every validation that is the best since directions were pruned.
 
-    Before that every direction is still core, so that what comes out is not what was asked for. Which validation that was is part
-    of every checkpoint.
+    Before pruning every direction is still core, so that such a flow is not a result. The step and the value of the best
+    validation are part of every checkpoint.
 
     Args:
         folder: path of the folder of the checkpoints.
@@ -119,7 +119,7 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if this is the best so far."""
-        if trainer.sanity_checking or trainer.fast_dev_run or "val/nll" not in trainer.callback_metrics:
+        if trainer.sanity_checking or is_rehearsal(trainer) or "val/nll" not in trainer.callback_metrics:
             return
         if pl_module.pruned_at is None and pl_module.schedule.select < 1:
             return

@@ -1,4 +1,4 @@
-"""One batch among several processes: whose samples are whose, and means over all of them."""
+"""One batch shared among several processes: the samples of each, and means over all of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _processes: ContextVar[int] = ContextVar("processes", default=1)
 
 
 @contextmanager
-def is_distributed(processes: int) -> Iterator[None]:
-    """Within it, each of so many ``processes`` has its own samples of one batch, and :func:`batch_mean` is over all of them."""
+def batch_shared_among(processes: int) -> Iterator[None]:
+    """Context in which each of several ``processes`` has its own samples of one batch, and :func:`batch_mean` is over all."""
     token = _processes.set(processes)
     try:
         yield
@@ -22,7 +22,7 @@ def is_distributed(processes: int) -> Iterator[None]:
         _processes.reset(token)
 
 
-def own_rows(x: Tensor, rank: int, processes: int) -> Tensor:
+def own_samples(x: Tensor, rank: int, processes: int) -> Tensor:
     """The samples of a batch x, shape (b, …), that belong to a process: contiguous, as many as the others have or one more.
 
     Raises:
@@ -37,7 +37,7 @@ def own_rows(x: Tensor, rank: int, processes: int) -> Tensor:
 
 
 def check_whole(x: Tensor) -> None:
-    """See that every process was given the same batch x, shape (b, d), to take its own samples of.
+    """Check that every process was given the same batch x, shape (b, d), to take its own samples of.
 
     Raises:
         ValueError: if they were given different ones.
@@ -47,21 +47,20 @@ def check_whole(x: Tensor) -> None:
     distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
     if not torch.equal(bounds[:3], -bounds[3:]):
         raise ValueError(
-            "every process takes its own samples of the same batch, and they were given different ones. A DataLoader "
-            "with a sampler "
-            "for every process does that: build the Trainer with use_distributed_sampler=False, and shuffle by a seed that all of "
-            "them have."
+            "every process takes its own samples of the same batch, and they were given different ones. A DataLoader with a "
+            "sampler for every process does that: build the Trainer with use_distributed_sampler=False, and shuffle by a seed "
+            "that all of them have."
         )
 
 
-def batch_mean(own: Tensor, rows: int) -> Tensor:
-    """The mean over a whole batch, from that over the ``rows`` of it that this process has; same shape.
+def batch_mean(own: Tensor, n_samples: int) -> Tensor:
+    """The mean over a whole batch, from that over the ``n_samples`` of it that this process has; same shape.
 
     The gradient is that of the own mean. So the gradient of any function of the result, weighted by this process's share of the
     samples and summed over the processes, is that of the function of the whole mean.
     """
     if _processes.get() == 1:
         return own
-    total = torch.cat([rows * own.detach().double().flatten(), own.new_tensor([rows], dtype=torch.float64)])
+    total = torch.cat([n_samples * own.detach().double().flatten(), own.new_tensor([n_samples], dtype=torch.float64)])
     distributed.all_reduce(total)
     return (total[:-1] / total[-1]).to(own).reshape(own.shape) + (own - own.detach())

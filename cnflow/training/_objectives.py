@@ -1,4 +1,4 @@
-"""What a flow is trained to do."""
+"""Objectives: the scalar that training minimises."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ class Objective(nn.Module):
     """A scalar to minimise, in nats per sample. Subclass it and give ``forward``.
 
     Attributes:
-        data_parallel: whether several processes can have a part of a batch each: the value is a mean over samples, or is made of
-            such means by :func:`~cnflow.training._distributed.batch_mean`.
-        told: further scalars of the last batch to log, by name.
+        data_parallel: whether several processes can have a part of a batch each: the value is a mean over samples, or is made
+            of such means by :func:`~cnflow.training._distributed.batch_mean`.
+        pace: learning rate of the critics over the flow's.
+        metrics: further scalars of the last batch to log, by name.
     """
 
     name = "objective"
     data_parallel = False
-    told: dict[str, Tensor]
+    pace: float = 1.0
+    metrics: dict[str, Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.told = {}
+        self.metrics = {}
 
     def start(self, dim: int) -> None:
         """Make what the objective itself learns, for a flow of ``dim`` directions; nothing by default."""

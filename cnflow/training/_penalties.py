@@ -1,8 +1,9 @@
-"""Penalties: what it costs to keep a direction, and what it costs to move."""
+"""Penalties on the directions that are kept, and on the transport."""
 
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,11 @@ from cnflow.flow import NarrowingFlow
 from cnflow.flow._stages import Transport
 from cnflow.training._distributed import batch_mean
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SETTLED = 0.4
-"""Share of the selection after which what a direction is worth counts in full: by then much of the dependence is undone."""
+"""Share of the selection after which the price counts in full: by then the flow has undone much of the dependence."""
 
 
 class Penalty(nn.Module):
@@ -26,8 +30,8 @@ class Penalty(nn.Module):
         name: under which the unweighted value is logged.
         selects: whether the penalty is there to select directions, and so is off while refitting: an L1 shrinks
             what it keeps. The transport budget stays on.
-        data_parallel: whether several processes can have a part of a batch each: the value is a mean over samples, or is made of
-            such means by :func:`~cnflow.training._distributed.batch_mean`.
+        data_parallel: whether several processes can have a part of a batch each: the value is a mean over samples, or is made
+            of such means by :func:`~cnflow.training._distributed.batch_mean`.
 
     Raises:
         ValueError: for a negative weight.
@@ -42,20 +46,20 @@ class Penalty(nn.Module):
         self.weight = _validation.number(f"the weight of {type(self).__name__}", weight, low=0)
 
     def start(self, dim: int) -> None:
-        """Make room for what the penalty remembers of a flow of ``dim`` directions; nothing by default."""
+        """Prepare for a flow of ``dim`` directions, where the penalty has a state; nothing by default."""
 
     def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
         """The unweighted penalty of a batch, scalar, at a ``progress`` in [0, 1] through the selection."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(flow, way, progress)")
 
-    def scaled(self, factor: float) -> Penalty:
-        """A fresh copy whose weight, and every price, is ``factor`` times this one's: what a path over the penalty varies."""
+    def scaled(self, factor: float) -> Self:
+        """A copy whose weight, and every price, is ``factor`` times this one's: what a path over the penalty varies."""
         copied = copy.deepcopy(self)
         copied.weight = _validation.number("factor", factor, low=0) * self.weight
         return copied
 
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
-        """Directions that pruning may keep as far as this penalty is concerned, bool, shape (D,).
+        """Directions that this penalty lets pruning keep, bool, shape (D,).
 
         Args:
             flow: the flow.
@@ -64,7 +68,7 @@ class Penalty(nn.Module):
         return torch.ones_like(flow.base.core)
 
     def active(self, flow: NarrowingFlow, way: Transport) -> Tensor:
-        """Directions that may stay active in every stage as far as this penalty is concerned, bool, shape (S, D).
+        """Directions that this penalty lets stay active, by stage, bool, shape (S, D).
 
         Args:
             flow: the flow.
@@ -81,10 +85,10 @@ class ColumnPenalty(Penalty):
     """Capped L1 over the columns of the base: Σ_d c_d over the columns that are not exempt, cap for those that are.
 
     A column is exempt, and not shrunk, once its activation is above ``cap`` AND it is worth at least ``price``
-    nats: that much likelihood would be lost if it alone became noise now (:meth:`NoiseMixture.gains`). The cap alone
-    leaves directions in the core whose dependence on the structure the mixture happened to pick up at the start; what
-    they are worth tells them from structure. The price rises from zero over the first part of the selection, since early
-    on nothing is worth much. Pruning keeps what is exempt by the same price.
+    nats: that much likelihood would be lost if it alone became noise now (:meth:`NoiseMixture.gains`). With the cap alone
+    noise directions stay in the core if the mixture fitted their dependence on the structure at the start; by their worth
+    they are told from structure. The price rises from zero over the first part of the selection, since early on no direction
+    is worth much. Pruning keeps the columns that are worth the same price.
 
     Args:
         weight: nats per unit of column activation.
@@ -92,8 +96,8 @@ class ColumnPenalty(Penalty):
         price: nats a direction must be worth to stay in the core; 0 for the cap alone.
         floor: activation below which a column is pruned whatever it is worth.
         every: steps between measurements of what the columns are worth.
-        count: size of the core, when it is known: so many columns, those worth the most, instead of those worth the price.
-            A structure that a flow can make Gaussian at little cost is worth little, and a price finds it only in a narrow range.
+        count: size of the core, when it is known: the ``count`` columns that are worth the most are kept, and there is no
+            price. A structure that a flow can make Gaussian at little cost is worth little; few prices find it.
 
     Raises:
         ValueError: for a negative weight, price or floor, a count or ``every`` below 1, or a cap that is not positive.
@@ -106,6 +110,7 @@ class ColumnPenalty(Penalty):
     selects = True
     data_parallel = True
     worth: Tensor
+    calls: Tensor
 
     def __init__(
         self,
@@ -125,7 +130,7 @@ class ColumnPenalty(Penalty):
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def start(self, dim: int) -> None:
-        """Forget what columns were worth."""
+        """Reset the worth of the columns."""
         self.worth = torch.zeros(dim)
         self.calls.zero_()
 
@@ -136,19 +141,19 @@ class ColumnPenalty(Penalty):
         if self.count:
             # early on the noise is worth more than the structure, as it depends on it
             worth = self._worth(flow, way)
-            exempt &= self._leading(worth) if progress >= SETTLED else True
+            exempt &= _largest(worth, self.count) if progress >= SETTLED else True
         elif self.price:
             exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / (SETTLED - 0.1)))
         return torch.where(exempt, torch.full_like(columns, self.cap), columns).sum()
 
-    def scaled(self, factor: float) -> ColumnPenalty:
-        """A fresh copy with ``factor`` times the weight and the price."""
+    def scaled(self, factor: float) -> Self:
+        """A copy with ``factor`` times the weight and the price."""
         copied = super().scaled(factor)
         copied.price = factor * self.price
         return copied
 
     def _worth(self, flow: NarrowingFlow, way: Transport) -> Tensor:
-        """Running mean of what every column is worth, in nats, shape (D,)."""
+        """Running mean of the worth of every column, in nats, shape (D,)."""
         if int(self.calls) % self.every == 0:
             now = batch_mean(flow.base.gains(way.z.detach()), len(way.z))
             self.worth = 0.7 * self.worth + 0.3 * now if int(self.calls) else now
@@ -158,18 +163,18 @@ class ColumnPenalty(Penalty):
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
         """Columns above the floor and worth the price, or the ``count`` columns that are worth the most, bool, shape (D,)."""
         if self.count:
-            return self._leading(flow.base.gains(z))
+            return _largest(flow.base.gains(z), self.count)
         return (flow.base.columns().detach() >= self.floor) & (flow.base.gains(z) >= self.price)
-
-    def _leading(self, worth: Tensor) -> Tensor:
-        return torch.zeros_like(worth, dtype=torch.bool).index_fill(
-            0, worth.topk(min(self.count, len(worth))).indices, True
-        )
 
     def extra_repr(self) -> str:
         """Weight, cap, and price or count."""
         wanted = f"count={self.count}" if self.count else f"price={self.price:g}"
         return f"weight={self.weight:g}, cap={self.cap:g}, {wanted}"
+
+
+def _largest(worth: Tensor, count: int) -> Tensor:
+    """The ``count`` largest of the values, bool, shape (D,)."""
+    return torch.zeros_like(worth, dtype=torch.bool).index_fill(0, worth.topk(min(count, len(worth))).indices, True)
 
 
 def _root(square: Tensor) -> Tensor:
@@ -212,10 +217,10 @@ class RetirementPenalty(Penalty):
 
     u_sd and r_sd say how much stage s moves direction d and reads it, c_d how much structure the base has in it. The group of a
     stage holds every later one, so that when it is zero the direction has retired: from that stage on it is neither moved nor
-    read, and is noise. c_d takes no gradient from here (shrinking columns is what :class:`ColumnPenalty` does); it only keeps
-    the directions of the core, for which moving is then almost free, from being retired. How early a direction retires is
-    decided against the kinetic budget: κ∫|v|² makes it cheap to move slowly, through all stages, and this penalty makes it
-    cheap to be done early; a longer way is worth more stages.
+    read, and is noise. c_d takes no gradient from here (:class:`ColumnPenalty` shrinks the columns); it only keeps
+    the directions of the core, for which moving is then almost free, from being retired. The kinetic penalty decides how early
+    a direction retires: κ∫|v|² makes it cheap to move slowly, through all stages, this penalty makes it cheap to end
+    early; a longer path is worth more stages.
 
     Args:
         weight: nats per unit of activation in the last stage.
@@ -293,13 +298,13 @@ class JacobianPenalty(Penalty):
 class CorePenalty(Penalty):
     """E Σ_d (∫|v_d| dt)² over the directions of the core, in squared units of the frame, while refitting.
 
-    The likelihood does not say where in the core anything lies: moving along a surface, or trading its thickness with the
-    noise beside it, costs nothing if the base follows. But what holds how much mass in the core depends on it. This budget
-    keeps the core as near to where the frame puts it, a linear map of the data, as undoing the noise allows. While directions
-    are selected it is zero, for which of them are core is not known yet.
+    The likelihood does not fix positions in the core: the flow may move samples along a surface, or trade its thickness
+    with the noise beside it, at no cost if the base follows. But the masses of level sets in the core depend on it. This
+    penalty keeps the core as near to its position in the frame, a linear map of the data, as the noise allows. While
+    directions are selected it is zero, since the core is not known yet.
 
     References:
-        Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the budget over all directions.
+        Finlay, Jacobsen, Nurbekyan, Oberman: How to train your neural ODE (2020), for the penalty over all directions.
     """
 
     name = "core"

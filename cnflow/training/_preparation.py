@@ -1,4 +1,4 @@
-"""What is done to a trained flow before it is trained on."""
+"""Changes to a trained flow before it is trained further."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from cnflow.flow import NarrowingFlow
 
 
 class Preparation:
-    """Makes the flow that a training starts from out of one that was trained before. Subclass it and give ``__call__``."""
+    """Makes the flow that a training starts from, out of a trained one. Subclass it and define ``__call__``."""
 
-    def __call__(self, flow: NarrowingFlow, rows: NDArray[np.float64], seed: int = 0) -> NarrowingFlow:
+    def __call__(self, flow: NarrowingFlow, x: NDArray[np.float64], seed: int = 0) -> NarrowingFlow:
         """The flow to train.
 
         Args:
             flow: a trained flow, which may be changed.
-            rows: training samples, shape (n, d).
-            seed: of everything that is drawn.
+            x: training samples, shape (n, d).
+            seed: of all random draws.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(flow, samples, seed)")
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(flow, x, seed)")

@@ -1,15 +1,18 @@
-"""What a trainer is asked for and this training cannot do: refused before anything costs time."""
+"""Options of a trainer that this training does not support: refused before anything costs time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
 
 from lightning.pytorch import Trainer, callbacks
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import nn
 
-if TYPE_CHECKING:
-    from cnflow.training._module import NarrowingModule
+from cnflow.training._objectives import Objective
+from cnflow.training._penalties import Penalty
+from cnflow.training._schedule import Schedule
+from cnflow.training._trainer_state import callbacks_of
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 """Precisions with weights fine enough for a log-density, and a range that needs no scaling of the loss."""
@@ -37,6 +40,15 @@ AVERAGING = tuple(
 """Callbacks that keep copies of the weights; the second is not in every version of lightning."""
 
 
+class TrainableModel(Protocol):
+    """The attributes of a module that options of a trainer are checked against."""
+
+    routes: bool
+    schedule: Schedule
+    objective: Objective
+    penalties: nn.ModuleList
+
+
 def planned_steps(trainer: Trainer) -> int:
     """Optimiser steps of the whole run.
 
@@ -52,12 +64,12 @@ def planned_steps(trainer: Trainer) -> int:
     return total
 
 
-def check_trainer(trainer: Trainer, model: NarrowingModule) -> None:
-    """See that a trainer has nothing set that would do nothing, or break later.
+def check_trainer(trainer: Trainer, model: TrainableModel) -> None:
+    """Check that a trainer has no option set that would do nothing, or break later.
 
     Args:
         trainer: about to fit.
-        model: what it fits.
+        model: that it fits.
 
     Raises:
         ValueError: with the name of the option, and what to do instead.
@@ -73,7 +85,7 @@ def check_trainer(trainer: Trainer, model: NarrowingModule) -> None:
             f"trainer.precision is {trainer.precision!r}; log-densities need weights and a range of 32 bits: choose one of "
             f"{', '.join(PRECISIONS)}"
         )
-    for callback in trainer.callbacks:
+    for callback in callbacks_of(trainer):
         if isinstance(callback, AVERAGING):
             raise ValueError(
                 f"{type(callback).__name__} averages weights over steps, and pruning changes their number. Leave it out: both "
@@ -93,11 +105,12 @@ def check_trainer(trainer: Trainer, model: NarrowingModule) -> None:
         planned_steps(trainer)
     processes = trainer.num_devices * trainer.num_nodes
     if processes > 1:
-        _check_processes(trainer.strategy, model, processes)
+        penalties = cast("Sequence[Penalty]", model.penalties)
+        _check_processes(trainer.strategy, () if model.routes else (model.objective, *penalties), processes)
 
 
 def check_routing_options(changed: Iterable[str]) -> None:
-    """See that nothing is asked of a trainer that routing would not do.
+    """Check that no option of a trainer is set that routing would ignore.
 
     Args:
         changed: names of the trainer's options that are not at their default.
@@ -105,16 +118,16 @@ def check_routing_options(changed: Iterable[str]) -> None:
     Raises:
         ValueError: for options about steps and batches.
     """
-    nothing = sorted(STEPS & set(changed))
-    if nothing:
+    ignored = sorted(STEPS & set(changed))
+    if ignored:
         raise ValueError(
-            f"{_listed(nothing)} would do nothing: without model settings the flow routes, which takes no steps. Leave that out, "
+            f"{_listed(ignored)} would do nothing: without model settings the flow routes, which takes no steps. Leave that out, "
             "or ask for the method by penalties with --model.method=penalties"
         )
 
 
 def check_path_options(changed: Iterable[str]) -> None:
-    """See that nothing is asked of a trainer that a path over the penalty would not do.
+    """Check that no option of a trainer is set that a path over the penalty would ignore.
 
     Args:
         changed: names of the trainer's options that are not at their default.
@@ -122,10 +135,10 @@ def check_path_options(changed: Iterable[str]) -> None:
     Raises:
         ValueError: for options that it does not follow.
     """
-    nothing = sorted(set(changed) - OF_A_PATH)
-    if nothing:
+    ignored = sorted(set(changed) - OF_A_PATH)
+    if ignored:
         raise ValueError(
-            f"{_listed(nothing)} would do nothing: of the trainer, cnflow path follows max_steps only, on the CPU. Leave that out, "
+            f"{_listed(ignored)} would do nothing: of the trainer, cnflow path follows max_steps only, on the CPU. Leave that out, "
             "or train one flow with cnflow fit"
         )
 
@@ -134,14 +147,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"trainer.{name}" for name in names)
 
 
-def _check_processes(strategy: Strategy, model: NarrowingModule, processes: int) -> None:
-    """See that several processes train the flow that one would."""
+def _check_processes(strategy: Strategy, parts: Sequence[Objective | Penalty], processes: int) -> None:
+    """Check that several processes train the same flow as one."""
     if type(strategy) is not DDPStrategy or strategy._start_method != "popen":
         raise ValueError(
             f"{type(strategy).__name__} does not train this model in {processes} processes: set --trainer.strategy=ddp, or "
             "--trainer.devices=1"
         )
-    for part in () if model.routes else (model.objective, *model.penalties):
+    for part in parts:
         if not part.data_parallel:
             raise ValueError(
                 f"{type(part).__name__} cannot be trained in {processes} processes: its value on a batch is not the mean "
@@ -151,13 +164,13 @@ def _check_processes(strategy: Strategy, model: NarrowingModule, processes: int)
 
 
 def check_monitors(trainer: Trainer) -> None:
-    """See that what callbacks watch is there, once the first step has logged what steps log.
+    """Check, after the first step, that the metrics which callbacks monitor are logged.
 
     Raises:
-        ValueError: for a callback that watches something else; those that are not strict may.
+        ValueError: for a callback that monitors another metric; those that are not strict may.
     """
     known = set(trainer.callback_metrics) | ({"val/nll"} if trainer.enable_validation else set())
-    for callback in trainer.callbacks:
+    for callback in callbacks_of(trainer):
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and getattr(callback, "strict", True) and monitor not in known:
             raise ValueError(

@@ -39,7 +39,7 @@ def test_total_correlation_of_a_gaussian(rho):
     truth = -0.5 * math.log(1 - rho**2)
     estimate = objective.total_correlation(flow, draw(20_000))
     assert abs(estimate - truth) < 0.02 + 0.05 * truth
-    assert abs(float(objective.told["total_correlation"]) - truth) < 0.15
+    assert abs(float(objective.metrics["total_correlation"]) - truth) < 0.15
 
 
 def test_each_side_learns_on_its_own_loss(rng):
@@ -73,14 +73,14 @@ def test_a_core_is_split_off_once_there_is_one(rng):
     objective.start(3)
     x = torch.randn(32, 3, generator=rng)
     objective(flow, x, way_of(flow, x))
-    assert "total_correlation" not in objective.told
+    assert "total_correlation" not in objective.metrics
     with pytest.raises(ValueError, match="got a core of 0 of 3"):
         objective.total_correlation(flow, x)
     with torch.no_grad():
         flow.base.shift[0, 1] += 2.0
     assert objective.split(flow).tolist() == [False, True, False]
     objective(flow, x, way_of(flow, x))
-    assert math.isfinite(objective.told["total_correlation"])
+    assert math.isfinite(objective.metrics["total_correlation"])
 
 
 def test_weights_that_make_no_sense():

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from cnflow.data import ArrayDataModule
 from cnflow.training import ColumnPenalty, NarrowingModule, Schedule
-from cnflow.training._module import NonFiniteLossError
+from cnflow.training._non_finite import NonFiniteLossError
 from cnflow.training._trainer_options import check_path_options, check_routing_options, check_trainer
 
 

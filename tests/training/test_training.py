@@ -18,7 +18,7 @@ from cnflow.training import (
     Schedule,
     TransportPenalty,
 )
-from cnflow.training._module import NonFiniteLossError
+from cnflow.training._non_finite import NonFiniteLossError
 from cnflow.training._penalties import activations
 
 
@@ -279,7 +279,7 @@ class Stiff(VelocityField):
 
 
 def test_a_grid_that_is_too_coarse_is_made_finer_and_stays_so(tmp_path, rng, monkeypatch, caplog):
-    monkeypatch.setattr("cnflow.training._module.GRID_EVERY", 4)
+    monkeypatch.setattr("cnflow.training._solver_grid.GRID_EVERY", 4)
     x = torch.randn(300, 3, generator=rng).numpy()
 
     def stiff():
@@ -303,7 +303,7 @@ def test_a_grid_that_is_too_coarse_is_made_finer_and_stays_so(tmp_path, rng, mon
 
 
 def test_a_grid_that_is_fine_enough_is_left_alone(tmp_path, rng, monkeypatch, caplog):
-    monkeypatch.setattr("cnflow.training._module.GRID_EVERY", 2)
+    monkeypatch.setattr("cnflow.training._solver_grid.GRID_EVERY", 2)
     model = NarrowingModule(components=2)
     trainer = quiet(tmp_path, max_steps=8, limit_val_batches=0)
     trainer.fit(model, datamodule=ArrayDataModule(array=torch.randn(300, 3, generator=rng).numpy(), batch_size=64))
