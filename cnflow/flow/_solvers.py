@@ -40,7 +40,7 @@ class Equation:
 
 
 class Solver:
-    """Carries a state z and the integrals of rates along its path from one time to another."""
+    """Carries a state z and the integrals of rates along its path. Your own solver overrides :meth:`integrate`."""
 
     def integrate(
         self,
