@@ -22,7 +22,10 @@ from cnflow.data._batches import Batches
 from cnflow.data._constant_columns import find_columns
 from cnflow.flow._frame import Frame
 from cnflow.flow._noise_check import noise_independence
+from cnflow.flow._radial import RadialField
+from cnflow.flow._routing_field import RoutingField
 from cnflow.topology.knots._polygons import plane_crossings
+from cnflow.topology.persistence._cycles import representative_cycle
 from cnflow.topology.products._kunneth import factor_betti
 from cnflow.untangling._closed_curves import ClosedCurves
 from cnflow.untangling._separation import Placement
@@ -279,7 +282,7 @@ TOPOLOGY = [
     ),
     entry(
         "topology.representative_cycle",
-        lambda which: topology.representative_cycle(diagrams(), which),
+        lambda which: representative_cycle(diagrams(), which),
         pick("length"),
         which=("whole", 0),
     ),
@@ -502,8 +505,8 @@ FLOW = [
     made(flow.FixedGrid, method=("name", "rk4"), steps=("count", 3)),
     made(flow.Divergence, method=("name", "auto"), limit=("whole", 9), chunk=("count", 3)),
     made(flow.MLPField, hidden=("count", 3), depth=("count", 2), activation=("name", "tanh")),
-    made(flow.RadialField, kept=("whole", 1), stages=("count", 2)),
-    made(flow.RoutingField, kept=("whole", 1), hidden=("count", 3), stages=("count", 2), timed=FLAG),
+    made(RadialField, kept=("whole", 1), stages=("count", 2)),
+    made(RoutingField, kept=("whole", 1), hidden=("count", 3), stages=("count", 2), timed=FLAG),
     made(Frame, dim=("whole", 3), rank=("?whole", 2)),
     made(flow.NoiseMixture, dim=("whole", 3), components=("count", 2)),
     entry(

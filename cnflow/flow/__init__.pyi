@@ -9,8 +9,6 @@ from ._ngca import NGCA as NGCA
 from ._ngca import ngca as ngca
 from ._noise_check import NoiseCheck as NoiseCheck
 from ._noise_check import check_noise as check_noise
-from ._radial import RadialField as RadialField
-from ._routing_field import RoutingField as RoutingField
 from ._serialization import CheckpointError as CheckpointError
 from ._solvers import Adaptive as Adaptive
 from ._solvers import FixedGrid as FixedGrid

@@ -13,7 +13,6 @@ from .knots._ridges import ridge_loops as ridge_loops
 from .merge_tree._tree import LevelSetTree as LevelSetTree
 from .merge_tree._tree import Structure as Structure
 from .persistence._circular_coordinates import circular_coordinates as circular_coordinates
-from .persistence._cycles import representative_cycle as representative_cycle
 from .persistence._grid import grid_homology as grid_homology
 from .persistence._loops import Loop as Loop
 from .persistence._rips import rips as rips

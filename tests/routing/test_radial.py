@@ -10,8 +10,8 @@ import torch
 from scipy.special import gammaln
 
 import cnflow
-from cnflow.flow import Adaptive, NarrowingFlow, RadialField, load_flow, save_flow
-from cnflow.flow._radial import stretch_radius
+from cnflow.flow import Adaptive, NarrowingFlow, load_flow, save_flow
+from cnflow.flow._radial import RadialField, stretch_radius
 from cnflow.routing._model import RoutedDensity
 from cnflow.routing._tails import fit_radial, reshape_tails
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import cnflow
-from cnflow.flow import Adaptive, Divergence, FixedGrid, NarrowingFlow, RoutingField, load_flow, save_flow
+from cnflow.flow import Adaptive, Divergence, FixedGrid, NarrowingFlow, load_flow, save_flow
 from cnflow.flow._autoregressive import AutoregressiveMixture
 from cnflow.flow._base import NoiseMixture
 from cnflow.flow._deepen import deepen
 from cnflow.flow._mlp import MLPField
+from cnflow.flow._routing_field import RoutingField
 from cnflow.flow._stages import Stage, Stages
 from cnflow.routing._core_density import smooth_flow
 from cnflow.routing._core_size import Sizes, inherit_networks, smallest_within_error
