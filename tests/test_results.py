@@ -213,11 +213,9 @@ CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
 
 KNOWN = {
     "repr": """
-    LevelSets LevelSetTree Hierarchy CircularCoordinates
     NarrowingPath Activations BasisKurtosis Bottleneck InputAlignment Sensitivity InsensitiveCoordinates Invariance Preimage
     ReebGraph
     """,
-    "to_frame": "LevelSet Hierarchy",
     "plot": "NarrowingPath",
 }
 """Of each part of the contract, the results that do not keep it yet: take them out as they do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ from cnflow.topology.density._sources import as_density
 from cnflow.topology.merge_tree._mode_seeking import seek_modes
 from cnflow.topology.merge_tree._modes import known_mode_of, reach_of
 from cnflow.topology.merge_tree._tree import LevelSetTree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -79,10 +82,8 @@ class CoarseMixture:
 
     def __repr__(self) -> str:
         """Mass and weights."""
-        told = ", ".join(f"{w:.3f}" for w in self.weights[:8])
-        return (
-            f"CoarseMixture(at mass {self.mass:g}: {len(self)} groups of weight {told}{', …' if len(self) > 8 else ''})"
-        )
+        weights = ", ".join(f"{w:.3f}" for w in self.weights[:8])
+        return f"CoarseMixture(at mass {self.mass:g}: {len(self)} groups of weight {weights}{', …' if len(self) > 8 else ''})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,6 +125,17 @@ class Hierarchy:
             out.append(self._cut(joined, s.birth_mass))
         return out
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per group of every level, finest level first: mass, weight, number of components, leaves."""
+        import pandas as pd
+
+        rows = [
+            {"level": i, "mass": level.mass, "weight": weight, "components": len(group), "leaves": leaves}
+            for i, level in enumerate(self.levels())
+            for weight, group, leaves in zip(level.weights, level.groups, level.leaves, strict=True)
+        ]
+        return pd.DataFrame(rows)
+
     def _cut(self, joined: set[int], mass: float) -> CoarseMixture:
         """Groups when the structures of these numbers have joined others."""
         top = {}
@@ -147,7 +159,10 @@ class Hierarchy:
         """Components, leaves, and the weights after every merge."""
         lines = [f"Hierarchy({len(self.mixture.weights)} components, {len(self.tree.leaves)} leaves)"]
         for level in self.levels():
-            lines.append(f"  from mass {level.mass:.3f}: {' + '.join(f'{w:.3f}' for w in level.weights)}")
+            weights = " + ".join(f"{w:.3f}" for w in level.weights[:10])
+            lines.append(f"  from mass {level.mass:.3f}: {weights}{' + …' if len(level) > 10 else ''}")
+        if len(lines) > 6:
+            lines[3:-2] = [f"  … {len(lines) - 5} more levels"]
         return "\n".join(lines)
 
 

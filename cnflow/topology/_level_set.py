@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from cnflow import _validation
 from cnflow.topology.density._density import Density, DensityError
 from cnflow.topology.merge_tree._tree import Structure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,6 +66,16 @@ class LevelSet:
             f"{have} of {n} draws fell into the level set of mass {self.mass}: sample and log_prob of {self.density!r} "
             "do not belong together"
         )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per component: birth, nats, and how many samples of the level set are in it."""
+        import pandas as pd
+
+        columns = {
+            "birth": [s.birth for s in self.components],
+            "samples": [int((self.membership == s.number).sum()) for s in self.components],
+        }
+        return pd.DataFrame(columns, index=pd.Index([s.number for s in self.components], name="number"))
 
     def __repr__(self) -> str:
         """Threshold, components, Betti numbers."""

@@ -77,7 +77,7 @@ class LevelSets:
 
     @property
     def askable_masses(self) -> tuple[float, ...]:
-        """Those of ``masses`` that the mass axis can tell."""
+        """Those of ``masses`` that the mass axis can resolve."""
         low, high = self.axis.askable()
         return tuple(mass for mass in self.masses if low <= mass <= high)
 
@@ -85,7 +85,7 @@ class LevelSets:
         """The level set of a mass.
 
         Raises:
-            ValueError: for a mass outside (0, 1), or one that so few samples cannot tell.
+            ValueError: for a mass outside (0, 1), or one that so few samples do not determine.
         """
         mass = _validation.number("mass", mass, above=0, below=1)
         threshold, error = float(self.axis.level(mass)), float(self.axis.level_error(mass))
@@ -99,7 +99,7 @@ class LevelSets:
         """Betti numbers by mass, with the lowest and highest they may be within the band.
 
         Args:
-            masses: default those of ``masses`` that the mass axis can tell.
+            masses: default those of ``masses`` that the mass axis can resolve.
         """
         import pandas as pd
 
@@ -269,14 +269,29 @@ class LevelSets:
         return folder
 
     def __iter__(self) -> Iterator[LevelSet]:
-        """The level sets of the masses that these samples can tell."""
+        """The level sets of the masses that these samples determine."""
         return (self.at(mass) for mass in self.askable_masses)
 
     def __repr__(self) -> str:
-        """Source, tree, band, calibration."""
+        """Source, statement, tree, band."""
         lines = [
             f"LevelSets of {self.source.density!r}, {len(self.rows)} samples, space={self.source.space!r}",
-            repr(self.tree),
+            f"  {self.statement()}",
+            f"  tree: {len(self.tree.leaves)} leaves, {len(self.tree) - len(self.tree.leaves)} merges, by {self.tree.method}",
+        ]
+        if self.band is not None:
+            lines.append(f"  {self.band!r}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """The summary."""
+        return self.summary()
+
+    def summary(self) -> str:
+        """Source, tree, evidence, homology, band and calibration, in words."""
+        lines = [
+            f"LevelSets of {self.source.density!r}, {len(self.rows)} samples, space={self.source.space!r}",
+            self.tree.summary(),
         ]
         if self.added:
             lines.append(

@@ -81,7 +81,7 @@ def test_components_of_one_gaussian_are_not_shown_but_listed():
     table = t.betti([0.1])
     # not shown is not excluded
     assert table[["b0", "b0_low", "b0_high"]].to_numpy().tolist() == [[1, 1, 2]]
-    assert "not shown" in repr(t)
+    assert "not shown" in t.summary()
     assert not t.evidence.to_frame()["shown"].any()
 
 
@@ -172,7 +172,7 @@ def test_a_group_that_the_mixture_has_no_peak_for_is_added_when_the_rows_show_it
     assert t.added == 1
     assert len(t.tree.leaves) == 3
     assert sorted(round(leaf.basin_mass * len(x)) for leaf in t.tree.leaves) == [40, 400, 800]
-    assert "1 of its components were added" in repr(t)
+    assert "1 of its components were added" in t.summary()
     # taken for the truth, it stays as it is
     assert len(level_sets(poor, x, refits=0, homology=False).tree.leaves) == 2
 

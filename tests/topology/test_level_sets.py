@@ -160,6 +160,7 @@ def test_the_whole_call_on_a_ring(tmp_path):
     half = t.at(0.5)
     assert len(half.components) == 1
     assert half.betti == (1, 1)
+    assert half.to_frame()["samples"].tolist() == [(half.membership >= 0).sum()]
     assert (density.log_prob(half.sample(500)) >= half.threshold).all()
     assert (half.membership >= 0).mean() == pytest.approx(0.5, abs=0.03)
     table = t.betti([0.5, 0.9])

@@ -88,3 +88,11 @@ def test_what_is_no_mixture_or_no_mass_is_refused(nested):
         hierarchy(FunctionDensity(lambda x: -(x**2).sum(1), 2))
     with pytest.raises(ValueError, match="mass must be a finite number, above 0 and below 1; got 1"):
         nested.at(1.0)
+
+
+def test_a_table_has_one_row_per_group_of_every_level(nested):
+    table = nested.to_frame()
+    levels = nested.levels()
+    assert table.groupby("level")["weight"].sum().to_numpy() == pytest.approx(np.ones(len(levels)))
+    assert table.groupby("level").size().tolist() == [len(level) for level in levels]
+    assert table.groupby("level")["components"].sum().eq(6).all()

@@ -9,7 +9,7 @@ from cnflow.topology import level_sets
 from cnflow.topology.density._mixture import MixtureDensity
 from cnflow.topology.merge_tree._confidence_band import Band
 from cnflow.topology.merge_tree._valleys import _pooled, _Test
-from cnflow.topology.merge_tree._windows import EVEN, Region, Window, bridge, choose_window
+from cnflow.topology.merge_tree._windows import EVEN, Region, Window, choose_window, densest_crossing
 from cnflow.topology.persistence._hole_tests import loop_p_value, void_p_value
 
 
@@ -73,13 +73,13 @@ def test_a_pass_beside_a_curved_ridge_is_moved_onto_it():
     mine = x[(angle < 0.8) | (angle > 5.5)]
     near = x[(angle < 2.4) | (angle > 5.5)]
     best = choose_window([(ends[0], mine)], beside, x, 1.0, ends, np.empty((0, 2)))
-    moved = bridge(near, best, beside, ends)
+    moved = densest_crossing(near, best, beside, ends)
     # on the ridge, half way round
     assert np.linalg.norm(moved) == pytest.approx(2.0, abs=0.15)
     assert np.arctan2(moved[1], moved[0]) == pytest.approx(np.pi / 4, abs=0.1)
     # where the pass is right it stays, and few samples in many directions do not move it
     right = np.array([np.sqrt(2), np.sqrt(2)])
-    np.testing.assert_array_equal(bridge(near, best, right, ends), right)
+    np.testing.assert_array_equal(densest_crossing(near, best, right, ends), right)
 
 
 def test_what_is_lower_by_a_tenth_of_a_nat_is_no_valley():
@@ -163,4 +163,4 @@ def test_the_band_says_what_can_pass_it(scale):
 def test_a_band_that_nothing_can_pass_says_so():
     low = MixtureDensity([0.5, 0.5], 9 * np.eye(6)[:2], [4.0, 4.0])
     t = level_sets(low, low.sample(120), evidence="band", homology=False)
-    assert "can pass this band" in repr(t)
+    assert "can pass this band" in t.summary()

@@ -158,8 +158,9 @@ class Calibration:
             lines.append(
                 f"  not contradicted, within ± {2 * error:.2g}: masses {', '.join(f'{m:g}' for m in self.ladder[good])}"
             )
-        for mass in self.ladder[~good]:
-            lines.append(f"  wrong: mass {mass:g} holds {self.coverage(mass):.3g} ± {self.std_error(mass):.2g}")
+        wrong = [f"mass {m:g} holds {self.coverage(m):.3g} ± {self.std_error(m):.2g}" for m in self.ladder[~good]]
+        if wrong:
+            lines.append(f"  wrong: {', '.join(wrong[:3])}" + (f", … {len(wrong) - 3} more" if len(wrong) > 3 else ""))
         if self.n_outside:
             lines.append(f"  {self.n_outside} held-out samples lie outside the density's support")
         return "\n".join(lines)

@@ -15,24 +15,24 @@ from cnflow.topology.merge_tree._tree import LevelSetTree
 
 Floats = NDArray[np.float64]
 
-CROSSINGS = 3
-"""Straight segments between leaves of two sides that are tested beside the saddle, at most, the shortest."""
+MAX_SEGMENTS = 3
+"""Segments between leaves of two sides that are tested besides the saddle: at most so many, the shortest ones."""
 
-NEARLY = 2.0
-"""Nats that a density may be lower there than at the saddle."""
+MAX_DROP = 2.0
+"""Nats by which the density on a segment may fall below the saddle; lower segments are not tested."""
 
-STEPS = 33
-"""Points on the straight segment between two peaks."""
+SEGMENT_POINTS = 33
+"""Points on the segment between two peaks."""
 
-PEAKS = 4
-"""Peaks of a side that are compared with a saddle, the heaviest."""
+MAX_PEAKS = 4
+"""Peaks of a side that are compared with a saddle: at most so many, those of most mass."""
 
 
 @dataclass(frozen=True)
 class MergePlace:
-    """Where a merge is: its saddle, the leaves that meet there, and of both sides the leaves and their peaks.
+    """Where two branches merge: a saddle, the leaves that meet there, and for both branches their leaves and peaks.
 
-    A straight one is not at a saddle of the density, but where it is lowest between two peaks.
+    If ``straight``, the place is not a saddle of the density, but its lowest point on the segment between two peaks.
     """
 
     at: Floats
@@ -42,22 +42,22 @@ class MergePlace:
 
 
 def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[MergePlace]]:
-    """The merges of a tree, by the number of the structure born in each: its saddle, and straight segments between near leaves."""
+    """Places of every merge, by the number of the structure born in it: its saddle, and segments between near leaves."""
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
     saddles = land.saddles
     leaves = tree.leaf_of_peak[saddles.pairs].reshape(-1, 2)
     found = {}
     for merge, a, b in _merges(tree):
-        best = _joining(leaves, saddles.log_prob, a, b)
+        best = _highest_saddle(leaves, saddles.log_prob, a, b)
         if best is None:
             continue
         ends = tuple(leaves[best].tolist())
-        at_pass = dict(zip(ends, land.peaks[saddles.pairs[best]], strict=True))
-        heavy = [sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:PEAKS] for side in (a, b)]
+        at_saddle = dict(zip(ends, land.peaks[saddles.pairs[best]], strict=True))
+        heavy = [sorted(side, key=lambda leaf: -tree.leaves[leaf].basin_mass)[:MAX_PEAKS] for side in (a, b)]
         # the leaf that is met first, then others of its side
         met = [next(end for end in ends if end in side) for side in (a, b)]
         sides = [
-            ((own, at_pass[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
+            ((own, at_saddle[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
             for own, others in zip(met, heavy, strict=True)
         ]
         found[merge] = [MergePlace(saddles.points[best], ends, tuple(sides))]
@@ -66,7 +66,7 @@ def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[
             if set(pair) == set(ends):
                 continue
             at, value = lowest_between(density, *peaks[list(pair)])
-            if value < saddles.log_prob[best] - NEARLY:
+            if value < saddles.log_prob[best] - MAX_DROP:
                 continue
             sides = [
                 tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
@@ -79,7 +79,7 @@ def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[
 def _near_leaves(peaks: Floats, a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs of leaves, one of each side, whose peaks are nearest."""
     distance = cdist(peaks[list(a)], peaks[list(b)])
-    nearest = np.unravel_index(np.argsort(distance, axis=None)[:CROSSINGS], distance.shape)
+    nearest = np.unravel_index(np.argsort(distance, axis=None)[:MAX_SEGMENTS], distance.shape)
     return [(a[i], b[j]) for i, j in zip(*nearest, strict=True) if distance[i, j] <= 2 * distance.min()]
 
 
@@ -91,7 +91,7 @@ def _merges(tree: LevelSetTree) -> Iterator[tuple[int, tuple[int, ...], tuple[in
             yield s.number, a, b
 
 
-def _joining(pairs: NDArray[np.int64], log_prob: Floats, a: Sequence[int], b: Sequence[int]) -> int | None:
+def _highest_saddle(pairs: NDArray[np.int64], log_prob: Floats, a: Sequence[int], b: Sequence[int]) -> int | None:
     """The highest saddle between two sets of peaks."""
     from_a, from_b = np.isin(pairs, a), np.isin(pairs, b)
     across = (from_a[:, 0] & from_b[:, 1]) | (from_b[:, 0] & from_a[:, 1])
@@ -103,7 +103,7 @@ def lowest_between(density: Density, one: Floats, two: Floats) -> tuple[Floats, 
 
     The middle, and infinity, if it is known at given samples only.
     """
-    share = np.linspace(0, 1, STEPS)[1:-1, None]
+    share = np.linspace(0, 1, SEGMENT_POINTS)[1:-1, None]
     way = (1 - share) * one + share * two
     if isinstance(density, Tabulated):
         return way[len(way) // 2], np.inf

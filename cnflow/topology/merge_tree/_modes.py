@@ -39,11 +39,11 @@ class Modes:
     top_mode: Ints
 
     def __len__(self) -> int:
-        """M."""
+        """Number of modes."""
         return len(self.points)
 
     def __repr__(self) -> str:
-        """How many, how high."""
+        """Number and levels."""
         return f"Modes({len(self)}, {self.log_prob.min():.3f} to {self.log_prob.max():.3f} nats)"
 
     def nearest(self, x: Floats, within: float) -> Ints:
@@ -53,7 +53,7 @@ class Modes:
 
 
 def reach_of(x: Floats) -> float:
-    """Longest step on the way uphill: a twentieth of the root mean square distance to the mean.
+    """Longest step of gradient ascent: a twentieth of the root mean square distance to the mean.
 
     The scale is one number, so that nothing depends on a rotation.
     """
@@ -62,7 +62,7 @@ def reach_of(x: Floats) -> float:
 
 
 def find_modes(density: Density, x: Floats, *, reach: float, flat: float = FLAT) -> tuple[Modes, Ints]:
-    """Climb from every sample, polish where samples arrive, and join what no dip divides.
+    """Gradient ascent from every sample, Newton's method at its ends, and a merge of tops without a dip between them.
 
     Args:
         density: with gradient and Hessian.

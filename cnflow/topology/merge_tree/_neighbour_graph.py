@@ -40,7 +40,7 @@ class NeighbourGraph:
         return f"NeighbourGraph({len(self.x)} samples, {len(self.edges)} edges)"
 
     def paths(self, sources: Ints, targets: list[Ints]) -> list[list[Ints]]:
-        """Ways from each source sample to its targets that keep to high density, as sample numbers.
+        """Paths through high density from each source sample to its targets, as sample numbers.
 
         An edge costs its length over the density along it, so that going around a valley is cheaper than across.
 
@@ -56,20 +56,20 @@ class NeighbourGraph:
         out = []
         for source, goals in zip(sources, targets, strict=True):
             before = dijkstra(matrix, indices=int(source), return_predecessors=True)[1]
-            ways = []
+            found = []
             for goal in goals:
-                way = [int(goal)]
-                while way[-1] != source and before[way[-1]] >= 0:
-                    way.append(int(before[way[-1]]))
-                ways.append(np.array(way[::-1] if way[-1] == source else [], dtype=np.int64))
-            out.append(ways)
+                path = [int(goal)]
+                while path[-1] != source and before[path[-1]] >= 0:
+                    path.append(int(before[path[-1]]))
+                found.append(np.array(path[::-1] if path[-1] == source else [], dtype=np.int64))
+            out.append(found)
         return out
 
 
 def neighbour_graph(
     density: Density, x: Floats, log_prob: Floats, neighbours: int = 12, looks: int = 3
 ) -> NeighbourGraph:
-    """Join every sample to its nearest, and look along the way.
+    """Join every sample to its nearest ones, and find the lowest density along every edge.
 
     Args:
         density: evaluated along every edge, unless it is a table.

@@ -182,16 +182,24 @@ class LevelSetTree:
         return pd.DataFrame(rows).astype({"parent": "Int64"}).set_index("number")
 
     def __repr__(self) -> str:
-        """Leaves with their levels and masses."""
+        """The structures with the highest peaks, four or five of them."""
+        return self._description(5)
+
+    def summary(self) -> str:
+        """Up to twelve structures with their levels and masses."""
+        return self._description(13)
+
+    def _description(self, most: int) -> str:
         lines = [f"LevelSetTree: {len(self.leaves)} leaves, {len(self) - len(self.leaves)} merges, by {self.method}"]
-        for s in self.structures[:12]:
+        shown = most if len(self) <= most else most - 1
+        for s in self.structures[:shown]:
             into = "" if s.parent is None else f" into {s.parent}"
             lines.append(
                 f"  {s.number}: {'leaf' if s.is_leaf else 'node'} of mass {s.mass:.3f}, prominence {s.prominence:.3f} nats, "
                 f"born at mass {s.birth_mass:.3f}, merges{into} at {s.merge_mass:.3f}"
             )
-        if len(self) > 12:
-            lines.append(f"  … {len(self) - 12} more")
+        if len(self) > shown:
+            lines.append(f"  … {len(self) - shown} more")
         return "\n".join(lines)
 
 

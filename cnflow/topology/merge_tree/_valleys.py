@@ -23,7 +23,7 @@ from cnflow.topology.merge_tree._merge_places import MergePlace, lowest_between,
 from cnflow.topology.merge_tree._mode_seeking import seek_modes
 from cnflow.topology.merge_tree._modes import known_mode_of, reach_of
 from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree
-from cnflow.topology.merge_tree._windows import EVEN, Choice, bridge, choose_window
+from cnflow.topology.merge_tree._windows import EVEN, Choice, choose_window, densest_crossing
 
 Floats = NDArray[np.float64]
 
@@ -49,8 +49,8 @@ def valleys_of(
     Samples are counted in the directions in which peaks and saddles lie apart, and, where that promises more, nearer to the peaks
     concerned than to any other.
 
-    A density may have its saddle beside the true ridge. So the saddle is also moved to where samples are most, straight
-    ways between the peaks and between near leaves of both sides are tested as well, and the largest p-value counts.
+    A density may have its saddle beside the true ridge. So the saddle is also moved to where samples are densest,
+    segments between the peaks and between near leaves of both sides are tested as well, and the largest p-value counts.
 
     With ``held_out`` samples these are counted. Otherwise a mixture or kernel density is fitted again to each half of
     the samples and the other half is counted: the smallest p-value of both halves and of their counts together, times
@@ -70,7 +70,7 @@ def valleys_of(
         # windows are not chosen on samples that are counted
         seen = cKDTree(held_out).query(rows)[0] > 1e-9 * np.sqrt(rows.var(0).sum())
         kept = replace(tree, label=tree.label[seen], log_prob=tree.log_prob[seen])
-        found = _tested(kept, land, rows[seen], held_out, density)
+        found = _test_merges(kept, land, rows[seen], held_out, density)
         source, n_rows = "held out", len(held_out)
     else:
         order = np.random.default_rng([seed, 0x76616C]).permutation(len(rows))
@@ -86,10 +86,10 @@ def valleys_of(
         n_rows, parts = len(rows), []
         for own, other in (halves, halves[::-1]) if merges else ():
             if mixture is not None:
-                parts.append(_by_half(mixture, rows, tree, land, own, other, seed))
+                parts.append(_test_half(mixture, rows, tree, land, own, other, seed))
             else:
                 label = replace(tree, label=tree.label[own], log_prob=tree.log_prob[own])
-                parts.append(_tested(label, land, rows[own], rows[other], density))
+                parts.append(_test_merges(label, land, rows[own], rows[other], density))
         found = {merge: _pooled([part[merge] for part in parts]) for merge in merges}
     adjusted = holm([found[merge].p_value for merge in merges])
     level = norm.isf((1 - confidence) / max(1, len(merges)))
@@ -99,10 +99,10 @@ def valleys_of(
         more = test.at_peak - test.at_pass
         needed = n_rows * level**2 * (test.at_peak + test.at_pass) / more**2 if more > 0 else np.inf
         valleys.append(Valley(merge, test.at_peak, test.at_pass, test.p_value, float(simultaneous), float(needed)))
-    return Evidence(_marked(tree, valleys, confidence), tuple(valleys), confidence, n_rows, source)
+    return Evidence(_with_p_values(tree, valleys, confidence), tuple(valleys), confidence, n_rows, source)
 
 
-def _marked(tree: LevelSetTree, valleys: Sequence[Valley], confidence: float) -> LevelSetTree:
+def _with_p_values(tree: LevelSetTree, valleys: Sequence[Valley], confidence: float) -> LevelSetTree:
     """The tree with the p-value of the merge that ends each structure, and whether it is shown."""
     of = {v.structure: v.adjusted for v in valleys}
     structures = [
@@ -121,13 +121,13 @@ class _Test(NamedTuple):
     p_value: float
 
 
-NOTHING = _Test(0, 0, 1.0)
+NO_EVIDENCE = _Test(0, 0, 1.0)
 
 
 P_VALUE = attrgetter("p_value")
 
 
-def _counted(at_peak: int, at_pass: int) -> _Test:
+def _binomial_test(at_peak: int, at_pass: int) -> _Test:
     """The test of counts in two windows."""
     return _Test(at_peak, at_pass, float(binom.cdf(at_pass, at_peak + at_pass, EVEN)))
 
@@ -137,29 +137,33 @@ def _pooled(tests: Sequence[_Test]) -> _Test:
 
     Together has half of the level, and of that half again, for what is counted in one half chooses the windows of the other.
     """
-    together = _counted(sum(test.at_peak for test in tests), sum(test.at_pass for test in tests))
+    together = _binomial_test(sum(test.at_peak for test in tests), sum(test.at_pass for test in tests))
     best = min((together, *tests), key=P_VALUE)
     return best._replace(p_value=min(1.0, 4 * best.p_value))
 
 
-def _tested(tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density) -> dict[int, _Test]:
+def _test_merges(
+    tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density
+) -> dict[int, _Test]:
     """Every merge of a tree over samples, tested by other samples."""
     splits = merge_places(tree, land, density)
     # every sample can be one of those counted, where values are few
     if not splits or not len(rows):
-        return {s.number: NOTHING for s in tree if not s.is_leaf}
+        return {s.number: NO_EVIDENCE for s in tree if not s.is_leaf}
     # draws of the density say better than few samples where many samples are to be expected
     likely = density.sample(DRAWS) if isinstance(density, MixtureDensity) else rows
-    basis = _span([one for some in splits.values() for one in some], tree, rows)
-    seen = _Rows(rows @ basis, tree.label, counted @ basis, likely @ basis, basis)
+    basis = _structured_directions([one for some in splits.values() for one in some], tree, rows)
+    seen = _ProjectedSamples(rows @ basis, tree.label, counted @ basis, likely @ basis, basis)
     return {
-        s.number: max((_weakest(one, tree, seen, density) for one in splits.get(s.number, ())), key=P_VALUE, default=NOTHING)
+        s.number: max(
+            (_weakest_test(one, tree, seen, density) for one in splits.get(s.number, ())), key=P_VALUE, default=NO_EVIDENCE
+        )
         for s in tree if not s.is_leaf
     }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ProjectedSamples:
     """Samples in the directions of a basis, shape (k, q): of leaves, counted, and as they are to be expected."""
 
     rows: Floats
@@ -169,7 +173,7 @@ class _Rows:
     basis: Floats
 
 
-def _span(splits: Iterable[MergePlace], tree: LevelSetTree, rows: Floats) -> Floats:
+def _structured_directions(splits: Iterable[MergePlace], tree: LevelSetTree, rows: Floats) -> Floats:
     """Directions in which peaks and saddles lie apart by more than the means of so many samples do by chance, shape (k, q).
 
     In all others the density is taken to have no structure, and samples are counted wherever they are.
@@ -190,7 +194,7 @@ def _span(splits: Iterable[MergePlace], tree: LevelSetTree, rows: Floats) -> Flo
     return np.asarray(directions[keep].T)
 
 
-def _weakest(split: MergePlace, tree: LevelSetTree, seen: _Rows, density: Density) -> _Test:
+def _weakest_test(split: MergePlace, tree: LevelSetTree, seen: _ProjectedSamples, density: Density) -> _Test:
     """Counts at peak and saddle where the valley shows least.
 
     At the saddle for both sides, the saddle as it is or moved to where samples are; and where the density is lowest
@@ -210,8 +214,8 @@ def _weakest(split: MergePlace, tree: LevelSetTree, seen: _Rows, density: Densit
     for side in split.sides:
         best = pick([(peak @ seen.basis, seen.rows[seen.label == leaf]) for leaf, peak in side], at)
         if best is None:
-            return NOTHING
-        places.append((best, [(best.peak, at), (best.peak, bridge(near, best, at, ends))]))
+            return NO_EVIDENCE
+        places.append((best, [(best.peak, at), (best.peak, densest_crossing(near, best, at, ends))]))
         tops.append(side[best.number][1])
     if not split.straight:
         between = lowest_between(density, *tops)[0] @ seen.basis
@@ -219,11 +223,11 @@ def _weakest(split: MergePlace, tree: LevelSetTree, seen: _Rows, density: Densit
             straight = pick([(best.peak, best.rows)], between)
             if straight is not None:
                 places.append((straight, [(best.peak, between)]))
-    tests = (_counted(*choice.window.counts(seen.counted, *pair)) for choice, pairs in places for pair in pairs)
+    tests = (_binomial_test(*choice.window.counts(seen.counted, *pair)) for choice, pairs in places for pair in pairs)
     return max(tests, key=P_VALUE)
 
 
-def _by_half(
+def _test_half(
     density: MixtureDensity, rows: Floats, tree: LevelSetTree, land: Landscape, own: NDArray[np.int64],
     other: NDArray[np.int64], seed: int,
 ) -> dict[int, _Test]:  # fmt: skip
@@ -232,12 +236,12 @@ def _by_half(
     The density of one half has a tree of its own. Two sides of a merge are as far apart as the leaves that their peaks climb to
     are in that tree: the merge in which these join is tested. Sides that climb to one leaf are not apart.
     """
-    refit = _refit(density, rows, own, seed)
+    refit = _refit_to(density, rows, own, seed)
     value = refit.log_prob(rows[own])
     half = survey(refit, rows[own], value, least_prominence=0.01, least_mass=5 / len(own), seed=seed)
     least = min(s.prominence for s in tree)
     grown = grow_tree(half, value, lambda levels: np.zeros_like(levels), prominence=min(0.1, least), mass=5 / len(own))
-    tests = _tested(grown, half, rows[own], rows[other], refit)
+    tests = _test_merges(grown, half, rows[own], rows[other], refit)
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
     assert half.modes is not None, "a mixture is smooth"
     top = seek_modes(refit, peaks, reach=reach_of(half.modes.tops), steps=400).points
@@ -249,12 +253,14 @@ def _by_half(
         ends = [int(leaf[tree[child].leaves[0]]) for child in s.children]
         joined = [one for one in grown if not one.is_leaf and set(ends) <= set(one.leaves)]
         found[s.number] = (
-            NOTHING if ends[0] == ends[1] or not joined else tests[min(joined, key=lambda one: len(one.leaves)).number]
+            NO_EVIDENCE
+            if ends[0] == ends[1] or not joined
+            else tests[min(joined, key=lambda one: len(one.leaves)).number]
         )
     return found
 
 
-def _refit(density: MixtureDensity, rows: Floats, own: NDArray[np.int64], seed: int) -> MixtureDensity:
+def _refit_to(density: MixtureDensity, rows: Floats, own: NDArray[np.int64], seed: int) -> MixtureDensity:
     """A density of the same kind from some of the samples alone: nothing of it comes from the others."""
     if is_kernel(density):
         others = np.setdiff1d(np.arange(len(rows)), own)

@@ -24,10 +24,10 @@ ELLIPSOIDS, ROUND = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9), 0.3
 SLAB = 0.3
 """Samples about half way between two peaks: no farther from the saddle, along that way, than this share of it."""
 
-FARTHEST = 0.5
+MAX_SHIFT = 0.5
 """Distance from the saddle up to which it is moved, as a share of that to the nearer peak."""
 
-CHANCE = 2.0
+MIN_SIGMAS = 2.0
 """Standard deviations by which samples at another place must be more for a saddle to be moved there, in six directions or more."""
 
 EVEN = 1 / (1 + np.exp(0.1))
@@ -159,7 +159,7 @@ def choose_window(
     return best
 
 
-def bridge(near: Floats, choice: Choice, at: Floats, ends: Floats) -> Floats:
+def densest_crossing(near: Floats, choice: Choice, at: Floats, ends: Floats) -> Floats:
     """The place with the most samples across the way between two peaks, beside a saddle or at it, shape (k,).
 
     A density may have its saddle beside the ridge that joins two peaks. Samples about half way between them are moved to where they
@@ -199,12 +199,12 @@ def bridge(near: Floats, choice: Choice, at: Floats, ends: Floats) -> Floats:
     step = places - at
     places = at + np.maximum(0, 1 - chance / np.maximum((step**2).sum(1, keepdims=True), 1e-300)) * step
     # no farther than that the way between the peaks is still the same way
-    places = places[np.linalg.norm(places - at, axis=1) <= FARTHEST * reach / SLAB]
+    places = places[np.linalg.norm(places - at, axis=1) <= MAX_SHIFT * reach / SLAB]
     here = near if len(near) <= MOST else near[rng.choice(len(near), MOST, replace=False)]
     counts = [choice.window.counts(here, choice.peak, place)[1] for place in places]
     known = choice.window.counts(here, choice.peak, at)[1]
     # the best of many places has more samples by chance, the more so in many directions
-    chance = CHANCE * min(1.0, (len(at) - 2) / 4) * np.sqrt(known + 1)
+    chance = MIN_SIGMAS * min(1.0, (len(at) - 2) / 4) * np.sqrt(known + 1)
     return places[np.argmax(counts)] if len(places) and max(counts) > known + chance else at
 
 

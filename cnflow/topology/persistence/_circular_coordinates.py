@@ -74,11 +74,14 @@ class CircularCoordinates:
 
     def __repr__(self) -> str:
         """Loops and their scales."""
-        told = [
+        loops = [
             f"class {c}, {b:.3g} to {d:.3g}, {v:.0%} of samples covered"
             for c, b, d, v in zip(self.classes, self.births, self.deaths, self.coverage, strict=True)
         ]
-        return f"CircularCoordinates({len(self.angles)} samples, {len(self)} loops: {'; '.join(told) or 'none'})"
+        if len(loops) > 5:
+            loops[4:] = [f"… {len(loops) - 4} more, see to_frame()"]
+        found = ";\n  ".join(loops) or "none"
+        return f"CircularCoordinates({len(self.angles)} samples, {len(self)} loops: {found})"
 
 
 def middle_curve(points: Floats, angles: Floats, vertices: int = 64) -> Floats:

@@ -27,10 +27,10 @@ class Cycle:
 
     Attributes:
         rows: sample numbers in order, each once, shape (m,); the last is joined to the first.
-        length: of the way, in the units of x.
+        length: of the path, in the units of x.
         birth: of the class, as a distance.
         death: of the class; infinite if it outlives the longest edge.
-        scale: longest edge the way could take.
+        scale: longest edge the path could take.
     """
 
     rows: Ints
@@ -138,7 +138,7 @@ def shortest_cycle(edges: Ints, value: Floats, distance: Floats, modulus: int | 
     """Shortest closed path, in squared lengths, on which the cocycle is 1, or not 0 to a small modulus; landmarks in order.
 
     In the covering graph, whose vertices are landmarks with whole turns, it is a shortest path from a landmark to itself on
-    another sheet. Every such way takes an edge on which the cocycle is not zero, so paths start there only.
+    another sheet. Every such path takes an edge on which the cocycle is not zero, so paths start there only.
 
     Args:
         edges: shape (e, 2).

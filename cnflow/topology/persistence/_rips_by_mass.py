@@ -20,7 +20,7 @@ from cnflow.topology.persistence._rips import FEWEST, rips
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SAME = 0.5
+MIN_AGREEMENT = 0.5
 """Two loops at neighbouring masses are one if their angles, on the samples they share, agree to this mean resultant length."""
 
 ALPHA = 0.001
@@ -28,8 +28,8 @@ ALPHA = 0.001
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A component at one mass: its samples, and their angles around a class of it if there are any."""
+class _ClassAtMass:
+    """A class in a component of one level set: samples of the component, and their angles around the class if known."""
 
     mass: float
     rows: Ints
@@ -37,12 +37,12 @@ class _Look:
 
 
 @dataclass
-class _Seen:
-    """A class at the masses at which it was seen so far."""
+class _TrackedClass:
+    """A class, matched over neighbouring masses."""
 
     dim: int
     structure: int
-    looks: list[_Look]
+    looks: list[_ClassAtMass]
     p_value: float
     point: Floats
 
@@ -60,7 +60,7 @@ def rips_by_mass(
         rows: shape (n, k).
         log_prob: shape (n,).
         axis: masses and levels.
-        tree: its components are looked at one by one.
+        tree: the complex of each of its components is computed alone.
         masses: the ladder.
         fields: primes.
         landmarks: of every component.
@@ -71,13 +71,13 @@ def rips_by_mass(
     low, high = axis.askable()
     rungs = sorted(m for m in masses if low <= m <= high)
     dims = (1, 2) if rows.shape[1] > 2 else (1,)
-    out: dict[int, list[_Seen]] = {}
+    out: dict[int, list[_TrackedClass]] = {}
     for prime in fields:
-        done: list[_Seen] = []
-        alive: list[_Seen] = []
+        done: list[_TrackedClass] = []
+        alive: list[_TrackedClass] = []
         for mass in rungs:
-            found = _at(rows, float(axis.level(mass)), mass, tree, prime, dims, landmarks)
-            alive, ended = _followed(alive, found)
+            found = _classes_at(rows, float(axis.level(mass)), mass, tree, prime, dims, landmarks)
+            alive, ended = _match_classes(alive, found)
             done += ended
         out[int(prime)] = done + alive
     first, *others = fields
@@ -85,7 +85,7 @@ def rips_by_mass(
     classes: dict[int, tuple[HomologyClass, ...]] = {}
     open_: dict[int, tuple[HomologyClass, ...]] = {}
     for prime, seen in out.items():
-        every = [_as_class(s, axis, after, prime) for s in seen]
+        every = [_homology_class(s, axis, after, prime) for s in seen]
         p_values = np.array([c.p_value for c in every])
         if counted is not None:
             p_values = holm([max(c.p_value, _hole(s, rows, counted)) for s, c in zip(seen, every, strict=True)])
@@ -97,7 +97,7 @@ def rips_by_mass(
     return Homology(classes[int(first)], "landmarks", dims, more, open_[int(first)])
 
 
-def _hole(s: _Seen, rows: Floats, counted: Floats) -> float:
+def _hole(s: _TrackedClass, rows: Floats, counted: Floats) -> float:
     """P-value of no hole, at the mass in the middle of those at which a class was seen."""
     look = s.looks[len(s.looks) // 2]
     mine = rows[look.rows]
@@ -106,9 +106,9 @@ def _hole(s: _Seen, rows: Floats, counted: Floats) -> float:
     return void_p_value(mine, counted)
 
 
-def _at(
+def _classes_at(
     rows: Floats, level: float, mass: float, tree: LevelSetTree, prime: int, dims: tuple[int, ...], landmarks: int
-) -> list[_Seen]:
+) -> list[_TrackedClass]:
     label = tree.component(level)
     seen = []
     for part in tree.at(level):
@@ -129,20 +129,22 @@ def _at(
                 if around is not None and i < len(around):
                     angles, point = around.angles[:, i], x[around.cycles[i][0]]
                 p_value = float(diagrams.p_values(1)[i])
-                seen.append(_Seen(1, part.number, [_Look(mass, mine, angles)], p_value, point))
+                seen.append(_TrackedClass(1, part.number, [_ClassAtMass(mass, mine, angles)], p_value, point))
         if len(dims) > 1:
             for i in range(betti[2]):
                 p_value = float(diagrams.p_values(2)[i])
-                seen.append(_Seen(2, part.number, [_Look(mass, mine, None)], p_value, x[0]))
+                seen.append(_TrackedClass(2, part.number, [_ClassAtMass(mass, mine, None)], p_value, x[0]))
     return seen
 
 
-def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[_Seen]]:
+def _match_classes(
+    before: list[_TrackedClass], now: list[_TrackedClass]
+) -> tuple[list[_TrackedClass], list[_TrackedClass]]:
     """Classes seen now, joined with those of the rung before that they continue; and those that ended."""
-    pairs = [(_likeness(a, b), i, j) for i, a in enumerate(before) for j, b in enumerate(now)]
+    pairs = [(_similarity(a, b), i, j) for i, a in enumerate(before) for j, b in enumerate(now)]
     used_before, used_now = set(), set()
     for likeness, i, j in sorted(pairs, key=lambda p: -p[0]):
-        if likeness < SAME or i in used_before or j in used_now:
+        if likeness < MIN_AGREEMENT or i in used_before or j in used_now:
             continue
         used_before.add(i)
         used_now.add(j)
@@ -153,7 +155,7 @@ def _followed(before: list[_Seen], now: list[_Seen]) -> tuple[list[_Seen], list[
     return now, [a for i, a in enumerate(before) if i not in used_before]
 
 
-def _likeness(a: _Seen, b: _Seen) -> float:
+def _similarity(a: _TrackedClass, b: _TrackedClass) -> float:
     if a.dim != b.dim:
         return 0.0
     last, first = a.looks[-1], b.looks[0]
@@ -166,7 +168,7 @@ def _likeness(a: _Seen, b: _Seen) -> float:
     return float(max(abs(np.exp(1j * (one - two)).mean()), abs(np.exp(1j * (one + two)).mean())))
 
 
-def _as_class(s: _Seen, axis: MassAxis, after: dict[float, float], prime: int) -> HomologyClass:
+def _homology_class(s: _TrackedClass, axis: MassAxis, after: dict[float, float], prime: int) -> HomologyClass:
     birth, last = s.looks[0].mass, s.looks[-1].mass
     end = after[last]
     level = float(axis.level(birth))
