@@ -1,8 +1,8 @@
 """Routing directions to noise: the default way to fit a flow.
 
-``whitening`` makes the start, ``model`` is what is trained, ``search`` trains it, ``sizes`` finds how many directions
-the core has, ``retiring`` which noise retires when, ``density`` gives the core its density, and ``fitting`` puts them
-together.
+``_whitening`` makes the start, ``_model`` is the density that ``_optimization`` trains, ``_core_size`` finds how many directions
+the core has, ``_noise_order`` the stage in which each noise direction retires, ``_core_density`` fits the density of the core,
+and ``_fit`` puts them together.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Which size of the core: fits near the elbow, and the rule."""
+"""The size of the core: fits of several sizes, and the rule that selects one on held-out samples."""
 
 from __future__ import annotations
 
@@ -12,49 +12,46 @@ from torch import Tensor
 from cnflow.flow._selection import ERRORS, SHARE, Candidate, Selection
 from cnflow.routing._core_density import CoreFit, fit_mixture, smooth_flow
 from cnflow.routing._model import FULL_MAP, RoutedDensity
-from cnflow.routing._optimization import Clock, paired, thrift, train
-from cnflow.routing._whitening import nongaussian_rotation
+from cnflow.routing._optimization import Clock, paired_difference, step_share, train
+from cnflow.routing._warm_start import inherit_networks, pruned_basis, residual_basis
 
-MOST = 8
+LARGEST_IF_FEW = 8
 """Largest core that is not ruled out when there are few samples."""
 
 STEPS, GAUSSIAN_STEPS = 600, 300
 """Steps of the fit of one size, and of size 0."""
 
 REFINE_STEPS, REFINE_BATCH = 1200, 1024
-"""Further steps of the sizes near the elbow, and samples of each."""
+"""Further steps of the sizes near the selected one, and samples per step."""
 
 CLOSE = 0.05
-"""Share of the gain that a smaller size may be behind by to be trained further."""
+"""A smaller size is trained further if it is behind by at most this share of the gain."""
 
 ICA_UP_TO = 3
-"""Largest core that is also started from ICA of all samples; for larger ones the start from the next smaller core is better."""
-
-FRESH = 0.1
-"""Standard deviation of the weights by which inherited networks read a new direction, at the start."""
+"""Largest core that is also started from ICA of all samples; larger ones start better from the next smaller core."""
 
 LIMIT, REFINE_LIMIT = 0.08, 0.2
 """Largest share of the time budget that one fit, and the further training of one size, may take."""
 
 MANY_ROWS, SPREAD = 10_000, 1.5
-"""From so many training samples on the networks start out with so much spread: more to learn from, and more to overfit."""
+"""From MANY_ROWS training samples on, the first layers of the networks start with this spread; with fewer that overfits."""
 
 FEW_ROWS = 10
-"""With fewer samples than so many per squared direction the starts often miss a structure: larger cores are not ruled out."""
+"""With fewer than FEW_ROWS samples per squared direction fits often miss a structure: larger cores are not ruled out."""
 
 RIDGES = (1e-3, 3e-2, 1e-1)
 """Variances added to the components of a mixture in all directions, in whitened units, among which held-out samples choose."""
 
 WHOLE_STEPS = 800
-"""Steps of a CNF in all directions, when there are few samples."""
+"""Steps of a continuous normalizing flow in all directions, when there are few samples."""
 
 RULED_OUT = 3.0
-"""Paired standard errors that a size must be behind by before the samples rule it out."""
+"""A size is ruled out if it is behind by more than this many paired standard errors."""
 
 
 @dataclass
-class Fitted:
-    """One size, fitted.
+class SizeFit:
+    """The fit of one size.
 
     Attributes:
         model: with a core of this size.
@@ -72,8 +69,8 @@ class Fitted:
         return -float(self.held.mean())
 
 
-class Sizes:
-    """Fits of single sizes, kept, and the rule over them.
+class CoreSizeSearch:
+    """Search for the size of the core: the best fit of every size, and the rule over them.
 
     Args:
         u: whitened training samples, shape (n, r), in the order of :func:`nongaussian_rotation`.
@@ -85,20 +82,20 @@ class Sizes:
     def __init__(self, u: Tensor, held: Tensor, seed: int = 0, clock: Clock | None = None) -> None:
         self.u, self.held, self.seed, self.clock = u, held, seed, clock or Clock()
         self.dim = u.shape[1]
-        self.fits: dict[int, Fitted] = {}
-        self.refined: dict[int, Fitted] = {}
+        self.fits: dict[int, SizeFit] = {}
+        self.refined: dict[int, SizeFit] = {}
         self.tried: set[tuple[int, str, int]] = set()
-        self.whole: CoreFit | None = None
+        self.all_directions: CoreFit | None = None
 
     # -- single sizes ----------------------------------------------------------------------------------------------
 
-    def _fresh(self, k: int, basis: Tensor | None = None) -> RoutedDensity:
+    def _new_model(self, k: int, basis: Tensor | None = None) -> RoutedDensity:
         torch.manual_seed(self.seed + 17 * k)
         model = RoutedDensity(self.dim, k, spread=SPREAD if len(self.u) >= MANY_ROWS else None)
         model.start_from(torch.eye(self.dim) if basis is None else basis)
         return model.to(self.u.device)
 
-    def fit(self, k: int, start: str = "ica") -> Fitted:
+    def fit(self, k: int, start: str = "ica") -> SizeFit:
         """A fit with a core of k directions; of all starts tried, the best is kept.
 
         Args:
@@ -116,22 +113,22 @@ class Sizes:
         self.tried.add((k, start, id(source)))
         basis = None
         if source is not None:
-            basis = (residual_basis if start == "residual" else _pruned)(source.model, self.u, self.seed)
-        model = self._fresh(k, basis)
+            basis = (residual_basis if start == "residual" else pruned_basis)(source.model, self.u, self.seed)
+        model = self._new_model(k, basis)
         if start == "residual" and source is not None and source.model.core_dim and self.dim <= FULL_MAP:
             inherit_networks(model, source.model)
-        steps = (STEPS if k else GAUSSIAN_STEPS) * thrift(len(self.u))
+        steps = (STEPS if k else GAUSSIAN_STEPS) * step_share(len(self.u))
         limit = LIMIT * self.clock.budget
         train(model, self.u, self.held, int(steps), seed=self.seed, limit=limit)
         with torch.no_grad():
-            fitted = Fitted(model, model(self.held), start if k else "gaussian")
+            fitted = SizeFit(model, model(self.held), start if k else "gaussian")
         if not np.isfinite(fitted.nll) and k not in self.fits:
             raise FloatingPointError(
                 f"a core of {k} directions has no finite likelihood; lower the largest values of x"
             )
         return self._keep(k, fitted)
 
-    def _source(self, k: int, start: str) -> Fitted | None:
+    def _source(self, k: int, start: str) -> SizeFit | None:
         """The fit that a start is made from."""
         if start == "residual":
             return self.fits.get(max((j for j in self.fits if j < k), default=-1))
@@ -139,8 +136,8 @@ class Sizes:
             return self.fits.get(min((j for j in self.fits if j > k), default=-1))
         return None
 
-    def _keep(self, k: int, fitted: Fitted) -> Fitted:
-        self.clock.say(f"core {k}: held-out NLL {fitted.nll:.3f} nats (start: {fitted.start})")
+    def _keep(self, k: int, fitted: SizeFit) -> SizeFit:
+        self.clock.report(f"core {k}: held-out NLL {fitted.nll:.3f} nats (start: {fitted.start})")
         if k not in self.fits or fitted.nll < self.fits[k].nll:
             self.fits[k] = fitted
         return self.fits[k]
@@ -148,15 +145,15 @@ class Sizes:
     # -- search ----------------------------------------------------------------------------------------------------
 
     def run(self, given: int | None = None) -> Selection:
-        """Sizes upward until nothing is gained, then other starts near the elbow, then the rule.
+        """Fit larger cores until nothing is gained, then from other starts near the best size, then apply the rule.
 
         Args:
-            given: size to take instead of what the rule says.
+            given: size to take instead of the one by the rule.
         """
         self.fit(0)
         self.fit(1)
-        self._upward()
-        # optima are local: other starts for the size taken and its neighbours, as long as that leads on
+        self._grow_core()
+        # optima are local: other starts for the selected size and its neighbours, as long as the selection changes
         before = None
         while (taken := self._taken()) != before and self.clock.used < 0.5:
             before = taken
@@ -166,15 +163,15 @@ class Sizes:
                     continue
                 if start == "ica" or self._source(size, start) is not None:
                     self.fit(size, start)
-        if self.few and self.dim not in self.fits:
-            self._whole()
+        if self.few_samples and self.dim not in self.fits:
+            self._fit_all_directions()
         if given is not None:
-            self._reach(given)
+            self._fit_given(given)
         self._refine(given)
         return self.selection(given)
 
-    def _reach(self, given: int) -> None:
-        """Fit a size that was asked for: from the sizes below, and from the one above."""
+    def _fit_given(self, given: int) -> None:
+        """Fit a size that the caller gave: from the sizes below, and from the one above."""
         while given not in self.fits:
             below = max(k for k in self.fits if k < given)
             self.fit(min(given, below + 1 if self.dim <= FULL_MAP else max(2 * below, 1)), "residual")
@@ -183,10 +180,10 @@ class Sizes:
         if self._source(given, "pruned") is not None and given:
             self.fit(given, "pruned")
 
-    def _upward(self) -> None:
-        """Larger and larger cores: by one direction up to 64 columns, by a factor of two beyond."""
+    def _grow_core(self) -> None:
+        """Fit larger and larger cores: by one direction up to 64 columns, by a factor of two beyond."""
         k = 1
-        # two directions may show nothing until both are there
+        # a structure in two directions may give no gain until both are in the core
         while k < self.dim and self.clock.used < 0.5:
             taken, narrow = self._taken(), self.dim <= FULL_MAP
             if k >= (taken + 2 if narrow else max(4 * taken, 4)):
@@ -197,12 +194,12 @@ class Sizes:
                 self.fit(k)
 
     def _refine(self, given: int | None = None) -> None:
-        """Train the size taken further, and smaller ones that are close: they may only be slower to learn."""
+        """Train the selected size further, and smaller ones that are close, which may only be slower to learn."""
         held = self._held()
         taken = smallest_within_error(held)
-        gain = _gain(held)
+        gain = _largest_gain(held)
         close = [] if given in (None, taken) else [given]
-        close += [k for k in held if k < taken and paired(held[taken], held[k])[0] <= CLOSE * gain]
+        close += [k for k in held if k < taken and paired_difference(held[taken], held[k])[0] <= CLOSE * gain]
         for k in dict.fromkeys([taken, *close]):
             fitted = self.fits[k]
             if fitted.start == "all":
@@ -210,38 +207,40 @@ class Sizes:
                 continue
             model = copy.deepcopy(fitted.model)
             if self.clock.used < 0.6:
-                steps = int(REFINE_STEPS * thrift(len(self.u)))
+                steps = int(REFINE_STEPS * step_share(len(self.u)))
                 limit = REFINE_LIMIT * self.clock.budget
-                train(model, self.u, self.held, steps, hold=0.3, batch=REFINE_BATCH, seed=self.seed + 2, limit=limit)
+                train(model, self.u, self.held, steps, plateau=0.3, batch=REFINE_BATCH, seed=self.seed + 2, limit=limit)
             with torch.no_grad():
-                self.refined[k] = Fitted(model, model(self.held), fitted.start)
-            self.clock.say(f"core {k}, trained on: held-out NLL {self.refined[k].nll:.3f} nats")
+                self.refined[k] = SizeFit(model, model(self.held), fitted.start)
+            self.clock.report(f"core {k}, trained on: held-out NLL {self.refined[k].nll:.3f} nats")
 
     @property
-    def few(self) -> bool:
+    def few_samples(self) -> bool:
         """Whether there are too few samples to rule out a core larger than the one taken."""
         return len(self.u) + len(self.held) < FEW_ROWS * self.dim**2
 
-    def _whole(self) -> None:
-        """No noise at all: a mixture, or a CNF that is kept smooth, in all directions, which a core must beat."""
-        model = self._fresh(self.dim)
+    def _fit_all_directions(self) -> None:
+        """Fit a density in all directions, without noise: a mixture or a smooth CNF. A core has to be better than it."""
+        model = self._new_model(self.dim)
         with torch.no_grad():
             z, log_det = model.linear(self.u)
             v = model.linear(self.held)[0]
-        if self.dim > MOST and self.clock.used < 0.5:
+        if self.dim > LARGEST_IF_FEW and self.clock.used < 0.5:
             smooth, _ = smooth_flow(z, v, self.seed, LIMIT * self.clock.budget, steps=WHOLE_STEPS)
             if self.fits[self._taken()].nll > -float((smooth.held + log_det).mean()):
-                self.whole = smooth
-                self._keep(self.dim, Fitted(model, smooth.held + log_det, "all"))
+                self.all_directions = smooth
+                self._keep(self.dim, SizeFit(model, smooth.held + log_det, "all"))
         with torch.no_grad():
             found = [fit_mixture(z, v, self.seed, largest=32, ridge=ridge) for ridge in RIDGES]
             mixture = max(found, key=lambda each: float(each.held.mean()))
-            # the ridge makes a better Gaussian, too: that alone is no structure
+            # the ridge improves a single Gaussian, too: that alone is no structure
             plain = [fit_mixture(z, v, self.seed, largest=1, ridge=ridge).held for ridge in RIDGES]
-            gain, error = paired(mixture.held, max(plain, key=lambda held: float(held.mean())))
-        if gain > ERRORS * error and (self.whole is None or mixture.held.mean() > self.whole.held.mean()):
-            self.whole = mixture
-            self._keep(self.dim, Fitted(model, mixture.held + log_det, "all"))
+            gain, error = paired_difference(mixture.held, max(plain, key=lambda held: float(held.mean())))
+        if gain > ERRORS * error and (
+            self.all_directions is None or mixture.held.mean() > self.all_directions.held.mean()
+        ):
+            self.all_directions = mixture
+            self._keep(self.dim, SizeFit(model, mixture.held + log_det, "all"))
 
     def _taken(self) -> int:
         return smallest_within_error(self._held())
@@ -256,7 +255,7 @@ class Sizes:
             given: size to take instead; the candidates are those of the rule all the same.
         """
         held, further = self._held(), {k: fitted.held for k, fitted in sorted(self.refined.items())}
-        best, gain = max(held, key=lambda k: float(held[k].mean())), _gain(held)
+        best, gain = max(held, key=lambda k: float(held[k].mean())), _largest_gain(held)
         taken = smallest_within_error(further, gain)
         # a size that was not trained further is compared with the largest that was, at equal training
         link = max(further)
@@ -264,22 +263,22 @@ class Sizes:
         top = max(further, key=lambda k: float(level[k].mean()))
         curve, left = [], []
         for k, values in level.items():
-            behind, error = paired(level[top], values)
+            behind, error = paired_difference(level[top], values)
             fitted = self.refined.get(k, self.fits[k])
             curve.append(Candidate(k, fitted.nll, behind, error, fitted.start))
             if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
                 left.append(k)
         rows = len(self.u) + len(self.held)
-        if self.few:
+        if self.few_samples:
             # structure that was not found may still be there; and where a mixture in all directions is best, no core was found
             low = taken if taken < self.dim else min(taken, *(k for k in held if k))
-            left += range(low, min(self.dim, max(MOST, taken)) + 1)
+            left += range(low, min(self.dim, max(LARGEST_IF_FEW, taken)) + 1)
         return Selection(
             taken if given is None else given, tuple(sorted({taken, *left})), tuple(curve), rows, given=given
         )
 
 
-def _gain(held: dict[int, Tensor]) -> float:
+def _largest_gain(held: dict[int, Tensor]) -> float:
     """Nats that the best size gains over size 0."""
     return max(float((values - held[0]).mean()) for values in held.values())
 
@@ -287,66 +286,9 @@ def _gain(held: dict[int, Tensor]) -> float:
 def smallest_within_error(held: dict[int, Tensor], gain: float | None = None) -> int:
     """The rule: the smallest size within ``ERRORS`` paired standard errors, or within ``SHARE`` of the gain, of the best."""
     best = max(held, key=lambda k: float(held[k].mean()))
-    gain = _gain(held) if gain is None else gain
+    gain = _largest_gain(held) if gain is None else gain
     for k in sorted(held):
-        behind, error = paired(held[best], held[k])
+        behind, error = paired_difference(held[best], held[k])
         if behind <= max(ERRORS * error, SHARE * gain):
             return k
     return best
-
-
-@torch.no_grad()
-def residual_basis(model: RoutedDensity, u: Tensor, seed: int) -> Tensor:
-    """Orthonormal basis: the core of a fit, then its noise in order of non-Gaussianity given the core."""
-    k, matrix = model.core_dim, model.matrix().cpu()
-    scaled, a = model.residuals(model.linear(u)[0])
-    white, rows = _white(scaled)
-    # the turn is undone by the mean scale: what is sought is linear in u
-    found = torch.as_tensor(nongaussian_rotation(rows, seed) @ white) * torch.exp(-a.double().mean(0).cpu())
-    return _orthonormal(torch.cat([matrix[:k], found @ matrix[k:]]))
-
-
-@torch.no_grad()
-def _pruned(model: RoutedDensity, u: Tensor, seed: int) -> Tensor:
-    """Orthonormal basis: the core of a fit in order of non-Gaussianity, then its noise."""
-    k, matrix = model.core_dim, model.matrix().cpu()
-    white, rows = _white(model.linear(u)[0][:, :k])
-    return _orthonormal(torch.cat([torch.as_tensor(nongaussian_rotation(rows, seed) @ white) @ matrix[:k], matrix[k:]]))
-
-
-def _white(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A whitening map, shape (p, p), and the samples, shape (n, p), whitened by it."""
-    x = rows.double().cpu().numpy()
-    values, axes = np.linalg.eigh(np.atleast_2d(np.cov(x.T)))
-    white = (axes / np.sqrt(np.maximum(values, 1e-6 * values.max()))).T
-    return white, (x - x.mean(0)) @ white.T
-
-
-def _orthonormal(matrix: Tensor) -> Tensor:
-    """Rows of the matrix made orthonormal from the first on, float32."""
-    q, r = torch.linalg.qr(matrix.T)
-    return (q * r.diagonal().sign()).T.float()
-
-
-@torch.no_grad()
-def inherit_networks(model: RoutedDensity, source: RoutedDensity, fresh: float = FRESH) -> None:
-    """Give a model the networks of one with a smaller core, read through the change of basis, in place.
-
-    The hidden layers come over, and the shifts; log-scales start at zero, for other directions of the noise have others.
-
-    Args:
-        model: with the larger core, and a map whose core holds that of ``source``.
-        source: trained.
-        fresh: standard deviation of what is added to the first layer, so that it reads the new directions.
-    """
-    old, new, k = source.matrix(), model.matrix(), source.core_dim
-    # h of the source = core_change @ h of the model; noise of the model = noise_change @ that of the source, up to the core
-    core_change = old[:k] @ torch.linalg.pinv(new[: model.core_dim])
-    noise_change = (new[model.core_dim :] @ torch.linalg.inv(old))[:, k:]
-    for before, after in ((source.shift, model.shift), (source.log_scale, model.log_scale)):
-        after[0].weight.copy_((before[0].weight.double() @ core_change).float())
-        after[0].weight.add_(fresh * torch.randn_like(after[0].weight))
-        after[0].bias.copy_(before[0].bias)
-        after[2].load_state_dict(before[2].state_dict())
-    model.shift[4].weight.copy_((noise_change @ source.shift[4].weight.double()).float())
-    model.shift[4].bias.copy_((noise_change @ source.shift[4].bias.double()).float())

@@ -1,4 +1,4 @@
-"""Narrowing by critics alone: noise is what a critic cannot tell from fresh noise beside the same core."""
+"""Narrowing by critics alone: a critic cannot tell the noise from fresh Gaussian noise beside the same core."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from cnflow.flow._routing_field import perceptron
 from cnflow.flow._selection import SHARE, Candidate, Selection
-from cnflow.routing._core_size import RULED_OUT, SPREAD, residual_basis, smallest_within_error
-from cnflow.routing._model import FULL_MAP, RoutedDensity
-from cnflow.routing._optimization import Clock, descend, learning_rate, paired, thrift
+from cnflow.routing._core_size import RULED_OUT, SPREAD, smallest_within_error
+from cnflow.routing._model import FULL_MAP, RoutedDensity, linear_layers
+from cnflow.routing._optimization import Clock, clipped_step, learning_rate, paired_difference, step_share
+from cnflow.routing._warm_start import residual_basis
 
 STEPS, BATCH, LIMIT = 4000, 512, 0.15
 
 FLOW_RATE, MAP_RATE, CRITIC_RATE = 1e-3, 2e-3, 1e-2
-"""Learning rates of the networks of the noise, of the linear map, and of the critic: it has to be ahead of the flow."""
+"""Learning rates of the networks of the noise, of the linear map, and of the critic, which has to learn faster than the flow."""
 
 R1 = 3e-3
 """Weight of the critic's squared gradient at what came through the flow."""
 
 AVERAGE = 0.995
-"""Memory of the running mean of the flow's weights, which is what is kept: near the end the game goes in circles."""
+"""Decay of the running mean of the flow's weights. The mean is kept, because flow and critic oscillate around it."""
 
 ICA_UP_TO = 3
 
-APART = 7_919_000_000
+NOISE_SEED = 7_919_000_000
 """Added to the seed of fresh noise."""
 
-REST = 0.01
-"""Divergence in nats up to which two sizes count as equal: flow and critic never come to rest."""
+EQUAL_WITHIN = 0.01
+"""Divergence in nats up to which two sizes count as equal, since flow and critic do not converge fully."""
 
 TREE_ROWS = 20_000
 """Training samples that the trees learn from."""
@@ -45,10 +47,10 @@ def narrow_by_critics(
 ) -> tuple[RoutedDensity, Selection]:
     """The smallest core beside which a critic cannot tell the noise from fresh Gaussian noise.
 
-    No likelihood is used. For a core of 0, 1, 2, … directions, flow and critic play against each other, see :func:`play`; how well
-    held-out noise is then told from fresh noise, by trees that took no part, is what sizes are compared by. The rule is that of
-    :class:`Selection`, and sizes within .01 nats count as equal; "nll" is here the Jensen-Shannon divergence that the trees
-    find, in nats.
+    No likelihood is used. For a core of 0, 1, 2, … directions, flow and critic are trained against each other, see
+    :func:`train_critics`. Sizes are compared by how well boosted trees then tell held-out noise from fresh noise. The rule is that
+    of :class:`Selection`, and sizes within .01 nats count as equal; "nll" is here the Jensen-Shannon divergence
+    that the trees find, in nats.
 
     Args:
         u: whitened training samples, shape (n, D), in the order of ``nongaussian_rotation``.
@@ -65,12 +67,12 @@ def narrow_by_critics(
     starts: dict[int, str] = {}
 
     def attempt(k: int, start: str) -> None:
-        model = _fresh(dim, k, u, seed)
+        model = _new_model(dim, k, u, seed)
         model.start_from(torch.eye(dim) if start != "residual" else residual_basis(models[max(models)], u, seed))
         if k:
-            train_critics(model, u, int(STEPS * thrift(len(u))), seed=seed, limit=LIMIT * clock.budget)
+            train_critics(model, u, int(STEPS * step_share(len(u))), seed=seed, limit=LIMIT * clock.budget)
         score = -divergence(model, u, held, seed)
-        clock.say(f"core {k}: divergence from fresh noise {-float(score.mean()):.4f} nats (start: {start})")
+        clock.report(f"core {k}: divergence from fresh noise {-float(score.mean()):.4f} nats (start: {start})")
         if k not in models or float(score.mean()) > float(scores[k].mean()):
             models[k], scores[k], starts[k] = model, score, start
 
@@ -86,20 +88,22 @@ def narrow_by_critics(
     gain = float((scores[best] - scores[0]).mean())
     curve, left = [], [taken]
     for k in sorted(scores):
-        behind, error = paired(scores[best], scores[k])
+        behind, error = paired_difference(scores[best], scores[k])
         curve.append(Candidate(k, -float(scores[k].mean()), behind, error, starts[k]))
-        if behind <= max(RULED_OUT * error, SHARE * gain, REST) and k <= max(taken, best):
+        if behind <= max(RULED_OUT * error, SHARE * gain, EQUAL_WITHIN) and k <= max(taken, best):
             left.append(k)
     return models[taken], Selection(taken, tuple(sorted(set(left))), tuple(curve), len(u) + len(held))
 
 
 def _taken(scores: dict[int, Tensor]) -> int:
-    """The rule, and what the game leaves undone is given to the smaller size."""
+    """Size by the rule; a smaller one if it is equal within ``EQUAL_WITHIN`` nats."""
     best = max(float(score.mean()) for score in scores.values())
-    return min(smallest_within_error(scores), *(k for k, score in scores.items() if best - float(score.mean()) <= REST))
+    return min(
+        smallest_within_error(scores), *(k for k, score in scores.items() if best - float(score.mean()) <= EQUAL_WITHIN)
+    )
 
 
-def _fresh(dim: int, k: int, u: Tensor, seed: int) -> RoutedDensity:
+def _new_model(dim: int, k: int, u: Tensor, seed: int) -> RoutedDensity:
     torch.manual_seed(seed + 17 * k)
     return RoutedDensity(dim, k, spread=SPREAD).to(u.device)
 
@@ -128,46 +132,46 @@ def train_critics(model: RoutedDensity, u: Tensor, steps: int, *, seed: int = 0,
         return
     torch.manual_seed(seed)
     critic = perceptron(model.dim, 128, 1).to(u.device)
-    nn.init.kaiming_uniform_(critic[4].weight, a=math.sqrt(5))
+    nn.init.kaiming_uniform_(linear_layers(critic)[2].weight, a=math.sqrt(5))
     networks = [*model.shift.parameters(), *model.log_scale.parameters()]
-    flow = torch.optim.Adam(
+    flow_optimizer = torch.optim.Adam(
         [{"params": networks, "rate": FLOW_RATE}, {"params": [model.map], "rate": MAP_RATE}], betas=(0.5, 0.99)
     )
-    judge = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.99))
+    critic_optimizer = torch.optim.Adam(critic.parameters(), betas=(0.5, 0.99))
     mean = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(APART + seed)
+    generator = torch.Generator().manual_seed(NOISE_SEED + seed)
     began, step, done = time.monotonic(), 0, 0.0
     while done < 1:
         speed = learning_rate(done, 0.5)
-        for group in flow.param_groups:
+        for group in flow_optimizer.param_groups:
             group["lr"] = group["rate"] * speed
-        judge.param_groups[0]["lr"] = CRITIC_RATE * max(speed, 0.1)
+        critic_optimizer.param_groups[0]["lr"] = CRITIC_RATE * max(speed, 0.1)
         z = model.linear(u[torch.randint(0, len(u), (BATCH,), generator=generator).to(u.device)])[0]
         noise = model.residuals(z)[0]
         fresh = torch.randn(noise.shape, generator=generator).to(u.device)
         own, other = torch.cat([z[:, :k], noise], 1), torch.cat([z[:, :k], fresh], 1)
-        told = own.detach().requires_grad_()
-        logit = critic(told)
-        (slope,) = torch.autograd.grad(logit.sum(), told, create_graph=True)
+        detached = own.detach().requires_grad_()
+        logit = critic(detached)
+        (slope,) = torch.autograd.grad(logit.sum(), detached, create_graph=True)
         loss = softplus(-logit).mean() + softplus(critic(other.detach())).mean() + R1 * slope.square().sum(1).mean()
-        judge.zero_grad(set_to_none=True)
-        loss.backward()
-        judge.step()
+        critic_optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        critic_optimizer.step()
         loss = softplus(critic(own)).mean() + softplus(-critic(other)).mean()
-        descend(flow, loss, [*networks, model.map])
+        clipped_step(flow_optimizer, loss, [*networks, model.map])
         with torch.no_grad():
-            _orthogonal(model)
+            _orthogonalise(model)
             for kept, now in zip(mean.parameters(), model.parameters(), strict=True):
                 kept.lerp_(now, 1 - AVERAGE)
         step += 1
         done = max(step / steps, (time.monotonic() - began) / limit)
     model.load_state_dict(mean.state_dict())
     with torch.no_grad():
-        _orthogonal(model)
+        _orthogonalise(model)
 
 
-def _orthogonal(model: RoutedDensity) -> None:
-    """Back to an orthogonal map; a product of reflections is one already."""
+def _orthogonalise(model: RoutedDensity) -> None:
+    """Make the map orthogonal, in place; a product of reflections is orthogonal already."""
     if model.dim <= FULL_MAP:
         q, r = torch.linalg.qr(model.map.T)
         model.map.copy_((q * r.diagonal().sign()).T)
@@ -175,11 +179,10 @@ def _orthogonal(model: RoutedDensity) -> None:
 
 @torch.no_grad()
 def divergence(model: RoutedDensity, u: Tensor, held: Tensor, seed: int = 0) -> Tensor:
-    """How far held-out noise is from fresh noise beside the same core, sample by sample, shape (h,); its mean is in nats.
+    """Divergence of held-out noise from fresh noise beside the same core: a value per sample, shape (h,), whose mean is in nats.
 
-    Boosted trees learn from training samples to tell one from the other, and are asked about held-out samples. Log 2
-    minus their logistic
-    loss is, on average, a lower bound of the Jensen-Shannon divergence; below zero, they have learned what is not there.
+    Boosted trees learn from training samples to tell one from the other, and are evaluated on held-out samples. Log 2 minus
+    their logistic loss is, on average, a lower bound of the Jensen-Shannon divergence; below zero, they have overfitted.
 
     Args:
         model: the model.
@@ -192,10 +195,10 @@ def divergence(model: RoutedDensity, u: Tensor, held: Tensor, seed: int = 0) -> 
     if model.core_dim == model.dim:
         return torch.zeros(len(held), dtype=torch.float64)
     # samples drawn with the same seed must not meet the same numbers again
-    generator = torch.Generator().manual_seed(APART + seed)
+    generator = torch.Generator().manual_seed(NOISE_SEED + seed)
 
-    def pair(rows: Tensor) -> list[np.ndarray]:
-        z = model.linear(rows)[0]
+    def pair(samples: Tensor) -> list[NDArray[np.float32]]:
+        z = model.linear(samples)[0]
         noise = model.residuals(z)[0]
         fresh = torch.randn(noise.shape, generator=generator).to(noise)
         return [torch.cat([z[:, : model.core_dim], part], 1).cpu().numpy() for part in (noise, fresh)]

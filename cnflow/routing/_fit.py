@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cnflow import _validation
@@ -22,18 +23,18 @@ from cnflow.flow._radial import RadialField
 from cnflow.flow._routing_field import RoutingField
 from cnflow.flow._selection import Selection
 from cnflow.routing._core_density import CoreFit, fit_core
-from cnflow.routing._core_size import Sizes
+from cnflow.routing._core_size import CoreSizeSearch
 from cnflow.routing._critics import narrow_by_critics
-from cnflow.routing._model import FULL_MAP, RoutedDensity
+from cnflow.routing._model import FULL_MAP, RoutedDensity, linear_layers
 from cnflow.routing._noise_order import GradedDensity, order_noise
 from cnflow.routing._optimization import Clock
-from cnflow.routing._tails import reshape_tails, tails
-from cnflow.routing._whitening import Whitening, nongaussian_rotation, whiten
+from cnflow.routing._tails import reshape_tails, tail_weight
+from cnflow.routing._whitening import Floats, Whitening, nongaussian_rotation, whiten
 
 LEAST_ROWS = 20
 
 ROWS = 200_000
-"""Samples of a split that a run by the command line looks at; a random choice when there are more."""
+"""Largest number of training samples of a run by the command line; a random subset when there are more."""
 
 
 def fit(
@@ -48,22 +49,22 @@ def fit(
 ) -> NarrowingFlow:
     """Fit a flow that routes all but a core of directions to noise. Nothing has to be set.
 
-    Samples are whitened, so that an invertible linear map of the columns changes nothing. Then the smallest core is
-    sought given which
-    all other directions are Gaussian; the size is chosen on held-out samples, see :class:`Selection`, which the flow keeps as
-    ``flow.selection``. The core's coordinates are linear functions of the data. Noise retires in up to three stages, see
-    ``flow.width_profile``: first what is free of the core, then what is only shifted by it, last what is scaled as well.
+    Samples are whitened, so that an invertible linear map of the columns changes nothing. Then the smallest core is sought
+    given which all other directions are Gaussian; the size is chosen on held-out samples, see :class:`Selection`, which the
+    flow keeps as ``flow.selection``. The core's coordinates are linear functions of the data. Noise retires in up to three
+    stages, see ``flow.width_profile``: first directions free of the core, then those only shifted by it, last those also
+    scaled by it.
 
     Args:
-        x: rows, shape (n, d): an array, a tensor, a list of lists or a DataFrame of numbers. Offsets cost no digits: what comes in
-            float64 is centred in it.
-        time_budget: seconds after which no further part is begun; default none. A run takes about a minute for 20 columns and
-            20 000 samples on one core.
+        x: samples, shape (n, d): an array, a tensor, a list of lists or a DataFrame of numbers. Offsets cost no digits: float64
+            samples are centred in float64.
+        time_budget: seconds after which no further part of the fit is begun; default no limit. A run takes about a minute for 20
+            columns and 20 000 samples on one core.
         seed: of everything random.
         device: where to train.
-        core_dim: size of the core to take instead of what the rule says, at most the rank of the samples; by likelihood only.
-        objective: "likelihood", or "critics": then core and noise are found by critics alone, which tell noise from fresh noise
-            beside the same core, in two to five times the time; the core's own density is fitted by likelihood all the same.
+        core_dim: size of the core to take instead of the one by the rule, at most the rank of the samples; by likelihood only.
+        objective: "likelihood", or "critics": core and noise are found by critics alone, which tell noise from fresh noise
+            beside the same core. That takes two to five times the time. The core's own density is fitted by likelihood.
         progress: True to print a line for each event, or a function that takes it.
 
     Returns:
@@ -91,52 +92,51 @@ def fit(
             raise ValueError(f"core_dim is only for the likelihood; got core_dim={core_dim}, objective={objective!r}")
     device = _device(device)
     rows = _checked(x)
-    tell = print if progress is True else (progress or None)
-    clock = Clock(time_budget, tell)
+    write: Callable[[str], None] | None = progress if callable(progress) else print if progress else None
+    clock = Clock(time_budget, write)
     warnings = check_support(rows, seed).warnings(names_of(x))
     if len(rows) <= rows.shape[1]:
         warnings += (
             f"{len(rows)} samples in {rows.shape[1]} columns: the covariance is mostly an assumption (cross-validated eigenvalues)",
         )
     for line in warnings:
-        clock.say(f"warning: {line}")
+        clock.report(f"warning: {line}")
     order = np.random.default_rng(seed).permutation(len(rows))
     count = min(max(len(rows) // 10, min(500, len(rows) // 4)), 4000)
     held, rows = rows[np.sort(order[:count])], rows[np.sort(order[count:])]
     white = whiten(rows)
     keep = ~white.far
     if not keep.all():
-        clock.say(f"{int((~keep).sum())} samples lie far out and are left out of training")
+        clock.report(f"{int((~keep).sum())} samples lie far out and are left out of training")
     if len(white.constant):
-        clock.say(f"{len(white.constant)} columns do not vary, or in samples far out only, and are left out")
+        clock.report(f"{len(white.constant)} columns do not vary, or in samples far out only, and are left out")
     if white.rank < rows.shape[1]:
-        clock.say(f"{rows.shape[1]} columns span {white.rank} directions only")
+        clock.report(f"{rows.shape[1]} columns span {white.rank} directions only")
     if core_dim is not None and core_dim > white.rank:
         raise ValueError(
             f"the samples fill {white.rank} directions, so that a core has at most as many; got core_dim={core_dim}"
         )
     turn = nongaussian_rotation(white(rows)[keep], seed)
-    to_u = lambda part: torch.as_tensor(white(part) @ turn.T).float().to(device)  # noqa: E731
-    u, v = to_u(rows[keep]), to_u(held)
+    u, v = (torch.as_tensor(white(part) @ turn.T).float().to(device) for part in (rows[keep], held))
     v = v[(v.double().square().sum(1).cpu().numpy() <= white.reach)]
     with torch.random.fork_rng(devices=[]), _threads(1 if white.rank <= FULL_MAP else torch.get_num_threads()):
         whole = None
         if objective == "critics":
             model, selection = narrow_by_critics(u, v, seed, clock)
-            clock.say(selection.statement())
+            clock.report(selection.statement())
         else:
             model, selection, whole = _by_likelihood(u, v, seed, clock, core_dim)
         selection = replace(selection, warnings=(*warnings, *selection.warnings))
         own = None if objective == "critics" else model.core
-        flow = _finish(model, own, whole, selection, white, turn, u, v, rows, seed, clock)
+        flow = _with_core_density(model, own, whole, selection, white, turn, u, v, rows, seed, clock)
     names, width = names_of(x), rows.shape[1]
-    flow.inputs = Inputs(width, tuple(range(width)), names and tuple(names))
+    flow.inputs = Inputs(width, tuple(range(width)), tuple(names) if names else None)
     return flow
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """As many threads: small matrices gain little by more, and lose much where other programs run."""
+    """Use so many threads: on small matrices more gain little, and cost much beside other programs."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -146,7 +146,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _device(device: Any) -> torch.device:
-    """The device, if something can be put on it."""
+    """The device, checked by an empty tensor on it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, TypeError, AssertionError) as error:
@@ -155,7 +155,7 @@ def _device(device: Any) -> torch.device:
         ) from error
 
 
-def _checked(x: Any) -> np.ndarray:
+def _checked(x: Any) -> NDArray[np.floating]:
     """Samples as an array of their own floating dtype."""
     rows = as_rows(x)
     if len(rows) < LEAST_ROWS or rows.shape[1] < 1:
@@ -168,39 +168,39 @@ def _checked(x: Any) -> np.ndarray:
 def _by_likelihood(
     u: Tensor, v: Tensor, seed: int, clock: Clock, core_dim: int | None = None
 ) -> tuple[RoutedDensity, Selection, CoreFit | None]:  # fmt: skip
-    """The size taken, its model with noise that retires in stages, and the core's density where it is known already."""
-    search = Sizes(u, v, seed, clock)
+    """The model of the selected size with noise that retires in stages, the selection, and the core's density if already fitted."""
+    search = CoreSizeSearch(u, v, seed, clock)
     selection = search.run(core_dim)
-    clock.say(selection.statement())
+    clock.report(selection.statement())
     fitted = search.refined[selection.core_dim]
     if fitted.start == "all":
-        return fitted.model, selection, search.whole
+        return fitted.model, selection, search.all_directions
     model = fitted.model
     if clock.used < 0.7:
         model = order_noise(model, u, v, seed, clock) or model
         model = reshape_tails(model, u, v, seed, clock) or model
     if model.radial is not None:
         line = (
-            f"the noise has {tails(model.radial)} tails: all of it is scaled together, and a core of {model.core_dim} may hold "
-            "directions that tell no more than this scale"
+            f"the noise has {tail_weight(model.radial)} tails: all of it is scaled together, and a core of {model.core_dim} may "
+            "hold directions that only carry this scale"
         )
-        clock.say(f"warning: {line}")
+        clock.report(f"warning: {line}")
         selection = replace(selection, warnings=(line,))
     return model, selection, None
 
 
-def _finish(
+def _with_core_density(
     model: RoutedDensity, own: AutoregressiveMixture | None, whole: CoreFit | None, selection: Selection, white: Whitening,
-    turn: np.ndarray, u: Tensor, v: Tensor, rows: np.ndarray, seed: int, clock: Clock,
+    turn: Floats, u: Tensor, v: Tensor, rows: NDArray[np.floating], seed: int, clock: Clock,
 ) -> NarrowingFlow:  # fmt: skip
-    """Give the core of the size taken its density, and write the flow down."""
+    """Fit the density of the core, and make the flow."""
     k = selection.core_dim
     matrix = model.matrix()
     with torch.no_grad():
         h = u.double() @ matrix[:k].T
         root, middle = torch.linalg.cholesky(torch.cov(h.T).reshape(k, k)), h.mean(0)
         if whole is not None:
-            # the mixture is in these coordinates already
+            # the density in all directions is fitted in these coordinates
             root, middle = torch.eye(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
         # standardised core c = L⁻¹ (h - middle), so that h = L c + middle
         core, core_held = (
@@ -213,7 +213,7 @@ def _finish(
     return _assemble(model, matrix, root, middle, density, core, selection, white, turn, rows)
 
 
-class _Part(NamedTuple):
+class _RetiringNoise(NamedTuple):
     """Last layers of a stage, for the directions that retire in it: weights, shape (m, units), and biases, shape (m,)."""
 
     shift: Tensor
@@ -222,18 +222,18 @@ class _Part(NamedTuple):
     constant_scale: Tensor
 
 
-def _parts(model: RoutedDensity) -> list[_Part]:
-    """What retires in each stage, first to last: free noise, noise that is shifted, noise that is scaled as well."""
-    shift, log_scale = model.shift[4], model.log_scale[4]
+def _retiring_noise(model: RoutedDensity) -> list[_RetiringNoise]:
+    """Noise by stage, first to last: free of the core, shifted by it, scaled as well."""
+    shift, log_scale = linear_layers(model.shift)[2], linear_layers(model.log_scale)[2]
     if not isinstance(model, GradedDensity):
-        return [_Part(shift.weight, shift.bias, log_scale.weight, log_scale.bias)]
+        return [_RetiringNoise(shift.weight, shift.bias, log_scale.weight, log_scale.bias)]
     s, m = model.scaled, model.scaled + model.sheared
     still = shift.weight.new_zeros(model.dim, shift.in_features)
     free, sheared = len(model.constant_shift), model.sheared
     parts = [
-        _Part(still[:free], model.constant_shift, still[:free], model.constant_scale[sheared:]),
-        _Part(shift.weight[s:m], shift.bias[s:m], still[:sheared], model.constant_scale[:sheared]),
-        _Part(shift.weight[:s], shift.bias[:s], log_scale.weight, log_scale.bias),
+        _RetiringNoise(still[:free], model.constant_shift, still[:free], model.constant_scale[sheared:]),
+        _RetiringNoise(shift.weight[s:m], shift.bias[s:m], still[:sheared], model.constant_scale[:sheared]),
+        _RetiringNoise(shift.weight[:s], shift.bias[:s], log_scale.weight, log_scale.bias),
     ]
     return [part for part in parts if len(part.shift)]
 
@@ -241,44 +241,50 @@ def _parts(model: RoutedDensity) -> list[_Part]:
 @torch.no_grad()
 def _assemble(
     model: RoutedDensity, matrix: Tensor, root: Tensor, middle: Tensor, density: CoreFit | None, core: Tensor,
-    selection: Selection, white: Whitening, turn: np.ndarray, rows: np.ndarray,
+    selection: Selection, white: Whitening, turn: Floats, rows: NDArray[np.floating],
 ) -> NarrowingFlow:  # fmt: skip
     k, r = selection.core_dim, model.dim
-    hidden = model.shift[0].out_features
+    hidden = linear_layers(model.shift)[0].out_features
     components = density.base.components if density is not None else 1
-    parts = _parts(model)
+    parts = _retiring_noise(model)
     profile = [r]
     for retiring in parts:
         profile.append(profile[-1] - len(retiring.shift))
-    radial = model.radial is not None
-    flow = NarrowingFlow(white.weight.shape[1], profile=profile, hidden=hidden, components=components, radial=radial)
+    radial = model.radial
+    flow = NarrowingFlow(
+        white.weight.shape[1], profile=profile, hidden=hidden, components=components, radial=radial is not None
+    )
     # frame: whiten, turn, map; then the core is standardised
-    step = torch.block_diag(torch.linalg.inv(root), torch.eye(r - k, dtype=torch.float64)) @ matrix
+    blocks: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
+        torch.linalg.inv(root), torch.eye(r - k, dtype=torch.float64)
+    )
+    step = blocks @ matrix
     start = torch.as_tensor(turn)
     weight = step @ start @ torch.as_tensor(white.weight)
     back = torch.as_tensor(white.back) @ start.T @ torch.linalg.inv(step)
     volume = torch.tensor(white.log_det) + torch.linalg.slogdet(step)[1]
     centre = torch.as_tensor(white.mean) + back[:, :k] @ torch.linalg.solve(root, middle)
-    flow.frame.set_linear(centre, weight, back, volume, _plane(white, rows))
-    if radial:
-        field: RadialField = flow.stages[-1].field
-        field.log_floor.copy_(model.radial.log_floor)
-        field.log_power.copy_(model.radial.log_power)
-        flow.base.log_std[k : k + model.last] = model.radial.log_std
+    flow.frame.set_linear(centre, weight, back, volume, _plane_tolerance(white, rows))
+    if radial is not None:
+        radial_field = cast(RadialField, flow.stages[-1].field)
+        radial_field.log_floor.copy_(radial.log_floor)
+        radial_field.log_power.copy_(radial.log_power)
+        flow.base.log_std[k : k + model.last] = radial.log_std
     # without the radial stage, which comes last
     for stage, retiring in zip(flow.stages[: len(parts)], parts, strict=True):
-        field: RoutingField = stage.field
+        field = cast(RoutingField, stage.field)
         for own, net, outputs, constant in (
             (field.shift, model.shift, retiring.shift, retiring.constant_shift),
             (field.log_scale, model.log_scale, retiring.log_scale, retiring.constant_scale),
         ):
-            # only the core is read, standardised: h = L c + middle
-            own[0].weight.zero_()
-            own[0].weight[:, :k] = (net[0].weight.double() @ root).float()
-            own[0].bias.copy_(net[0].bias + (net[0].weight.double() @ middle).float())
-            own[2].load_state_dict(net[2].state_dict())
-            own[4].weight.copy_(outputs)
-            own[4].bias.copy_(constant)
+            (first, second, last), (net_first, net_second, _) = linear_layers(own), linear_layers(net)
+            # the field reads only the core, standardised: h = L c + middle
+            first.weight.zero_()
+            first.weight[:, :k] = (net_first.weight.double() @ root).float()
+            first.bias.copy_(net_first.bias + (net_first.weight.double() @ middle).float())
+            second.load_state_dict(net_second.state_dict())
+            last.weight.copy_(outputs)
+            last.bias.copy_(constant)
     if density is not None:
         _adopt(flow, density, core)
     flow.selection = selection
@@ -298,7 +304,7 @@ def _adopt(flow: NarrowingFlow, density: CoreFit, core: Tensor) -> None:
         base.set_core(density.density, density.flow, core.mean(0), core.var(0))
 
 
-def _plane(white: Whitening, rows: np.ndarray) -> float:
+def _plane_tolerance(white: Whitening, rows: NDArray[np.floating]) -> float:
     """Distance from the plane of the training samples up to which a sample counts as in it, in units of the data."""
     if white.rank == rows.shape[1]:
         return math.inf

@@ -1,8 +1,9 @@
-"""What is trained: a linear map, an autoregressive core, and noise that is Gaussian given the core."""
+"""The density that routing trains: a linear map, an autoregressive core, and noise that is Gaussian given the core."""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,11 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 FULL_MAP = 64
 """Most directions for which the linear map is a full matrix. Beyond, it is a product of one reflection per core direction."""
+
+
+def linear_layers(net: nn.Sequential) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+    """First, second and last linear layer of a :func:`~cnflow.flow._routing_field.perceptron`."""
+    return cast(nn.Linear, net[0]), cast(nn.Linear, net[2]), cast(nn.Linear, net[4])
 
 
 class RoutedDensity(nn.Module):
@@ -40,8 +46,9 @@ class RoutedDensity(nn.Module):
         self.log_scale = perceptron(core_dim, units, dim - core_dim)
         if spread is not None and core_dim:
             for net in (self.shift, self.log_scale):
-                nn.init.normal_(net[0].weight, 0, spread / math.sqrt(core_dim))
-                nn.init.normal_(net[0].bias)
+                first = linear_layers(net)[0]
+                nn.init.normal_(first.weight, 0, spread / math.sqrt(core_dim))
+                nn.init.normal_(first.bias)
         self.core = AutoregressiveMixture(core_dim)
         self.radial: Radial | None = None
 
@@ -51,7 +58,7 @@ class RoutedDensity(nn.Module):
         return self.dim - self.core_dim
 
     def linear(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Z = B u, shape (n, D), and log |det B|, scalar."""
+        """Map z = B u, shape (n, D), and log |det B|, scalar."""
         if self.dim <= FULL_MAP:
             return u @ self.map.T, torch.linalg.slogdet(self.map)[1]
         if self.core_dim == 0:
@@ -116,8 +123,9 @@ class Radial(nn.Module):
 
     def __init__(self, log_floor: float, log_power: float, log_std: float) -> None:
         super().__init__()
-        for name, value in (("log_floor", log_floor), ("log_power", log_power), ("log_std", log_std)):
-            setattr(self, name, nn.Parameter(torch.tensor(value)))
+        self.log_floor, self.log_power, self.log_std = (
+            nn.Parameter(torch.tensor(value)) for value in (log_floor, log_power, log_std)
+        )
 
     def forward(self, e: Tensor) -> Tensor:
         """Log-density of noise e in nats, shape (n, m); returns shape (n,)."""
@@ -133,4 +141,5 @@ def _reflected(u: Tensor, v: Tensor) -> Tensor:
     """Samples u, shape (n, D), times Qᵀ; Q = I - Vᵀ T V is a product of k reflections, T from the triangular form of V Vᵀ."""
     gram = v @ v.T
     core = torch.triu(gram, 1) + torch.diag(0.5 * gram.diagonal())
-    return u - torch.linalg.solve_triangular(core.T, v @ u.T, upper=False).T @ v
+    reflected: Tensor = u - torch.linalg.solve_triangular(core.T, v @ u.T, upper=False).T @ v
+    return reflected

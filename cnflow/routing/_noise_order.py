@@ -1,4 +1,4 @@
-"""Which noise retires when: first what is free of the core, then what is only shifted by it, last what is scaled as well."""
+"""The order in which noise retires: first directions free of the core, then those only shifted by it, last those also scaled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from cnflow.flow._routing_field import limited, perceptron
-from cnflow.routing._model import FULL_MAP, RoutedDensity
-from cnflow.routing._optimization import Clock, paired, thrift, train
+from cnflow.routing._model import FULL_MAP, RoutedDensity, linear_layers
+from cnflow.routing._optimization import Clock, paired_difference, step_share, train
 
 FREE, FREE_ROWS = 0.01, 50
-"""Variance of a shift or log-scale, in units of the noise, that counts as none; or so many core directions per sample."""
+"""Variance of a shift or log-scale, in units of the noise, that counts as zero: FREE, or FREE_ROWS core directions per sample."""
 
 SHARES = (1.0, 0.2)
-"""Shares of that variance that are tried, until held-out samples are no worse off."""
+"""Shares of that variance that are tried, until the held-out likelihood is no worse."""
 
 STEPS, BATCH, LIMIT = 600, 1024, 0.1
 
@@ -55,10 +55,10 @@ class GradedDensity(RoutedDensity):
 def order_noise(
     model: RoutedDensity, u: Tensor, held: Tensor, seed: int = 0, clock: Clock | None = None
 ) -> GradedDensity | None:
-    """Look for noise that is free of the core, or only shifted by it.
+    """Find noise directions that are free of the core, or only shifted by it.
 
     The noise is turned so that the shift by the core is in as few directions as possible, and the density is trained again without
-    the dependences that are small. It is taken if held-out samples are no worse off.
+    the dependences that are small. It is taken if the held-out likelihood is no worse.
 
     Args:
         model: a trained density with a core and noise.
@@ -68,7 +68,7 @@ def order_noise(
         clock: of the fit.
 
     Returns:
-        The density; None if all noise is scaled by the core, or held-out samples are worse off.
+        The density; None if all noise is scaled by the core, or the held-out likelihood is worse.
     """
     clock, k = clock or Clock(), model.core_dim
     if not 0 < k < model.dim or model.dim > FULL_MAP:
@@ -82,11 +82,11 @@ def order_noise(
         if parts == before:
             continue
         before = parts
-        steps, limit = int(STEPS * thrift(len(u))), LIMIT * clock.budget
-        train(graded, u, held, steps, hold=0.2, batch=BATCH, seed=seed, limit=limit)
+        steps, limit = int(STEPS * step_share(len(u))), LIMIT * clock.budget
+        train(graded, u, held, steps, plateau=0.2, batch=BATCH, seed=seed, limit=limit)
         with torch.no_grad():
-            behind, error = paired(model(held), graded(held))
-        clock.say(
+            behind, error = paired_difference(model(held), graded(held))
+        clock.report(
             f"noise: {parts[0]} free of the core, {parts[1]} shifted by it, {parts[2]} scaled as well; "
             f"{-behind:+.3f} ± {error:.3f} nats"
         )
@@ -110,16 +110,17 @@ def _graded(model: RoutedDensity, u: Tensor, small: float) -> GradedDensity:
     sheared = int((values > small).sum())
     order = torch.cat([torch.nonzero(is_scaled).flatten(), others])
     scaled = int(is_scaled.sum())
-    turn = torch.block_diag(torch.eye(scaled).to(u), axes * unit)
-    graded = GradedDensity(model.dim, k, scaled, sheared, units=model.shift[0].out_features).to(u)
+    turn = torch.block_diag(torch.eye(scaled).to(u), axes * unit)  # type: ignore[no-untyped-call]
+    graded = GradedDensity(model.dim, k, scaled, sheared, units=linear_layers(model.shift)[0].out_features).to(u)
     graded.map.copy_(torch.cat([model.map[:k], turn @ model.map[k:][order]]))
     graded.core.load_state_dict(model.core.state_dict())
-    for new, old, rows in (
+    for new, old, change in (
         (graded.shift, model.shift, turn[: scaled + sheared]), (graded.log_scale, model.log_scale, turn[:scaled]),
     ):  # fmt: skip
-        new[0].load_state_dict(old[0].state_dict())
-        new[2].load_state_dict(old[2].state_dict())
-        new[4].weight.copy_(rows @ old[4].weight[order])
-        new[4].bias.copy_(rows @ old[4].bias[order])
+        (first, second, last), (old_first, old_second, old_last) = linear_layers(new), linear_layers(old)
+        first.load_state_dict(old_first.state_dict())
+        second.load_state_dict(old_second.state_dict())
+        last.weight.copy_(change @ old_last.weight[order])
+        last.bias.copy_(change @ old_last.bias[order])
     graded.constant_shift.copy_((shift[:, order] @ turn.T)[:, scaled + sheared :].mean(0))
     return graded

@@ -1,4 +1,4 @@
-"""Noise with tails other than a Gaussian's: a power law of its length, after the core was chosen."""
+"""Noise whose tails are not Gaussian: a power law of its length, fitted after the core was chosen."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from cnflow.flow._routing_field import perceptron
-from cnflow.routing._model import Radial, RoutedDensity
-from cnflow.routing._optimization import Clock, paired, thrift, train
+from cnflow.routing._model import Radial, RoutedDensity, linear_layers
+from cnflow.routing._optimization import Clock, paired_difference, step_share, train
 
 STEPS, LIMIT = 600, 0.1
 
 TIE, ERRORS = 0.01, 2.0
-"""Nats that held-out samples must gain, and paired standard errors."""
+"""Least gain on held-out samples: in nats, and in paired standard errors."""
 
 POWERS = (math.log(0.02), math.log(5.0))
 """Logs of the least and the largest power of the length."""
@@ -47,30 +47,28 @@ def reshape_tails(
     shaped = copy.deepcopy(model)
     with torch.no_grad():
         q = torch.cat([
-            model.residuals(model.linear(part)[0])[0][:, : model.last].square().sum(1) for part in u[:ROWS].split(4096)
+            model.residuals(model.linear(part)[0])[0][:, : model.last].square().sum(1) for part in torch.split(u[:ROWS], 4096)
         ])  # fmt: skip
-        shaped.radial = fit_radial(q, model.last).to(u.device)
-        gain, error = paired(shaped(held), model(held))
+        shaped.radial = radial = fit_radial(q, model.last).to(u.device)
+        gain, error = paired_difference(shaped(held), model(held))
     if not (math.isfinite(gain) and gain > max(ERRORS * error, TIE)):
         return None
-    clock.say(f"noise: {tails(shaped.radial)} tails; gains {gain:+.3f} ± {error:.3f} nats")
-    # networks that learned the common scale as well start again: they need not know it any more
+    clock.report(f"noise: {tail_weight(radial)} tails; gains {gain:+.3f} ± {error:.3f} nats")
+    # train the networks anew: they may have learned the common scale, which the radial map has now
     again = copy.deepcopy(shaped)
     torch.manual_seed(seed)
     for name in ("shift", "log_scale"):
-        before = getattr(model, name)
-        setattr(
-            again, name, perceptron(before[0].in_features, before[0].out_features, before[4].out_features).to(u.device)
-        )
-    train(again, u, held, int(STEPS * thrift(len(u))), seed=seed, limit=LIMIT * clock.budget)
+        first, _, last = linear_layers(getattr(model, name))
+        setattr(again, name, perceptron(first.in_features, first.out_features, last.out_features).to(u.device))
+    train(again, u, held, int(STEPS * step_share(len(u))), seed=seed, limit=LIMIT * clock.budget)
     with torch.no_grad():
-        gain, error = paired(again(held), shaped(held))
-    clock.say(f"noise: networks trained anew gain {gain:+.3f} ± {error:.3f} nats")
+        gain, error = paired_difference(again(held), shaped(held))
+    clock.report(f"noise: networks trained anew gain {gain:+.3f} ± {error:.3f} nats")
     return again if gain > 0 else shaped
 
 
-def tails(radial: Radial) -> str:
-    """Heavy or light."""
+def tail_weight(radial: Radial) -> str:
+    """Whether the tails of the noise are "heavy" or "light", compared with a Gaussian."""
     return "heavy" if float(radial.log_power.detach()) < 0 else "light"
 
 
@@ -97,7 +95,7 @@ def fit_radial(q: Tensor, width: int) -> Radial:
     def loss(power: float, floor: float) -> float:
         return -float(made((floor, power)).of_squares(q, width).mean())
 
-    # the two parameters trade off: along one of them a search by slopes stops early
+    # the two parameters nearly compensate each other: a gradient search would stop early
     floors = math.log(width) + np.arange(-7.0, 4.0)
     found = [minimize_scalar(loss, args=(floor,), bounds=POWERS, method="bounded") for floor in floors]
     best = min(range(len(floors)), key=lambda i: found[i].fun)

@@ -1,4 +1,4 @@
-"""The frame's start: a whitening that outliers do not decide, and directions to look at first."""
+"""The frame's start: a robust whitening, and directions in order of non-Gaussianity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAR = 4.0
 """Samples beyond FAR times that squared distance are left out of training, and counted."""
 
 COLLINEAR = 1e-10
-"""Eigenvalue of the correlation matrix of float64 rows, relative to the largest, at or below which a direction is empty."""
+"""Eigenvalue of the correlation matrix of float64 samples, relative to the largest, at or below which a direction is empty."""
 
 SHRINK_BELOW, FOLDS = 20, 10
 """With fewer than so many samples per column the eigenvalues of the covariance are cross-validated, over so many folds."""
@@ -46,9 +46,10 @@ class Whitening:
     constant: tuple[int, ...]
     distance: Floats
 
-    def __call__(self, x: Floats) -> Floats:
+    def __call__(self, x: NDArray[np.floating]) -> Floats:
         """Samples x, shape (n, d), whitened; shape (n, r)."""
-        return (np.asarray(x, dtype=np.float64) - self.mean) @ self.weight.T
+        white: Floats = (np.asarray(x, dtype=np.float64) - self.mean) @ self.weight.T
+        return white
 
     @property
     def far(self) -> NDArray[np.bool_]:
@@ -70,7 +71,7 @@ class Whitening:
         return f"Whitening({len(self.mean)} columns, rank {self.rank}, {int(self.far.sum())} samples far out)"
 
 
-def whiten(x: Floats) -> Whitening:
+def whiten(x: NDArray[np.floating]) -> Whitening:
     """Robust whitening of samples x, shape (n, d): Huber's M-estimator of location and scatter.
 
     Any invertible linear map of the columns gives the same u, up to a rotation that :func:`nongaussian_rotation` takes out. Columns
@@ -94,7 +95,7 @@ def whiten(x: Floats) -> Whitening:
     varies = spread > 4 * resolution * size
     if not varies.any():
         raise ValueError(f"every one of the {d} columns is constant: there is no density to fit. Check the input.")
-    collinear = max(COLLINEAR, (16 * resolution) ** 2)
+    collinear = max(COLLINEAR, float((16 * resolution) ** 2))
     while True:
         y = (x[:, varies] - centre[varies]) / spread[varies]
         middle, axes, root, squares = _scatter(y, collinear)
@@ -155,21 +156,22 @@ def _shrunk(rows: Floats, weights: Floats, covariance: Floats) -> Floats:
         others = (covariance * weights.sum() - part.T @ part) / (weights.sum() - size)
         variances += ((part @ np.linalg.eigh(others)[1]) ** 2).sum(0)
     axes = np.linalg.eigh(covariance)[1]
-    return (axes * isotonic_regression(variances / weights.sum()).x) @ axes.T
+    shrunk: Floats = (axes * isotonic_regression(variances / weights.sum()).x) @ axes.T
+    return shrunk
 
 
-def nongaussian_rotation(u: Floats, seed: int = 0, most: int = 10_000, tries: int = 200) -> Floats:
-    """Rotation of whitened samples u, shape (n, r), whose samples are directions in order of non-Gaussianity; shape (r, r).
+def nongaussian_rotation(u: Floats, seed: int = 0, max_samples: int = 10_000, max_iter: int = 200) -> Floats:
+    """Rotation of whitened samples u, shape (n, r), whose rows are directions in order of non-Gaussianity; shape (r, r).
 
     First the eigenvectors of E[|u|² u uᵀ], which make the start the same for every rotation of u; then ICA with a
-    contrast that single samples do not decide. Fourth moments find far less in few samples: on linked rings in 27 directions
-    and 2 000 samples, none of the three directions, where this contrast finds all.
+    robust contrast. Fourth moments find far less in few samples: on linked rings in 27 directions and 2 000 samples none of
+    the three directions, where this contrast finds all.
 
     Args:
         u: whitened samples.
         seed: of the choice of samples.
-        most: samples looked at.
-        tries: most iterations.
+        max_samples: largest number of samples used; a random subset when there are more.
+        max_iter: largest number of iterations.
 
     References:
         Cardoso: Source separation using higher order moments (1989), for the first.
@@ -177,8 +179,8 @@ def nongaussian_rotation(u: Floats, seed: int = 0, most: int = 10_000, tries: in
     """
     from sklearn.decomposition import FastICA
 
-    if len(u) > most:
-        u = u[np.sort(np.random.default_rng(seed).choice(len(u), most, replace=False))]
+    if len(u) > max_samples:
+        u = u[np.sort(np.random.default_rng(seed).choice(len(u), max_samples, replace=False))]
     r = u.shape[1]
     squares = (u**2).sum(1)
     values, axes = np.linalg.eigh((u * squares[:, None]).T @ u / len(u))
@@ -192,13 +194,15 @@ def nongaussian_rotation(u: Floats, seed: int = 0, most: int = 10_000, tries: in
     with warnings.catch_warnings():
         # a start, not a result
         warnings.simplefilter("ignore")
-        limit = max(20, min(tries, math.ceil(1e11 / (len(u) * r * r * 4))))
+        limit = max(20, min(max_iter, math.ceil(1e11 / (len(u) * r * r * 4))))
         ica = FastICA(whiten=False, fun="exp", max_iter=limit, tol=1e-3, w_init=np.eye(r), random_state=seed)
         parts = ica.fit(turned - turned.mean(0)).components_
     turn = np.linalg.qr(parts.T)[0].T if np.isfinite(parts).all() else np.eye(r)
-    return turn[np.argsort(-negentropy(turned @ turn.T))] @ first
+    rotation: Floats = turn[np.argsort(-negentropy(turned @ turn.T))] @ first
+    return rotation
 
 
 def negentropy(s: Floats) -> Floats:
     """How far columns of mean 0 and variance 1, shape (n, r), are from Gaussian: |E exp(-s²/2) - 1/√2|, shape (r,)."""
-    return np.abs(np.exp(-0.5 * s**2).mean(0) - 2**-0.5)
+    distance: Floats = np.abs(np.exp(-0.5 * s**2).mean(0) - 2**-0.5)
+    return distance

@@ -16,10 +16,11 @@ from cnflow.flow._mlp import MLPField
 from cnflow.flow._routing_field import RoutingField
 from cnflow.flow._stages import Stage, Stages
 from cnflow.routing._core_density import smooth_flow
-from cnflow.routing._core_size import Sizes, inherit_networks, smallest_within_error
+from cnflow.routing._core_size import CoreSizeSearch, smallest_within_error
 from cnflow.routing._model import FULL_MAP, RoutedDensity
 from cnflow.routing._noise_order import _graded, order_noise
 from cnflow.routing._optimization import train
+from cnflow.routing._warm_start import inherit_networks
 from cnflow.routing._whitening import negentropy, nongaussian_rotation, whiten
 
 TIGHT = Adaptive("dopri8", rtol=1e-11, atol=1e-11)
@@ -202,7 +203,7 @@ def test_a_direction_that_shows_only_given_the_core_is_found():
     white = whiten(s)
     u = white(s) @ nongaussian_rotation(white(s)).T
     u = torch.as_tensor(u).float()
-    sizes = Sizes(u[500:], u[:500])
+    sizes = CoreSizeSearch(u[500:], u[:500])
     assert sizes.run().core_dim == 2
     assert any(fitted.start in ("residual", "pruned", "ica") for fitted in sizes.fits.values())
 
@@ -332,10 +333,10 @@ def test_fit_of_a_gaussian_has_no_core_and_its_likelihood():
 
 def test_few_gaussian_rows_in_many_directions_have_no_core():
     x = torch.as_tensor(np.random.default_rng(1).normal(size=(700, 30))).float()
-    sizes = Sizes(x[200:], x[:200])
+    sizes = CoreSizeSearch(x[200:], x[:200])
     sizes.fit(0)
-    sizes._whole()
-    assert sizes.few and list(sizes.fits) == [0]
+    sizes._fit_all_directions()
+    assert sizes.few_samples and list(sizes.fits) == [0]
 
 
 def test_rows_off_the_plane_have_no_density():
