@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint clean
+.PHONY: train test lint benchmark clean
 
 train: $(VENV)/installed
 	$(BIN)/python scripts/train.py fit --config configs/digits.yaml
@@ -14,6 +14,15 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# QUICK=1: some rows of the committed tables measured again, and what got worse
+benchmark: $(VENV)/installed
+ifdef QUICK
+	cd scripts && ../$(BIN)/python benchmark_quick.py
+else
+	@echo "QUICK=1 measures some rows again (5 minutes). A whole table takes hours: scripts/benchmark_NAME.py --help"
+endif
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

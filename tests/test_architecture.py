@@ -1,0 +1,83 @@
+"""The structure of the package: no circle of imports, arrows one way, and a small public surface."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = (
+    "data",
+    "flow",
+    "routing",
+    "training",
+    "untangling",
+    "topology",
+    "network",
+    "alignment",
+    "plot",
+    "distributed",
+)
+
+
+@pytest.fixture(scope="module")
+def architecture():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        yield import_module("architecture")
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+
+
+def circles(graph):
+    return [sorted(some) for some in nx.strongly_connected_components(graph) if len(some) > 1]
+
+
+def test_no_module_imports_itself_through_others(architecture):
+    graph = architecture.import_graph()
+    assert graph.number_of_edges() > 500
+    assert circles(graph) == []
+
+
+def test_no_package_imports_itself_through_others(architecture):
+    rooms = architecture.room_graph(architecture.import_graph())
+    assert circles(rooms) == []
+    above = lambda name: {a for a, b in rooms.edges if b == name}  # noqa: E731
+    below = lambda name: {b for a, b in rooms.edges if a == name}  # noqa: E731
+    assert below("data") == set()
+    assert below("flow") == {"data"}
+    assert above("plot") <= {"app"}
+    assert above("app") <= {"cnflow"}
+    assert above("alignment") <= {"plot", "app"}
+
+
+def test_a_circle_is_found(architecture, tmp_path):
+    for name, text in (
+        ("__init__", ""), ("a", "def f():\n    from cnflow.b import g"), ("b", "from cnflow import c"),
+        ("c", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from cnflow.a import f"),
+    ):  # fmt: skip
+        (tmp_path / "cnflow").mkdir(exist_ok=True)
+        (tmp_path / f"cnflow/{name}.py").write_text(text)
+    assert circles(architecture.import_graph(tmp_path)) == [["cnflow.a", "cnflow.b", "cnflow.c"]]
+
+
+def test_the_public_surface_is_small_and_importable():
+    public = {}
+    for package in PACKAGES:
+        module = import_module(f"cnflow.{package}")
+        for name in module.__all__:
+            public[f"{package}.{name}"] = getattr(module, name)
+            assert not name.startswith("_")
+    import cnflow
+
+    names = {id(value) for value in public.values()} | {id(getattr(cnflow, name)) for name in cnflow.__all__}
+    assert len(names) <= 120, f"{len(names)} public names"
+
+
+def test_every_module_is_private_or_an_entry():
+    entries = {"distributed", "cli"}
+    for path in (ROOT / "cnflow").rglob("*.py"):
+        assert path.name.startswith("_") or path.stem in entries, path
+        assert path.read_text().count("\n") <= 350, f"{path} has more than 350 lines"
