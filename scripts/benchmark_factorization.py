@@ -94,7 +94,7 @@ def table(rows: list[Row], machine: str) -> str:
     def of(part: str, case: str) -> list[Row]:
         return [r for r in rows if (r["part"], r["case"]) == (part, case)]
 
-    lines = ["| planted network | seeds | rank at the points | dimension | joint sample space | consistency | re-encoded | s |",
+    lines = ["| planted network | seeds | rank at the points | dimension | joint row space | consistency | re-encoded | s |",
              "|---" * 8 + "|"]  # fmt: skip
     for case in PLANTED:
         mine = of("planted", case)
@@ -113,7 +113,7 @@ def table(rows: list[Row], machine: str) -> str:
         )
     lines += [
         "",
-        "| digits network | seed | layer 1 | 2 | 3 | 4 | logits | consistency | joint sample space |",
+        "| digits network | seed | layer 1 | 2 | 3 | 4 | logits | consistency | joint row space |",
         "|---" * 9 + "|",
     ]
     for case, published in PUBLISHED.items():

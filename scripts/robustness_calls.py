@@ -604,7 +604,7 @@ FLOW = [
         seed=SEED,
     ),
     entry(
-        "flow.passage",
+        "flow.trajectories",
         lambda **o: flow.trajectories(fitted(), **o),
         lambda r, g: finite(r.points, g),
         x=("rows", BLOBS),

@@ -213,7 +213,7 @@ CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
 
 KNOWN = {
     "repr": """
-    NarrowingPath Activations BasisKurtosis Bottleneck InputAlignment Sensitivity InsensitiveCoordinates Invariance Preimage
+    Activations BasisKurtosis Bottleneck InputAlignment Sensitivity InsensitiveCoordinates Invariance Preimage
     ReebGraph
     """,
     "plot": "NarrowingPath",

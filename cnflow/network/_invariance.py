@@ -104,7 +104,7 @@ def _kurtosis(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
 MEASURES = (
     Measure("rank at every point", _map, KINDS, part=attrgetter("pointwise")),
     Measure("dimension", _map, KINDS, part=attrgetter("dimension")),
-    Measure("joint sample space", _map, ("rotation", "affine"), part=attrgetter("row_dimension")),
+    Measure("joint row space", _map, ("rotation", "affine"), part=attrgetter("row_dimension")),
     Measure("singular values", _map, ("rotation",), part=attrgetter("spectrum")),
     Measure("consistency", _map, ("rotation",), part=attrgetter("consistency")),
     Measure("Betti numbers of a level set", _betti, KINDS, exact=False),

@@ -97,7 +97,8 @@ class ClosedCurves:
     def ring(self, code: Floats) -> Ints:
         """The circle that points of the plane, shape (n, 2), are nearest to, shape (n,)."""
         away = np.linalg.norm(code[:, None] - self.centres, axis=2) - self.radius
-        return np.abs(away).argmin(1)
+        nearest: Ints = np.abs(away).argmin(1)
+        return nearest
 
     def middle(self, code: Floats) -> Floats:
         """Point of the curves that points of the plane, shape (n, 2), stand for; returns shape (n, k)."""

@@ -76,7 +76,7 @@ class LiftedStages(Preparation):
         shears = self.way(t)
         deeper = deepen(flow, self.lift, self.spread, self.units, len(shears.shears))
         depth = deeper.stages.depth(len(flow.stages))
-        fields = [stage.field for stage in deeper.stages[len(flow.stages) :]]
+        fields = [deeper.stages[k].field for k in range(len(flow.stages), len(deeper.stages))]
         errors = shears.teach(fields, t.rows, self.lift, self.spread, start=depth, steps=self.steps, seed=seed)
         told = ", ".join(f"{100 * error:.1f}" for error in errors)
         logger.info("%r: %s %% of the squared velocities are not fitted", self, told)

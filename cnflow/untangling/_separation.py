@@ -83,15 +83,20 @@ class Placement:
     @property
     def _marks(self) -> Floats:
         count = len(self.shifts)
-        return self.step * (np.arange(count) - (count - 1) / 2)
+        marks: Floats = self.step * (np.arange(count, dtype=np.float64) - (count - 1) / 2)
+        return marks
 
     def mark(self, h: Floats) -> Floats:
         """Mark of the component that points h, shape (n, k), are nearest to; shape (n, 1)."""
-        return self._marks[self.which[self._trees[0].query(h)[1]]][:, None]
+        nearest = np.asarray(self._trees[0].query(h)[1])
+        mark: Floats = self._marks[self.which[nearest], None]
+        return mark
 
     def unmark(self, h: Floats) -> Floats:
         """The mark with its sign turned, of points that have been moved; shape (n, 1)."""
-        return -self._marks[self.which[self._trees[1].query(h)[1]]][:, None]
+        nearest = np.asarray(self._trees[1].query(h)[1])
+        mark: Floats = -self._marks[self.which[nearest], None]
+        return mark
 
     def shift(self, a: Floats) -> Floats:
         """How far points go whose lifted direction, shape (n, 1), is a; shape (n, k)."""

@@ -154,7 +154,7 @@ class Shears:
                     loss = loss + (field(depth, state) - velocity).square().mean() / SLICES
                     scale += float(velocity.square().mean()) / SLICES
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 rate.step()
                 if step >= 0.9 * steps:

@@ -51,7 +51,7 @@ def test_the_dimension_is_found_in_bent_coordinates_of_both_layers():
     torch.testing.assert_close(bent(x), model(x), rtol=1e-8, atol=1e-8)
     f = factorization(bent, x, a, b)
     assert f.dimension == 6 and (f.pointwise == 6).all()
-    # no plane of the source will do now: its sample space turns
+    # no plane of the source will do now: its row space turns
     assert f.row_dimension == 40 and f.consistency < 0.9999 and "target side" in repr(f)
     # the summary decides the target: samples whose summary agrees have targets that agree
     assert f.summary_coordinates(x).shape == (200, 6)

@@ -31,7 +31,7 @@ def test_each_measure_keeps_its_word(found, measure):
             assert found.stayed[i, j], f"{measure.name} changed by {found.change[i, j]} under a {kind} encoding"
     if set(measure.invariant) < set(found.kinds):
         freed = [j for j, kind in enumerate(found.kinds) if kind not in measure.invariant]
-        assert (found.change[i, freed] > 1e-3).any() or measure.name == "joint sample space"
+        assert (found.change[i, freed] > 1e-3).any() or measure.name == "joint row space"
 
 
 def test_table(found):

@@ -55,17 +55,17 @@ class Factorization:
         energy: the share, or None for the rank.
         tolerance: of σ / σ₁, below which a singular value is rounding.
         complete: False if the rank may be larger than what was looked at; all is then a lower bound.
-        row_dimension: dimension of what the sample spaces of all points span together: a linear summary of the source.
+        row_dimension: dimension of what the row spaces of all points span together: a linear summary of the source.
         column_dimension: of the column spaces: a linear summary of the target.
         saturated: whether half of the points span the same, so that more points would not add to it.
-        consistency: share of the points' sample spaces that the best common space of the rank holds, in (0, 1]; 1 if all are one.
-        angles: principal angles between the sample spaces of pairs of points, degrees: median of each, smallest first, shape (k,).
+        consistency: share of the points' row spaces that the best common space of the rank holds, in (0, 1]; 1 if all are one.
+        angles: principal angles between the row spaces of pairs of points, degrees: median of each, smallest first, shape (k,).
         dimension: smallest number of coordinates found that serve all points. At least the largest pointwise rank.
         swaps: what the candidates showed, by their repr: see ``swap``.
         bypass: share of the target's variance that does not go through the source.
         recoded: singular values after random smooth re-encodings of both layers, shape (encodings, m, q).
         recoded_rank: what ``pointwise`` is, of these, shape (encodings, m).
-        row_share: share of the points' sample spaces that holds each joint direction, largest first, shape (d_source or fewer,).
+        row_share: share of the points' row spaces that holds each joint direction, largest first, shape (d_source or fewer,).
         column_share: the same of the column spaces.
         bottleneck: held-out error against k, if it was asked for.
     """
@@ -191,7 +191,7 @@ class Factorization:
             f"  {what} {at_points}"
             + ("" if self.complete else f" (looked at {self.spectrum.shape[1]} only: a lower bound)"),
             f"  {serves}",
-            f"  joint sample space {self.row_dimension}, column space {self.column_dimension}"
+            f"  joint row space {self.row_dimension}, column space {self.column_dimension}"
             + ("" if self.saturated else " (would grow with more points)")
             + f"; consistency {self.consistency:.3f}",
         ]
@@ -213,7 +213,7 @@ def factorization(
 
     At every point the rank of the Jacobian is the number of directions the map does not forget there. By the constant rank theorem
     a map of rank k goes *near that point* through k numbers; whether one summary serves everywhere is asked of three:
-    the joint sample space (k coordinates of the source), the joint column space (k coordinates of the target), and, where these
+    the joint row space (k coordinates of the source), the joint column space (k coordinates of the target), and, where these
     are larger than the rank, as they are in bent coordinates, the coordinates of the target along its k best directions, tested
     by moving samples to where the summary is another sample's (``swap``), which needs no coordinates.
 

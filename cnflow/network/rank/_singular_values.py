@@ -43,7 +43,7 @@ class Spectra:
 def spectra(f: Composite, rows: Tensor, most: int = 1024, seed: int = 0, chunk: int = 64) -> Spectra:
     """Singular values and vectors of the Jacobian at samples.
 
-    Small Jacobians are written out. Of large ones the sample space is found from random outputs (a randomised range finder), twice
+    Small Jacobians are written out. Of large ones the row space is found from random outputs (a randomised range finder), twice
     as many until fresh ones lie within it to rounding: exact for whatever has a rank below ``most``.
 
     Args:
