@@ -98,15 +98,18 @@ def draw(rooms: nx.DiGraph, path: Path) -> None:
         for k, name in enumerate(sorted(names)):
             place[name] = ((k + 1) / (len(names) + 1) + 0.04 * (height % 2), height)
     figure, ax = plt.subplots(figsize=(9, 1.0 * len(layers) + 0.5))
-    for a, b in simple.edges:
-        ax.annotate(
-            "", place[b], place[a], arrowprops={"arrowstyle": "-|>", "color": "0.55", "shrinkA": 12, "shrinkB": 12}
-        )
-    for name, (x, y) in place.items():
-        ax.text(
-            x, y, name, ha="center", va="center", fontsize=9, bbox={"boxstyle": "round", "fc": "#eef3f8", "ec": "#557"}
-        )
     ax.set(xlim=(-0.02, 1.06), ylim=(-0.6, len(layers) - 0.4))
+    box = {"boxstyle": "round", "fc": "#eef3f8", "ec": "#557"}
+    drawn = {
+        name: ax.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        for name, (x, y) in place.items()
+    }
+    figure.canvas.draw()
+    for a, b in simple.edges:
+        ends = {"patchA": drawn[a].get_bbox_patch(), "patchB": drawn[b].get_bbox_patch()}
+        ax.annotate(
+            "", place[b], place[a], arrowprops={"arrowstyle": "-|>", "color": "0.5", "shrinkB": 3, **ends}, zorder=2
+        )
     ax.set_axis_off()
     ax.set_title(
         "cnflow's packages: each imports from those below it (arrows that follow from others are left out)", fontsize=9
