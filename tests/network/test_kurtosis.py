@@ -110,7 +110,7 @@ def test_rows_are_drawn_and_the_same_again():
         (np.ones((1, 4)), {"centre": "samples"}, "one row, which is its own mean"),
         (np.ones((5, 4)), {"centre": "rows"}, "centre is 'rows'; expected one of None, 'samples', 'coordinates'"),
         (np.ones((5, 4)), {"rotations": 0}, "rotations must be a whole number, at least 1; got 0"),
-        (np.ones((5, 4)), {"rows": float("nan")}, "samples must be a whole number, at least 1; got nan"),
+        (np.ones((5, 4)), {"rows": float("nan")}, "rows must be a whole number, at least 1; got nan"),
         ({}, {}, "acts is empty"),
     ],
 )
