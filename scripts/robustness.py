@@ -33,8 +33,8 @@ HOLDERS = {
     "data": "Columns PlantedSample Structure StructureSample Support",
     "distributed": "Encoded",
     "flow": "Components CoreDensity LiftBound Narrowed NoiseCheck Passage Selection Spectrum SpectrumPath Transport",
-    "network": "BasisKurtosis Bottleneck CoordinateChange Factorization Inheritance InsensitiveCoordinates Invariance "
-    "LevelSetSizes Move Preimage Ratio ReebGraph Relabelling Sensitivity",
+    "network": "BasisKurtosis Bottleneck CoordinateChange Factorization InputAlignment InsensitiveCoordinates Invariance "
+    "LevelSetSizes Perturbation Preimage Ratio ReebGraph Relabelling Sensitivity",
     "topology": "Band Calibration CircularCoordinates CoarseMixture Cycle GridHomology Homology HomologyClass LevelSetTree Loop "
     "Structure",
     "untangling": "LiftedStages",

@@ -95,7 +95,7 @@ NETWORKS = [
     with_model(
         "collect",
         lambda **o: network.collect(o.pop("model"), o.pop("x"), progress=False, **o),
-        lambda r, g: finite(r.arrays[0], g) and r.rows >= 1,
+        lambda r, g: finite(r.arrays[0], g) and r.n_samples >= 1,
         {
             "x the same sample": "samples that are the same are samples",
             "model random every time": "what is collected is one pass",
@@ -125,7 +125,7 @@ NETWORKS = [
         energy=("?share", 0.99),
         tolerance=("?share", 1e-9),
         reencodings=("whole", 1),
-        most=("count", 64),
+        max_directions=("count", 64),
         dtype=DTYPE,
         seed=SEED,
     ),
@@ -141,7 +141,7 @@ NETWORKS = [
         **BASE,
         flatness=("size", 1e-3),
         iterations=("count", 20),
-        rows=("count", 30),
+        n_samples=("count", 30),
         behaviour=OUTPUT,
     ),
     with_model(
@@ -164,7 +164,7 @@ NETWORKS = [
         others=("word", [SCORES]),
     ),
     with_model(
-        "inheritance",
+        "input_alignment",
         network.input_alignment,
         lambda r, g: finite(r.participation, g),
         layer=LAYER,
@@ -177,7 +177,7 @@ NETWORKS = [
         dtype=DTYPE,
     ),
     entry(
-        "network.inheritance",
+        "network.input_alignment",
         lambda grid: network.input_alignment(SCORES, X, "1", grid=grid, rotations=2, progress=False),
         grid=("word", (1, 3)),
     ),
@@ -331,7 +331,10 @@ NETWORKS = [
         step=("whole", 0),
     ),
     entry(
-        "network.Activations.load", network.Activations.load, lambda r, g: r.rows == 60, folder=("path", collected())
+        "network.Activations.load",
+        network.Activations.load,
+        lambda r, g: r.n_samples == 60,
+        folder=("path", collected()),
     ),
     entry(
         "network.Activations[]", lambda name: network.Activations.load(collected())[name], finite, name=("place", "1")

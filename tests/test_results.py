@@ -213,8 +213,7 @@ CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
 
 KNOWN = {
     "repr": """
-    Activations BasisKurtosis Bottleneck InputAlignment Sensitivity InsensitiveCoordinates Invariance Preimage
-    ReebGraph
+    NarrowingPath
     """,
     "plot": "NarrowingPath",
 }

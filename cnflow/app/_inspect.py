@@ -215,7 +215,7 @@ def _make(folder: Path, part: str, results: Callable[[], Iterator[tuple[str, Any
             break
         seen += 1
         found.to_frame().to_csv(folder / f"{_slug(name)}.csv", index=False)
-        lines.append(f"```\n{found!r}\n```")
+        lines.append(f"```\n{found}\n```")
         drawn = found.figure() if hasattr(found, "figure") else found.plot().figure if hasattr(found, "plot") else None
         if drawn is not None:
             drawn.savefig(folder / f"{_slug(name)}.png", dpi=110)

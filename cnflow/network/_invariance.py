@@ -1,4 +1,4 @@
-"""Which measures stay when a layer is written in other coordinates: what each declares, tried on a network."""
+"""Invariance of the measures to a change of a layer's coordinates: what each declares, checked on a network."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cnflow.network.activations._precision import number_type, restored_dtype
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._reencoding import KINDS, random_encoding, reencode
 from cnflow.network.activations._sites import Site, one_site
+from cnflow.network.activations._text import abridged
 from cnflow.network.coordinates._input_alignment import input_alignment
 from cnflow.network.coordinates._kurtosis import basis_kurtosis
 from cnflow.network.perturbation._sensitivity import sensitivity
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-ROUGH = 0.02
+ESTIMATE_TOLERANCE = 0.02
 """Relative change of an estimate that counts as the same."""
 
 Place = Callable[[nn.Module, Any, Site, Site], Any]
 
 
-def _itself(result: Any) -> Any:
+def _identity(result: Any) -> Any:
     return result
 
 
@@ -60,59 +61,59 @@ class Measure:
     of: Place
     invariant: tuple[str, ...]
     exact: bool = True
-    part: Callable[[Any], Any] = _itself
+    part: Callable[[Any], Any] = _identity
 
 
-def _map(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _factorization_of(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     return factorization(model, x, layer, target, points=32, reencodings=0)
 
 
-def _value(model: nn.Module, x: Any, layer: Site, target: Site) -> float:
+def _median_output(model: nn.Module, x: Any, layer: Site, target: Site) -> float:
     """Median of the first output: a value that it takes."""
     with torch.no_grad():
         return float(np.median(forward(model, x, [target])[target][:, 0].double().numpy()))
 
 
-def _betti(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
-    shape = level_sets(model, x, target, _value(model, x, layer, target), source=layer, unit=0, points=400)
+def _betti_numbers(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+    shape = level_sets(model, x, target, _median_output(model, x, layer, target), source=layer, unit=0, points=400)
     return shape.betti
 
 
-def _graph(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _reeb_numbers(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     graph = reeb_graph(model, x, target, source=layer, unit=0)
     return graph.components, graph.loops
 
 
-def _brittle(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _pca_angles(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     # further components may have no variance, and then no direction
     return sensitivity(PCA(2, svd_solver="full"), model, x, layer, draws=2, progress=False)["PCA"].angle
 
 
-def _sizes(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _sizes_of_level_sets(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     return level_set_sizes(decisions(model, x, target)).sizes
 
 
-def _inherited(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _input_participation(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     return input_alignment(model, x, layer, progress=False).participation
 
 
-def _kurtosis(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
+def _kurtosis_of_layer(model: nn.Module, x: Any, layer: Site, target: Site) -> Any:
     with torch.no_grad():
         return basis_kurtosis(forward(model, x, [layer])[layer], progress=False).value
 
 
 MEASURES = (
-    Measure("rank at every point", _map, KINDS, part=attrgetter("pointwise")),
-    Measure("dimension", _map, KINDS, part=attrgetter("dimension")),
-    Measure("joint row space", _map, ("rotation", "affine"), part=attrgetter("row_dimension")),
-    Measure("singular values", _map, ("rotation",), part=attrgetter("spectrum")),
-    Measure("consistency", _map, ("rotation",), part=attrgetter("consistency")),
-    Measure("Betti numbers of a level set", _betti, KINDS, exact=False),
-    Measure("components and loops of the Reeb graph", _graph, KINDS, exact=False),
-    Measure("sizes of level sets", _sizes, KINDS),
-    Measure("sensitivity of principal components", _brittle, ("rotation",), exact=False),
-    Measure("basis kurtosis", _kurtosis, ()),
-    Measure("inheritance", _inherited, ()),
+    Measure("rank at every point", _factorization_of, KINDS, part=attrgetter("pointwise")),
+    Measure("dimension", _factorization_of, KINDS, part=attrgetter("dimension")),
+    Measure("joint row space", _factorization_of, ("rotation", "affine"), part=attrgetter("row_dimension")),
+    Measure("singular values", _factorization_of, ("rotation",), part=attrgetter("spectrum")),
+    Measure("consistency", _factorization_of, ("rotation",), part=attrgetter("consistency")),
+    Measure("Betti numbers of a level set", _betti_numbers, KINDS, exact=False),
+    Measure("components and loops of the Reeb graph", _reeb_numbers, KINDS, exact=False),
+    Measure("sizes of level sets", _sizes_of_level_sets, KINDS),
+    Measure("sensitivity of principal components", _pca_angles, ("rotation",), exact=False),
+    Measure("basis kurtosis", _kurtosis_of_layer, ()),
+    Measure("input alignment", _input_participation, ()),
 )
 """All measures, with what they declare. Neither of the last two is invariant to anything: they ask about the coordinates."""
 
@@ -158,7 +159,11 @@ class Invariance:
         )
 
     def __repr__(self) -> str:
-        """How many stayed."""
+        """The first measures."""
+        return abridged(str(self))
+
+    def __str__(self) -> str:
+        """One line per measure: what it does under each kind of encoding."""
         lines = [f"Invariance of {self.layer} (the network's outputs changed by {self.function:.1g}):"]
         for i, name in enumerate(self.measures):
             told = [
@@ -215,7 +220,7 @@ def invariance(
         seen = forward(model, x, [site, end])
         refuse_not_finite(end, seen[end])
         refuse_random(end.name, seen[end], forward(model, x, [end])[end])
-    before = _measured(measures, model, x, site, end)
+    before = _measure_all(measures, model, x, site, end)
     change = np.zeros((len(measures), len(kinds)))
     function = 0.0
     for j, kind in enumerate(kinds):
@@ -223,22 +228,25 @@ def invariance(
         with torch.no_grad():
             out = forward(other, x, [end])[end]
         function = max(function, float((out - seen[end]).abs().max() / seen[end].abs().max()))
-        after = _measured(measures, other, x, place, end)
-        change[:, j] = [_apart(one, two) for one, two in zip(before, after, strict=True)]
+        after = _measure_all(measures, other, x, place, end)
+        change[:, j] = [_relative_change(one, two) for one, two in zip(before, after, strict=True)]
     stayed = (
-        change <= np.array([tolerance if measure.exact else max(tolerance, ROUGH) for measure in measures])[:, None]
+        change
+        <= np.array([tolerance if measure.exact else max(tolerance, ESTIMATE_TOLERANCE) for measure in measures])[
+            :, None
+        ]
     )
     declared = np.array([[kind in measure.invariant for kind in kinds] for measure in measures])
     return Invariance(str(site), tuple(m.name for m in measures), tuple(kinds), change, stayed, declared, function)
 
 
-def _measured(measures: Sequence[Measure], *given: Any) -> list[Floats]:
+def _measure_all(measures: Sequence[Measure], *given: Any) -> list[Floats]:
     """The numbers of each measure; what several are parts of is made once."""
     made = {of: of(*given) for of in dict.fromkeys(measure.of for measure in measures)}
     return [np.asarray(measure.part(made[measure.of]), dtype=float) for measure in measures]
 
 
-def _apart(before: Floats, after: Floats) -> float:
+def _relative_change(before: Floats, after: Floats) -> float:
     """Largest difference relative to the largest number; infinite if there are not as many."""
     if before.shape != after.shape:
         return float("inf")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 COLUMNS = ("step", "place", "measure", "value", "std_error")
 """Of the table: one row per step, place and measure."""
 
-NON_GAUSSIAN_ROWS = 2_000
+NON_GAUSSIAN_SAMPLES = 2_000
 """Samples by which non-Gaussian directions are counted."""
 
 
@@ -102,25 +102,25 @@ class TrainingTrace(Callback):
         self.every, self.module, self.points, self.energy = every, module, points, energy
         self.non_gaussian, self.call, self.seed = non_gaussian, call, seed
         self.file = Path(file) if file else None
-        self.rows: list[dict[str, Any]] = _read(self.file) if self.file and self.file.is_file() else []
+        self.rows: list[dict[str, Any]] = _read_table(self.file) if self.file and self.file.is_file() else []
 
     # a callback
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step; after a resume, what was measured of later steps is dropped."""
         self.drop_after(trainer.global_step)
-        self._now(trainer, pl_module)
+        self._measure_once(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Measure every so many steps."""
         if trainer.global_step % self.every == 0:
-            self._now(trainer, pl_module)
+            self._measure_once(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what came out."""
-        self._now(trainer, pl_module)
+        self._measure_once(trainer, pl_module)
 
-    def _now(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _measure_once(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not any(row["step"] == trainer.global_step for row in self.rows):
             self.record(pl_module.get_submodule(self.module), trainer.global_step)
 
@@ -141,7 +141,7 @@ class TrainingTrace(Callback):
         if any(row["step"] == step for row in self.rows):
             self.rows = [row for row in self.rows if row["step"] != step]
             self._write(self.rows, anew=True)
-        with _undisturbed(model):
+        with _evaluation_mode(model):
             new = [dict(zip(COLUMNS, (step, *found), strict=True)) for found in self._measures(model)]
         self.rows += new
         self._write(new)
@@ -206,18 +206,18 @@ class TrainingTrace(Callback):
             with torch.no_grad():
                 acts = forward(network, x, sites, call=self.call)
             for site in sites:
-                yield from self._of_layer(str(site), acts[site].double().cpu().numpy())
+                yield from self._layer_measures(str(site), acts[site].double().cpu().numpy())
         for layer, value in self.level_sets:
             shape = level_sets(model, self.x, layer, value, call=self.call, seed=self.seed)
             for name, number in zip(("components", "loops", "voids"), shape.betti, strict=False):
                 yield f"{as_site(layer)} = {value:g}", name, float(number), float("nan")
 
-    def _of_layer(self, place: str, acts: np.ndarray) -> Iterator[tuple[str, str, float, float]]:
+    def _layer_measures(self, place: str, acts: np.ndarray) -> Iterator[tuple[str, str, float, float]]:
         found = basis_kurtosis(acts, seed=self.seed, progress=False)
         yield place, "kurtosis", float(found.value[0]), float(found.std_error[0])
         yield place, "kurtosis null", float(found.expected[0]), float(found.null[0].std(ddof=1))
         if self.non_gaussian:
-            some = acts[np.random.default_rng(self.seed).permutation(len(acts))[:NON_GAUSSIAN_ROWS]]
+            some = acts[np.random.default_rng(self.seed).permutation(len(acts))[:NON_GAUSSIAN_SAMPLES]]
             fit = ngca(some, random_state=self.seed)
             above = fit.spectrum_[: fit.n_components_]
             yield place, "non-Gaussian", float(fit.n_components_), float("nan")
@@ -257,7 +257,7 @@ class TrainingTrace(Callback):
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; then the modes and the random numbers as they were."""
     modes = {module: module.training for module in model.modules()}
     state = np.random.get_state()
@@ -271,7 +271,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _read_table(file: Path) -> list[dict[str, Any]]:
     """Rows of a table that was begun."""
     with file.open(newline="") as held:
         reader = csv.DictReader(held)

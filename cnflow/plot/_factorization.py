@@ -94,6 +94,6 @@ def plot_bottleneck(found: Bottleneck, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set(xlabel="k: numbers in the summary", ylabel="held-out error, share of the target's variance")
     ax.set_xticks(found.dims)
-    ax.set_title(f"{found.source} → k → {found.target}, {found.rows} samples held out", fontsize=11)
+    ax.set_title(f"{found.source} → k → {found.target}, {found.n_held_out} samples held out", fontsize=11)
     ax.legend(frameon=False, fontsize=9)
     return tidy(ax)

@@ -108,7 +108,7 @@ def test_every_kind_of_batches_gives_the_same(model, x, disk, kind, tmp_path):
     for name, rows in true.items():
         assert torch.as_tensor(np.array(acts[name])).equal(rows) or np.allclose(acts[name], rows, atol=1e-6)
         assert acts[name].dtype == np.float32
-    assert acts.rows == 100
+    assert acts.n_samples == 100
     assert acts.finished
     assert acts.batches == (4 if kind in ("tensor", "array", "tuple", "dict", "read-only") else 6)
     assert isinstance(acts["0"], np.memmap) == disk
@@ -146,11 +146,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, x, tmp_path):
     assert digest(part) == digest(tmp_path / "whole")
     # finished: read, not run
     before = (part / "1.npy").stat().st_mtime_ns
-    assert quiet(model, batches, ["1", "output"], to=part).rows == 100
+    assert quiet(model, batches, ["1", "output"], to=part).n_samples == 100
     assert (part / "1.npy").stat().st_mtime_ns == before
     # and gone on from when there is more
     more = quiet(model, [*batches, x[:5]], ["1", "output"], to=part)
-    assert more.rows == 105
+    assert more.n_samples == 105
     assert np.allclose(more["1"][100:], more["1"][:5], atol=1e-6)
 
 
@@ -177,7 +177,7 @@ def batches(pause=0.0):
     names: dict = {}
     exec(code, names)
     for name in ("killed", "whole"):
-        assert quiet(names["model"](), names["batches"](), "*", to=tmp_path / name).rows == 2000
+        assert quiet(names["model"](), names["batches"](), "*", to=tmp_path / name).n_samples == 2000
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
 
 
@@ -199,7 +199,7 @@ def test_resuming_something_else_is_refused(model, x, tmp_path):
         model[2].bias += 1e-3
     with pytest.raises(NetworkError, match="of another network"):
         quiet(model, batches, ["1"], to=tmp_path)
-    assert quiet(model, batches, ["2"], to=tmp_path, resume=False).rows == 100
+    assert quiet(model, batches, ["2"], to=tmp_path, resume=False).n_samples == 100
     assert not (tmp_path / "1.npy").exists()
 
 
@@ -236,7 +236,7 @@ def test_more_than_memory_holds(model, x, tmp_path, monkeypatch):
 
 def test_memory_grows_without_knowing_how_far(model, x):
     many = quiet(model, (b for _ in range(50) for b in x.split(7)), ["0", "1"])
-    assert many.rows == 5000
+    assert many.n_samples == 5000
     assert np.array_equal(many["1"][:100], many["1"][-100:])
     assert many["0"].base is None
 
@@ -276,7 +276,7 @@ def test_sequences(sequence, tmp_path):
     assert acts.get("nothing") is None
     # of other lengths from batch to batch
     batches = [ids[:10], ids[10:, :3]]
-    assert quiet(sequence, batches, [Site("embed", position="mean"), Site("embed", position=0)]).rows == 30
+    assert quiet(sequence, batches, [Site("embed", position="mean"), Site("embed", position=0)]).n_samples == 30
     with pytest.raises(NetworkError, match=r"has 12 numbers a sample in batch 1, and 20 before.*position=0.*or pad"):
         quiet(sequence, batches, Site("embed", position="all"))
     with pytest.raises(NetworkError, match="say which position"):
@@ -335,7 +335,7 @@ def test_masks_that_do_not_fit(sequence):
     for batches, site, mask, message in cases:
         with pytest.raises(NetworkError, match=message):
             quiet(sequence, batches, site, mask=mask)
-    assert quiet(sequence, ids, last, mask=whole).rows == 4
+    assert quiet(sequence, ids, last, mask=whole).n_samples == 4
     with pytest.raises(NetworkError, match=r"has shape .* expected \(n, positions, d\) for position='each'"):
         quiet(nn.Unflatten(1, (1, 2, 3)), torch.zeros(4, 6), Site("output", position="each"))
 
@@ -368,7 +368,7 @@ def test_what_is_refused(model, sequence, x, tmp_path):
     bad[73, 1] = float("nan")
     with pytest.raises(NetworkError, match=r"x is not finite .* in 1 of 20 samples, first in sample 73"):
         quiet(model, bad, "1", to=tmp_path, batch_size=20)
-    assert Activations.load(tmp_path).rows == 60
+    assert Activations.load(tmp_path).n_samples == 60
     for nothing in ([], iter(())):
         with pytest.raises(NetworkError, match="batches gave no samples"):
             quiet(model, nothing, "1")
@@ -398,7 +398,7 @@ def test_gradients_are_off_and_a_call_of_ones_own(model, x):
     acts = quiet(model, [["one", "four"], ["seven"]], "output", call=call)
     assert asked == [False, False]
     assert acts["output"].shape == (3, 2)
-    assert acts.to_frame().loc[0, "rows"] == 3
+    assert acts.to_frame().loc[0, "n_samples"] == 3
 
 
 def test_progress_is_shown_with_what_is_left(model, x, capsys, tmp_path):
@@ -408,4 +408,4 @@ def test_progress_is_shown_with_what_is_left(model, x, capsys, tmp_path):
     shown = capsys.readouterr().err
     assert "10/10" in shown
     assert "batch" in shown
-    assert "rows=100" in shown
+    assert "samples=100" in shown

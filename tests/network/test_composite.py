@@ -74,7 +74,7 @@ def test_products_with_the_jacobian():
     u, v = torch.randn(3, 9, 5).double(), torch.randn(2, 9, 3).double()
     torch.testing.assert_close(f.jvp(u), torch.einsum("mts,qms->qmt", j, u), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(f.vjp(v), torch.einsum("mts,qmt->qms", j, v), rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(f.jacobians(rows=torch.tensor([4, 2])), j[[4, 2]])
+    torch.testing.assert_close(f.jacobians(samples=torch.tensor([4, 2])), j[[4, 2]])
 
 
 def test_what_works_in_place_changes_nothing_that_was_read():

@@ -73,7 +73,7 @@ def test_by_products_alone_as_written_out():
     found = spectra(low, torch.arange(5))
     assert found.complete and found.values.shape[1] == 32
     np.testing.assert_allclose(found.values[:, :10], torch.linalg.svdvals(low.jacobians())[:, :10], atol=1e-12)
-    cut = spectra(f, torch.arange(5), most=64)
+    cut = spectra(f, torch.arange(5), max_directions=64)
     assert not cut.complete
 
 

@@ -37,7 +37,7 @@ def test_each_measure_keeps_its_word(found, measure):
 def test_table(found):
     frame = found.to_frame()
     assert len(frame) == len(MEASURES) * 3 and found.broken == ()
-    assert "rank at every point: rotation stays, affine stays, smooth stays" in repr(found)
+    assert "rank at every point: rotation stays, affine stays, smooth stays" in str(found)
 
 
 def test_a_measure_of_your_own_that_breaks_its_word():

@@ -39,7 +39,7 @@ def test_the_mean_of_a_uniform_direction_is_exact(centre, true):
 @pytest.mark.parametrize("d", [2, 5, 100])
 def test_a_gaussian_has_it_too(d):
     x = np.random.default_rng(d).standard_normal((20_000, d))
-    found = measure(x, rotations=3, rows=20_000)
+    found = measure(x, rotations=3, n_samples=20_000)
     assert abs(found.value[0] - 3 * d / (d + 2)) < 5 * found.std_error[0]
 
 
@@ -80,7 +80,7 @@ def test_layers_tensors_frame_and_plot():
     layers = {"a": torch.randn(50, 8, requires_grad=True), "b": np.vstack([np.zeros((3, 6)), np.ones((40, 6))])}
     found = measure(layers, rotations=5)
     assert found.dims == (8, 6)
-    assert found.n_rows == (50, 40)
+    assert found.n_samples == (50, 40)
     frame = found.to_frame()
     assert frame["layer"].tolist() == ["a", "b"]
     assert frame["null_mean"].between(1, 6).all()
@@ -93,8 +93,8 @@ def test_layers_tensors_frame_and_plot():
 
 def test_rows_are_drawn_and_the_same_again():
     x = np.random.default_rng(4).laplace(size=(500, 8))
-    first, again, other = (measure(x, rows=100, seed=s) for s in (0, 0, 1))
-    assert first.n_rows == (100,)
+    first, again, other = (measure(x, n_samples=100, seed=s) for s in (0, 0, 1))
+    assert first.n_samples == (100,)
     assert first.value == again.value
     assert first.value != other.value
 
@@ -110,7 +110,7 @@ def test_rows_are_drawn_and_the_same_again():
         (np.ones((1, 4)), {"centre": "samples"}, "one row, which is its own mean"),
         (np.ones((5, 4)), {"centre": "rows"}, "centre is 'rows'; expected one of None, 'samples', 'coordinates'"),
         (np.ones((5, 4)), {"rotations": 0}, "rotations must be a whole number, at least 1; got 0"),
-        (np.ones((5, 4)), {"rows": float("nan")}, "rows must be a whole number, at least 1; got nan"),
+        (np.ones((5, 4)), {"n_samples": float("nan")}, "n_samples must be a whole number, at least 1; got nan"),
         ({}, {}, "acts is empty"),
     ],
 )

@@ -100,7 +100,7 @@ def test_the_result_can_be_read():
     graph = reeb_graph(x[:, 1], x)
     assert repr(graph).startswith("ReebGraph(1 components, 1 loops;") and "intervals agree" in repr(graph)
     frame = graph.to_frame()
-    assert list(frame) == ["interval", "low", "high", "rows", "degree"] and len(frame) == len(graph.nodes)
+    assert list(frame) == ["interval", "low", "high", "n_samples", "degree"] and len(frame) == len(graph.nodes)
     assert "samples)" in repr(graph.nodes[0])
     assert "1 component, 1 loop" in graph.plot().get_title()
     matplotlib.pyplot.close("all")

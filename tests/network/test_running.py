@@ -150,4 +150,4 @@ def test_masked_rows_and_rows_with_a_gradient():
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(20, 3)
     with pytest.raises(ValueError, match="1 values are masked"):
         network.collect(model, np.ma.masked_array(x.numpy(), np.arange(60).reshape(20, 3) == 5), "1", progress=False)
-    assert network.input_alignment(model, x.requires_grad_(), "1", rotations=1, progress=False).n_rows == 20
+    assert network.input_alignment(model, x.requires_grad_(), "1", rotations=1, progress=False).n_samples == 20

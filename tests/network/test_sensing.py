@@ -8,7 +8,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from cnflow.network.activations._errors import NetworkError
-from cnflow.network.coordinates._transforms import SparseRotation, match, named_transforms, read_coordinates, unrelated
+from cnflow.network.coordinates._transforms import (
+    SparseRotation,
+    match,
+    named_transforms,
+    null_angles,
+    read_coordinates,
+)
 from cnflow.network.perturbation._coordinate_change import Ratio
 from cnflow.network.perturbation._sensitivity import sensitivity
 from cnflow.network.perturbation._sparse_coordinates import sparsest_insensitive
@@ -123,11 +129,11 @@ class TestMatch:
     def test_the_null_of_unrelated_directions(self):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(2000, 50))
-        angle, span = unrelated(x[:, :1], x, 400, rng)
+        angle, span = null_angles(x[:, :1], x, 400, rng)
         # the square of one entry of a random unit vector has mean 1 / d
         assert 1 - np.mean(angle**2) == pytest.approx(1 / 50, abs=0.006)
         assert span == pytest.approx(np.sqrt(1 - 1 / 50), abs=0.01)
-        assert unrelated(x, x, 2, rng)[1] < 1e-6
+        assert null_angles(x, x, 2, rng)[1] < 1e-6
 
 
 class TestSensitivity:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from cnflow import _validation
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._sites import Site
+from cnflow.network.activations._text import abridged
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PROGRESS = "progress.json"
-"""Its count of samples is the truth: what a killed run wrote beyond it is cut off."""
+"""Its count of samples, "rows", decides: what a killed run wrote beyond it is cut off."""
 
 
 class MissingError(NetworkError, KeyError):
@@ -81,7 +82,7 @@ class Activations(Mapping[str, NDArray[Any]]):
         return cls(sites, arrays, record["batches"], path, record["finished"])
 
     @property
-    def rows(self) -> int:
+    def n_samples(self) -> int:
         """Number of samples, n."""
         return len(self.arrays[0])
 
@@ -105,28 +106,27 @@ class Activations(Mapping[str, NDArray[Any]]):
         return len(self.sites)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per site: shape, number type, megabytes, file."""
+        """One row per site: site, n_samples, dim, dtype, megabytes, file."""
         import pandas as pd
 
         return pd.DataFrame(
             {
-                "site": str(site), "rows": len(array), "dim": array.shape[1], "dtype": str(array.dtype),
+                "site": str(site), "n_samples": len(array), "dim": array.shape[1], "dtype": str(array.dtype),
                 "megabytes": array.nbytes / 1e6, "file": str(getattr(array, "filename", "") or ""),
             }
             for site, array in zip(self.sites, self.arrays, strict=True)
         )  # fmt: skip
 
     def __repr__(self) -> str:
+        """Samples, and the first sites."""
+        return abridged(str(self))
+
+    def __str__(self) -> str:
         """Samples, then sites, one a line."""
         where = "in memory" if self.folder is None else f"in {self.folder}"
-        head = (
-            f"Activations: {self.rows} samples of {len(self)} sites {where}{'' if self.finished else ', not finished'}"
-        )
-        lines = [
-            f"  {name}: {array.shape[1]} × {array.dtype}"
-            for name, array in list(zip(self, self.arrays, strict=True))[:12]
-        ]
-        return "\n".join([head, *lines, *([f"  and {len(self) - 12} more"] * (len(self) > 12))])
+        head = f"Activations: {self.n_samples} samples of {len(self)} sites {where}{'' if self.finished else ', not finished'}"
+        lines = [f"  {name}: {array.shape[1]} × {array.dtype}" for name, array in zip(self, self.arrays, strict=True)]
+        return "\n".join([head, *lines])
 
 
 def read_record(path: Path) -> dict[str, Any]:

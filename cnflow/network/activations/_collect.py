@@ -36,20 +36,20 @@ from cnflow.network.activations._probe import batch_dependence
 from cnflow.network.activations._sites import Site, matches
 from cnflow.network.activations._storage import Folder, Memory
 
-MASK = "attention_mask"
+MASK_KEY = "attention_mask"
 """Where tokenizers put it."""
 
 Mask = str | int | Callable[[Any], Any] | Tensor | NDArray[Any] | None
 
-SAMPLED = 4096
+FINGERPRINT_NUMBERS = 4096
 """Numbers of each tensor, evenly spaced, that its fingerprint is made of."""
 
-NO_ROWS = "batches gave no samples: is it a generator that was used up, or an empty list?"
+NO_SAMPLES = "batches gave no samples: is it a generator that was used up, or an empty list?"
 
 
 def collect(
     model: nn.Module, batches: Any, names: str | Site | Sequence[str | Site], *, to: str | Path | None = None,
-    call: Call | None = None, mask: Mask = MASK, resume: bool = True, memory: float = 2e9,
+    call: Call | None = None, mask: Mask = MASK_KEY, resume: bool = True, memory: float = 2e9,
     dtype: DTypeLike | torch.dtype | None = None, batch_size: int = 256, progress: bool = True,
 ) -> Activations:  # fmt: skip
     """Run a network over batches, and keep the activations of some of its modules.
@@ -72,9 +72,8 @@ def collect(
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
         mask: which positions are not padding, 0 or 1, shape (n, positions): the key or number under which a batch holds it, a
             function of the batch, or one tensor or array where the data came as a whole. By default under "attention_mask", if a
-            batch has one; None for all positions. Padding counts neither in Site(…, position="mean") nor as samples of
-            "each", which
-            are in the order of mask.nonzero(); a position by number that is padding is refused; "all" holds padding too.
+            batch has one; None for all positions. Padding counts neither in Site(…, position="mean") nor in "each", whose
+            samples are in the order of mask.nonzero(); a position by number that is padding is refused; "all" holds padding too.
         resume: whether to go on from what is in the folder; False replaces it.
         memory: bytes of activations that may be held in memory; up to half as much again is used while they grow if the number of
             batches is not known.
@@ -102,7 +101,7 @@ def collect(
           output: 2 × float32
     """
     model = check_model(model)
-    asked, wanted = matches(model, names), _number_type(dtype)
+    asked, wanted = matches(model, names), _read_dtype(dtype)
     memory, resume = _validation.number("memory", memory, above=0, infinite=True), _validation.flag("resume", resume)
     batch_size = _validation.integer("batch_size", batch_size, low=1)
     cut, count = _as_batches(batches, batch_size, mask)
@@ -110,7 +109,7 @@ def collect(
     device, inner = (held[0].device, held[0].dtype) if held else (torch.device("cpu"), None)
     stream: Iterator[tuple[int, Any]] = enumerate(cut)
     if (first := next(stream, None)) is None:
-        raise NetworkError(NO_ROWS)
+        raise NetworkError(NO_SAMPLES)
     batch, padding = first[1]
     with torch.no_grad():
         places = survey(model, to_device(batch, device, inner), asked, call, padding)
@@ -128,7 +127,7 @@ def collect(
 
     store: Folder | Memory | None = None if to is None else folder(to, resume)
     stream = chain([first], stream)
-    if isinstance(store, Folder) and _skip(store, stream, count):
+    if isinstance(store, Folder) and _skip_collected(store, stream, count):
         return Activations.load(store.path)
     done = store.batches if store else 0
     with tqdm(total=count, desc="collect", unit="batch", initial=done, disable=not progress, mininterval=1) as bar:
@@ -144,28 +143,28 @@ def collect(
             blocks = {site: _to_array(site, found[site], wanted, offset) for site in sites}
             size = sum(block.nbytes for block in blocks.values())
             if store is None:
-                _refuse_more(size * count if count else size, memory, "would take")
+                _refuse_over_memory(size * count if count else size, memory, "would take")
                 store = Memory(sites, len(blocks[sites[0]]) * (count or 1))
             _refuse_other_shape(store, blocks, number)
             if isinstance(store, Memory) and store.size + size > memory:
                 kept = folder(mkdtemp(prefix="cnflow-activations-"), False)
                 kept.take_over(store)
-                _refuse_more(
+                _refuse_over_memory(
                     store.size + size, memory, f"after {number + 1} batches take",
                     f". What was collected is in {kept.path}: with that as to=, it goes on from there",
                 )  # fmt: skip
             store.append(blocks, _fingerprint(batch, padding))
-            bar.set_postfix(rows=store.rows, refresh=False)
+            bar.set_postfix(samples=store.rows, refresh=False)
             bar.update()
     if store is None or not store.rows:
-        raise NetworkError(NO_ROWS)
+        raise NetworkError(NO_SAMPLES)
     if isinstance(store, Memory):
         return Activations(tuple(sites), store.arrays(), store.batches)
     store.finish()
     return Activations.load(store.path)
 
 
-def _skip(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -> bool:
+def _skip_collected(store: Folder, stream: Iterator[tuple[int, Any]], count: int | None) -> bool:
     """Pass over the batches that are on disk; whether there can be no more of them."""
     done, passed = store.batches, 0
     for number, (batch, padding) in islice(stream, done):
@@ -191,14 +190,14 @@ def _as_batches(batches: Any, size: int, mask: Mask) -> tuple[Iterator[tuple[Any
     masks = mask if isinstance(mask, Tensor | np.ndarray) else None
     if isinstance(batches, Tensor | np.ndarray | Mapping | tuple):
         whole = batches
-        n = len(whole) if isinstance(whole, Tensor | np.ndarray) else count_samples(_tensors(whole))
+        n = len(whole) if isinstance(whole, Tensor | np.ndarray) else count_samples(_as_tensors(whole))
         if masks is not None and len(masks) != n:
             raise NetworkError(f"mask has {len(masks)} rows, and the data {n}; expected one for each sample")
         slices = [slice(start, min(n, start + size)) for start in range(0, n, size)]
         return (
             (
-                part := _tensors(take(whole, rows, n, (Tensor, np.ndarray))),
-                _padding(mask if masks is None else masks[rows], part),
+                part := _as_tensors(take(whole, rows, n, (Tensor, np.ndarray))),
+                _read_mask(mask if masks is None else masks[rows], part),
             )
             for rows in slices
         ), len(slices)
@@ -216,16 +215,16 @@ def _as_batches(batches: Any, size: int, mask: Mask) -> tuple[Iterator[tuple[Any
         count = len(batches)  # type: ignore[arg-type]
     except TypeError:
         count = None
-    return ((part := _tensors(batch), _padding(mask, part)) for batch in batches), count
+    return ((part := _as_tensors(batch), _read_mask(mask, part)) for batch in batches), count
 
 
-def _padding(mask: Mask, batch: Any) -> Tensor | None:
+def _read_mask(mask: Mask, batch: Any) -> Tensor | None:
     """Which positions of a batch are not padding, shape (n, positions); None if there is no mask."""
     if isinstance(mask, str | int):
         held = (
             batch if isinstance(batch, Mapping) else dict(enumerate(batch)) if isinstance(batch, tuple | list) else {}
         )
-        if mask not in held and mask != MASK:
+        if mask not in held and mask != MASK_KEY:
             raise NetworkError(
                 f"mask is {mask!r}, and a batch holds {list(held) or 'one tensor'}; expected one of its keys"
             )
@@ -243,17 +242,17 @@ def _padding(mask: Mask, batch: Any) -> Tensor | None:
     return mask.bool()
 
 
-def _tensors(batch: Any) -> Any:
+def _as_tensors(batch: Any) -> Any:
     """The batch with its arrays made tensors; copied, as a tensor cannot be made of a file that is read-only."""
     refuse_masked(batch, "batches")
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
         return torch.from_numpy(np.array(batch))
     if isinstance(batch, Mapping):
-        return {key: _tensors(part) for key, part in batch.items()}
-    return type(batch)(map(_tensors, batch)) if type(batch) in (tuple, list) else batch
+        return {key: _as_tensors(part) for key, part in batch.items()}
+    return type(batch)(map(_as_tensors, batch)) if type(batch) in (tuple, list) else batch
 
 
-def _number_type(dtype: DTypeLike | torch.dtype | None) -> np.dtype | None:
+def _read_dtype(dtype: DTypeLike | torch.dtype | None) -> np.dtype | None:
     if dtype is None:
         return None
     with suppress(TypeError):
@@ -292,20 +291,19 @@ def _refuse_other_shape(store: Folder | Memory, blocks: Mapping[Site, NDArray[An
         if len(other) != len(block):
             raise NetworkError(
                 f"batch {number} has {len(block)} samples of {str(first)!r} and {len(other)} of {str(site)!r}: "
-                f"collect modules that "
-                "give one row per sample, and the others apart"
+                "collect modules that give one row per sample, and the others apart"
             )
     for site, block in blocks.items():
         width = store.width(site)
         if width not in (None, block.shape[1]):
             raise NetworkError(
                 f"{str(site)!r} has {block.shape[1]} numbers a sample in batch {number}, and {width} before: where "
-                f"sequences differ "
-                f"in length, take one position, as in Site({site.name!r}, position=0), or 'mean'; or pad them to one length"
+                f"sequences differ in length, take one position, as in Site({site.name!r}, position=0), or 'mean'; "
+                "or pad them to one length"
             )
 
 
-def _refuse_more(size: float, memory: float, words: str, more: str = "") -> None:
+def _refuse_over_memory(size: float, memory: float, words: str, more: str = "") -> None:
     if size > memory:
         raise NetworkError(
             f"the activations {words} {size / 1e9:.3g} GB, more than memory={memory:.3g} bytes: give to=FOLDER to write them to "
@@ -321,7 +319,7 @@ def _fingerprint(batch: Any, mask: Tensor | None = None) -> str:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
             flat = part.detach().reshape(-1)
-            some = flat[:: -(-len(flat) // SAMPLED) or 1].contiguous().cpu()
+            some = flat[:: -(-len(flat) // FINGERPRINT_NUMBERS) or 1].contiguous().cpu()
             digest.update(some.view(torch.uint8).numpy().tobytes())
         elif isinstance(part, Mapping):
             for key, value in part.items():

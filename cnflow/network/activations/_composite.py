@@ -69,8 +69,7 @@ class Composite:
                 if len(rows) != count_samples(self.x):
                     raise NetworkError(
                         f"{str(site)!r} has {len(rows)} rows for {count_samples(self.x)} samples; expected one for "
-                        f"each: choose one "
-                        "position, or 'all' side by side"
+                        "each: choose one position, or 'all' side by side"
                     )
             again = self(self.at)
         refuse_random(self.target.name, self.value, again)
@@ -85,48 +84,48 @@ class Composite:
         """Number of samples."""
         return len(self.at)
 
-    def __call__(self, s: Tensor, rows: Any = slice(None)) -> Tensor:
+    def __call__(self, s: Tensor, samples: Any = slice(None)) -> Tensor:
         """Activations of the target.
 
         Args:
             s: activations of the source, shape (m, d_source).
-            rows: of the data that they stand for: what passes the source by is that of these; default all.
+            samples: of the data that they stand for: what passes the source by is that of these; default all.
         """
-        x = self.x if isinstance(rows, slice) and rows == slice(None) else take(self.x, rows)
+        x = self.x if isinstance(samples, slice) and samples == slice(None) else take(self.x, samples)
         return forward(self.model, x, [self.target], put={self.source: s}, call=self.call)[self.target]
 
     def chunks(self, size: int = 256) -> Iterator[slice]:
         """Slices of the samples."""
         return (slice(i, min(i + size, len(self))) for i in range(0, len(self), size))
 
-    def jacobians(self, s: Tensor | None = None, rows: Any = slice(None)) -> Tensor:
+    def jacobians(self, s: Tensor | None = None, samples: Any = slice(None)) -> Tensor:
         """∂target/∂source in full, shape (m, d_target, d_source).
 
         Args:
             s: where, shape (m, d_source); default the samples' own activations.
-            rows: see ``__call__``.
+            samples: see ``__call__``.
         """
-        return jacobians(lambda leaf: self(leaf, rows), self.at[rows] if s is None else s)
+        return jacobians(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s)
 
-    def vjp(self, v: Tensor, s: Tensor | None = None, rows: Any = slice(None)) -> Tensor:
+    def vjp(self, v: Tensor, s: Tensor | None = None, samples: Any = slice(None)) -> Tensor:
         """vᵀ ∂target/∂source, shape (q, m, d_source).
 
         Args:
             v: shape (q, m, d_target).
             s: see ``jacobians``.
-            rows: see ``__call__``.
+            samples: see ``__call__``.
         """
-        return vjp(lambda leaf: self(leaf, rows), self.at[rows] if s is None else s, v)
+        return vjp(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s, v)
 
-    def jvp(self, u: Tensor, s: Tensor | None = None, rows: Any = slice(None)) -> Tensor:
+    def jvp(self, u: Tensor, s: Tensor | None = None, samples: Any = slice(None)) -> Tensor:
         """∂target/∂source u, shape (q, m, d_target).
 
         Args:
             u: shape (q, m, d_source).
             s: see ``jacobians``.
-            rows: see ``__call__``.
+            samples: see ``__call__``.
         """
-        return jvp(lambda leaf: self(leaf, rows), self.at[rows] if s is None else s, u)
+        return jvp(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s, u)
 
     def bypass(self, seed: int = 0) -> float:
         """Share of the target's variance that the source does not decide: 0 if all goes through it.

@@ -154,7 +154,7 @@ def forward(
         counts[name] += 1
         sites = [site for site, call in places[name] if call in (None, number)]
         if number and any(call is None for _, call in places[name]):
-            raise NetworkError(_several(name))
+            raise NetworkError(_several_calls(name))
         for site in sites:
             if site in put:
                 output = site.put(output, put[site])
@@ -168,7 +168,7 @@ def forward(
         return output
 
     if own.get(INPUT):
-        batch = _at_input(batch, own[INPUT], put, read, found, mask)
+        batch = _read_input(batch, own[INPUT], put, read, found, mask)
         left.difference_update(own[INPUT])
     with suppress(_ReachedError):
         output = record_calls(model, batch, places, see, call)
@@ -179,7 +179,7 @@ def forward(
             left.discard(site)
     for name, wanted in places.items():
         if any(site in left for site, _ in wanted):
-            raise NetworkError(_absent(name, counts[name], next(site for site, _ in wanted if site in left)))
+            raise NetworkError(_missing_call(name, counts[name], next(site for site, _ in wanted if site in left)))
     return found
 
 
@@ -216,35 +216,35 @@ def survey(
 
     own_rows: dict[Site, Tensor] = {}
     if own.get(INPUT):
-        _at_input(batch, own[INPUT], {}, own[INPUT], own_rows, mask)
+        _read_input(batch, own[INPUT], {}, own[INPUT], own_rows, mask)
     try:
         output = record_calls(model, batch, places, see, call)
     except (NetworkError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of the network's own code
         raise NetworkError(
-            f"the network cannot be called with x, {_told(batch)}: {type(error).__name__}: {' '.join(str(error).split()):.300}"
+            f"the network cannot be called with x, {_describe(batch)}: {type(error).__name__}: {' '.join(str(error).split()):.300}"
         ) from error
     own_rows |= {site: site.read(output, mask) for site in own.get(OUTPUT, [])}
     found |= {site: {site: rows} for site, rows in own_rows.items()}
     for name, wanted in places.items():
         for site, chosen in wanted:
             if not found[site]:
-                raise NetworkError(_absent(name, counts[name], site))
+                raise NetworkError(_missing_call(name, counts[name], site))
             if counts[name] == 1:
                 found[site] = {Site(name, site.position, site.item): rows for rows in found[site].values()}
             elif chosen is None and sites[site]:
-                raise NetworkError(_several(name, counts[name]))
+                raise NetworkError(_several_calls(name, counts[name]))
     return found
 
 
-def _told(batch: Any) -> str:
+def _describe(batch: Any) -> str:
     """What is fed, in a few words."""
     if isinstance(batch, Tensor):
         return f"{str(batch.dtype).removeprefix('torch.')} of shape {tuple(batch.shape)}"
     if isinstance(batch, Mapping):
-        return f"{{{', '.join(f'{key!r}: {_told(part)}' for key, part in batch.items())}}}"
-    return f"({', '.join(map(_told, batch))})" if isinstance(batch, tuple | list) else type(batch).__name__
+        return f"{{{', '.join(f'{key!r}: {_describe(part)}' for key, part in batch.items())}}}"
+    return f"({', '.join(map(_describe, batch))})" if isinstance(batch, tuple | list) else type(batch).__name__
 
 
 def _places(
@@ -263,12 +263,12 @@ def _places(
     return places, own
 
 
-def _several(name: str, count: int = 2) -> str:
+def _several_calls(name: str, count: int = 2) -> str:
     calls = ", ".join(repr(f"{name}:{number}") for number in range(min(count, 4))) + ", …" * (count > 4)
     return f"module {name!r} is called more than once in a forward pass, so it is not one place: name one of its calls, {calls}"
 
 
-def _absent(name: str, count: int, site: Site) -> str:
+def _missing_call(name: str, count: int, site: Site) -> str:
     if count:
         times = "once" if count == 1 else f"{count} times, from '{name}:0' to '{name}:{count - 1}'"
         return f"there is no {site.name!r}: module {name!r} is called {times} in this forward pass"
@@ -278,7 +278,7 @@ def _absent(name: str, count: int, site: Site) -> str:
     )
 
 
-def _at_input(
+def _read_input(
     batch: Any, sites: list[Site], put: dict[Site, Tensor], read: Sequence[Site], found: dict[Site, Tensor],
     mask: Tensor | None,
 ) -> Any:  # fmt: skip

@@ -16,21 +16,23 @@ from torch import nn
 Call = Callable[[nn.Module, Any], Any]
 """How the network is called with a batch, where calling it with the batch itself will not do."""
 
-See = Callable[[str, int, Any, Any], Any]
+OnOutput = Callable[[str, int, Any, Any], Any]
 """Of a module's name, the number of its call, what it was fed and what it gives back, to what it is to give back."""
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-_making = Lock()
+_lock_of_locks = Lock()
 
 
-def record_calls(model: nn.Module, batch: Any, names: Collection[str], see: See, call: Call | None = None) -> Any:
+def record_calls(
+    model: nn.Module, batch: Any, names: Collection[str], on_output: OnOutput, call: Call | None = None
+) -> Any:
     """Run the network, and see what modules give back on the way. What other threads do with it is not seen.
 
     Args:
         model: the network.
         batch: see ``forward``.
         names: of the modules.
-        see: what is done with what they give back.
+        on_output: what is done with what they give back.
         call: see ``forward``.
 
     Returns:
@@ -44,14 +46,14 @@ def record_calls(model: nn.Module, batch: Any, names: Collection[str], see: See,
             if get_ident() != thread:
                 return output
             calls[name] += 1
-            return see(name, calls[name] - 1, (args, kwargs), output)
+            return on_output(name, calls[name] - 1, (args, kwargs), output)
 
         return seen
 
     with _lock(model), ExitStack() as stack:
         for name in names:
             stack.callback(modules[name].register_forward_hook(hook(name), with_kwargs=True).remove)
-        return (call or _call)(model, batch)
+        return (call or _default_call)(model, batch)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -62,11 +64,11 @@ def copied(model: nn.Module) -> nn.Module:
 
 def _lock(model: nn.Module) -> RLock:
     """Of a network: hooks are for all threads, so that one at a time can have them."""
-    with _making:
+    with _lock_of_locks:
         return _locks.setdefault(model, RLock())
 
 
-def _call(model: nn.Module, batch: Any) -> Any:
+def _default_call(model: nn.Module, batch: Any) -> Any:
     """Call with a tensor, with keywords, or with as many of a tuple as the network takes."""
     if isinstance(batch, Mapping):
         return model(**batch)

@@ -13,10 +13,10 @@ from cnflow.network.activations._forward import count_samples, each_tensor, refu
 from cnflow.network.activations._hooks import Call, record_calls
 from cnflow.network.activations._sites import Site, matches, one_site
 
-ROWS = 8
+N_SAMPLES = 8
 """Samples that are looked at."""
 
-ALONE = 4
+N_ALONE = 4
 """Of them, how many are run again without the others."""
 
 ROUNDING = torch.finfo(torch.float32).eps ** 0.5
@@ -37,7 +37,7 @@ def list_sites(model: nn.Module, x: Any, wanted: Sequence[str | Site], call: Cal
             that depend on one another.
     """
     sites = [one_site(model, place) for place in wanted]
-    found = _looked_at(model, x, dict.fromkeys(sites, True), call)
+    found = _survey_few(model, x, dict.fromkeys(sites, True), call)
     return [next(iter(found[site])) for site in sites]
 
 
@@ -55,7 +55,7 @@ def all_sites(
     Raises:
         NetworkError: as ``list_sites`` does, but for names that stand for several modules.
     """
-    found = _looked_at(model, x, matches(model, patterns), call)
+    found = _survey_few(model, x, matches(model, patterns), call)
     return list(dict.fromkeys(place for places in found.values() for place in places))
 
 
@@ -85,27 +85,27 @@ def batch_dependence(
         try:
             if (n := count_samples(batch)) < 3:
                 return ""
-            few = take(batch, slice(0, min(ALONE, n - 1)))
+            few = take(batch, slice(0, min(N_ALONE, n - 1)))
             alone = rows(few, None if mask is None else mask[: count_samples(few)])
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
             # a batch of one size only
             return ""
-        if all(_same(found[site], alone[site]) for site in found):
+        if all(_equal_to_rounding(found[site], alone[site]) for site in found):
             return ""
         again = rows(batch, mask)
-        if not all(_same(found[site], again[site]) for site in found):
+        if not all(_equal_to_rounding(found[site], again[site]) for site in found):
             return ""
-        return _where(_calls(model, batch, call), _calls(model, few, call))
+        return _first_dependence(_all_calls(model, batch, call), _all_calls(model, few, call))
 
 
-def _looked_at(
+def _survey_few(
     model: nn.Module, x: Any, sites: Mapping[Site, bool], call: Call | None
 ) -> dict[Site, dict[Site, Tensor]]:
     """Places of sites, with a few samples of them."""
     if not count_samples(x):
         raise NetworkError("x has no samples; expected at least one")
     refuse_not_numbers(x)
-    few = take(x, slice(0, ROWS))
+    few = take(x, slice(0, N_SAMPLES))
     with torch.no_grad():
         found = survey(model, few, sites, call)
     where = batch_dependence(
@@ -114,14 +114,13 @@ def _looked_at(
     if where:
         raise NetworkError(
             f"the samples of a batch depend on one another from {where} on (batch norm in training mode, a mean over "
-            f"the batch?), so "
-            "that a sample has no activations of its own: call model.eval(), choose places before, or give call= that takes every "
-            "sample by itself"
+            "the batch?), so that a sample has no activations of its own: call model.eval(), choose places "
+            "before, or give call= that takes every sample by itself"
         )
     return found
 
 
-def _calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple[str, Any, Any]]:
+def _all_calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple[str, Any, Any]]:
     """All calls of modules in a forward pass, those within a module before its own: name, what it was fed, what it gave back."""
     found: list[tuple[str, Any, Any]] = []
 
@@ -133,29 +132,29 @@ def _calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[tuple
     return found
 
 
-def _where(whole: list[tuple[str, Any, Any]], alone: list[tuple[str, Any, Any]]) -> str:
+def _first_dependence(whole: list[tuple[str, Any, Any]], alone: list[tuple[str, Any, Any]]) -> str:
     """First call of a module whose samples differ, where it is fed or in what it gives back."""
     for (name, given, output), (_, given_alone, output_alone) in zip(whole, alone, strict=False):
         told = f"module {name!r}" if name else "the network's own forward"
-        if not _alike(given, given_alone):
+        if not _equal_parts(given, given_alone):
             return f"what is fed to {told}"
-        if not _alike(output, output_alone):
+        if not _equal_parts(output, output_alone):
             return told
     return "the network's own forward"
 
 
-def _alike(whole: Any, alone: Any) -> bool:
+def _equal_parts(whole: Any, alone: Any) -> bool:
     """Whether the first samples of all tensors are the same."""
     if isinstance(whole, Tensor) and isinstance(alone, Tensor):
-        return _same(whole, alone)
+        return _equal_to_rounding(whole, alone)
     if isinstance(whole, Mapping) and isinstance(alone, Mapping):
-        return all(_alike(whole[key], alone[key]) for key in whole.keys() & alone.keys())
+        return all(_equal_parts(whole[key], alone[key]) for key in whole.keys() & alone.keys())
     if isinstance(whole, tuple | list) and isinstance(alone, tuple | list):
-        return all(map(_alike, whole, alone))
+        return all(map(_equal_parts, whole, alone))
     return True
 
 
-def _same(whole: Tensor, alone: Tensor) -> bool:
+def _equal_to_rounding(whole: Tensor, alone: Tensor) -> bool:
     """Whether the first samples are the same but for rounding; what has not one shape cannot be compared."""
     if whole.ndim != alone.ndim or whole.ndim == 0 or len(alone) > len(whole) or whole.shape[1:] != alone.shape[1:]:
         return True

@@ -65,15 +65,15 @@ class Affine(Encoding):
     centre: Tensor
 
     def __init__(self, matrix: Tensor, centre: Tensor) -> None:
-        super().__init__(self._there, self._back)
+        super().__init__(self._encode_samples, self._decode_samples)
         self.register_buffer("matrix", matrix)
         self.register_buffer("inverse", torch.linalg.inv(matrix))
         self.register_buffer("centre", centre)
 
-    def _there(self, h: Tensor) -> Tensor:
+    def _encode_samples(self, h: Tensor) -> Tensor:
         return (h - self.centre) @ self.matrix.T + self.centre
 
-    def _back(self, z: Tensor) -> Tensor:
+    def _decode_samples(self, z: Tensor) -> Tensor:
         return (z - self.centre) @ self.inverse.T + self.centre
 
 
@@ -87,7 +87,7 @@ class Smooth(Encoding):
     scale: Tensor
 
     def __init__(self, dim: int, centre: Tensor, scale: float, strength: float, rng: torch.Generator) -> None:
-        super().__init__(self._there, self._back)
+        super().__init__(self._encode_samples, self._decode_samples)
         self.field = MLPField(hidden=min(4 * dim, 64), depth=1, activation="tanh")
         self.field.build(dim)
         self.field.double().requires_grad_(False)
@@ -109,10 +109,10 @@ class Smooth(Encoding):
         (z,) = self.solver.integrate(self.field, lambda t, state: (self.field(t, state),), z, start, end)
         return z * self.scale + self.centre
 
-    def _there(self, h: Tensor) -> Tensor:
+    def _encode_samples(self, h: Tensor) -> Tensor:
         return self._solve(h, 0.0, 1.0)
 
-    def _back(self, z: Tensor) -> Tensor:
+    def _decode_samples(self, z: Tensor) -> Tensor:
         return self._solve(z, 1.0, 0.0)
 
 
@@ -147,20 +147,20 @@ def random_encoding(
         scale = float((rows - centre).square().mean().sqrt()) or 1.0
         return Smooth(dim, centre, scale, strength, rng)
 
-    def turn() -> Tensor:
+    def random_rotation() -> Tensor:
         q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
         # with the signs of R the rotation is uniform
         rotation: Tensor = q * r.diagonal().sign()
         return rotation
 
-    matrix = turn()
+    matrix = random_rotation()
     if kind == "affine":
         stretch = torch.exp(strength * (2 * torch.rand(dim, generator=rng, dtype=torch.float64) - 1))
-        matrix = (matrix * stretch) @ turn()
+        matrix = (matrix * stretch) @ random_rotation()
     return Affine(matrix, centre)
 
 
-class _ByFlow(Encoding):
+class _FlowEncoding(Encoding):
     """Latent coordinates of a flow."""
 
     def __init__(self, flow: NarrowingFlow) -> None:
@@ -168,10 +168,10 @@ class _ByFlow(Encoding):
             raise NetworkError(
                 f"the flow has {flow.lift} lifted directions, so its latent is larger than the layer; give a flow without a lift"
             )
-        super().__init__(self._there, flow.pull)
+        super().__init__(self._encode_samples, flow.pull)
         self.flow = flow.requires_grad_(False)
 
-    def _there(self, h: Tensor) -> Tensor:
+    def _encode_samples(self, h: Tensor) -> Tensor:
         return self.flow.stages.carry(self.flow.frame(h), 0.0, 1.0, self.flow.evaluation).z
 
 
@@ -219,18 +219,18 @@ def reencode(model: nn.Module, layer: str | Site, transform: Any) -> tuple[nn.Mo
     name, number = split_call(site.name, modules)
     if name not in modules:
         raise NetworkError(f"the network's {site.name} is not a layer: encode the data themselves, or name a module")
-    code, decode = _both_ways(transform)
+    code, decode = _encoding_of(transform)
     new = copied(model)
     new.set_submodule(name, _Reencoded(new.get_submodule(name), code, decode, site))
     return new, Site(f"{name}.code" + ("" if number is None else f":{number}"))
 
 
-def _both_ways(transform: Any) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def _encoding_of(transform: Any) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The transform as a module, and its inverse."""
     if isinstance(transform, tuple) and len(transform) == 2 and all(map(callable, transform)):
         transform = Encoding(*transform)
     if isinstance(transform, NarrowingFlow):
-        transform = _ByFlow(copy.deepcopy(transform))
+        transform = _FlowEncoding(copy.deepcopy(transform))
     back = getattr(transform, "decode", None) or getattr(transform, "inverse", None)
     if not isinstance(transform, nn.Module) or not callable(back):
         raise NetworkError(

@@ -28,9 +28,8 @@ class Site:
         name: of a module, as in ``model.named_modules()``; "input" and "output" are the network's own. Of a module that is called
             more than once in a forward pass every call is a place of its own: "act:0", "act:1".
         position: of outputs of shape (n, positions, d), which position: a number, "mean" over all of them (can be read, not
-            put back), "all" side by side, or "each" in a sample of its own. Outputs of more dimensions, such as
-            images, are taken as
-            one long sample.
+            put back), "all" side by side, or "each" as a sample of its own. Outputs of more dimensions, such as images, are
+            flattened.
         item: of outputs that are tuples or dictionaries, the number or key of the tensor; not needed if there is one only.
     """
 
@@ -93,7 +92,7 @@ class Site:
         return tensor
 
     def read(self, output: Any, mask: Tensor | None = None) -> Tensor:
-        """Samples of activations, shape (n, d); with each position in a sample of its own (n · positions or fewer, d).
+        """Samples of activations, shape (n, d); with position="each", (n · positions or fewer, d).
 
         Args:
             output: of the module.
@@ -151,12 +150,12 @@ class Site:
             )
         return value.masked_fill(~mask[..., None], 0).sum(1) / count
 
-    def put(self, output: Any, rows: Tensor) -> Any:
+    def put(self, output: Any, samples: Tensor) -> Any:
         """What the module gives back, with these samples in their place.
 
         Args:
             output: of the module.
-            rows: shape (n, d).
+            samples: shape (n, d).
 
         Raises:
             NetworkError: for a mean, which cannot be put back.
@@ -168,10 +167,10 @@ class Site:
         key, value = self.key(output), self._tensor(output)
         if value.ndim == 3 and isinstance(self.position, int):
             new = value.clone()
-            new[:, self.position] = rows
+            new[:, self.position] = samples
         else:
             # a copy, as what comes after may work in place
-            new = rows.reshape(value.shape).clone()
+            new = samples.reshape(value.shape).clone()
         if key is None:
             return new
         if isinstance(output, Mapping):

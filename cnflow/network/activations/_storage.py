@@ -55,7 +55,7 @@ class GrowingFile:
             )
         with path.open("r+b") as file:
             held = file.read(self._start)
-            self.rows = _rows_told(held)
+            self.rows = _header_rows(held)
             if held != self._header():
                 raise NetworkError(
                     f"{path} does not hold samples of {dim} {dtype}: it was replaced by another file; start again with resume=False"
@@ -171,7 +171,7 @@ class Folder:
         if (path / PROGRESS).is_file():
             there = read_record(path)
             if resume:
-                self._go_on(there)
+                self._resume(there)
                 return
             for each in there["sites"]:
                 (path / Path(each["file"]).name).unlink(missing_ok=True)
@@ -192,7 +192,7 @@ class Folder:
         """Samples that are on disk."""
         return int(self.record["rows"])
 
-    def _go_on(self, there: dict[str, Any]) -> None:
+    def _resume(self, there: dict[str, Any]) -> None:
         """Take over what is on disk, if it is of the same."""
 
         def places(record: dict[str, Any]) -> list[str]:
@@ -254,7 +254,7 @@ class Folder:
         os.replace(new, self.path / PROGRESS)
 
 
-def _rows_told(header: bytes) -> int:
+def _header_rows(header: bytes) -> int:
     """Number of rows that the header of an .npy file tells; 0 for what is none."""
     file = BytesIO(header)
     try:

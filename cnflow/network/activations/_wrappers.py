@@ -1,4 +1,4 @@
-"""The network inside what was wrapped around it, and wrappers that nothing can be read through."""
+"""The network inside its wrappers, and wrappers that modules cannot be read through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the coordinates of a layer come from the input's: on how many inputs each unit depends, and how far apart these are."""
+"""Alignment of a layer's coordinates with the input's: on how many inputs each unit depends, and how far apart these are."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ Floats = NDArray[np.float64]
 CHUNK = 64
 """Directions whose derivatives are taken in one backward pass."""
 
-BLOCKS = 10
+JACKKNIFE_BLOCKS = 10
 """Parts of the samples, each left out once for the error bars."""
 
-HELD = 2e8
-"""Numbers that are held at most: (rotations + 1 + BLOCKS) · units · (inputs, or units of the layer if these are more)."""
+MAX_NUMBERS = 2e8
+"""Numbers that are held at most: (rotations + 1 + JACKKNIFE_BLOCKS) · units · (inputs, or units of the layer if these are more)."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class InputAlignment:
-    """On which inputs the units of a layer depend, beside those of the layer rotated at random.
+    """On which inputs the units of a layer depend, compared with random rotations of the layer.
 
     q units, d inputs, K rotations. Units that depend on no input are nan.
 
     Attributes:
         layer: whose units.
         source: whose coordinates.
-        n_rows: samples.
+        n_samples: number of samples.
         units: number of each unit in the layer, shape (q,).
-        shares: of each unit's squared derivatives on every input, shape (q, d); samples sum to 1.
+        shares: of each unit's squared derivatives on every input, shape (q, d); each row sums to 1.
         participation: number of inputs that a unit depends on, shape (q,).
         rotated_participation: the same of rotated units, shape (K, q).
         spread: rms distance of a unit's inputs from their centre, shape (q,); None without positions.
@@ -60,7 +60,7 @@ class InputAlignment:
 
     layer: str
     source: str
-    n_rows: int
+    n_samples: int
     units: NDArray[np.int64]
     shares: Floats
     participation: Floats
@@ -77,9 +77,10 @@ class InputAlignment:
         return float(self.summary()["p_value"].iloc[0 if self.spread is None else 1])
 
     def summary(self) -> pd.DataFrame:
-        """One row per measure and null: mean over units, its error, the null's mean and spread, p-value (low is inherited).
+        """One row per measure and null: mean over units, its error, the null's mean and spread, p-value (low is aligned).
 
-        The p-value is the rank among the rotations, or permutations: 1/(rotations + 1) at the least. z tells how far out it is.
+        The p-value is the rank among the rotations, or permutations: 1/(rotations + 1) at the least; z still tells larger
+        distances apart.
         """
         import pandas as pd
 
@@ -107,10 +108,10 @@ class InputAlignment:
 
         columns: dict[str, Any] = {
             "unit": self.units, "participation": self.participation,
-            "participation_p": _ranks(self.participation, self.rotated_participation),
+            "participation_p": _rank_p_values(self.participation, self.rotated_participation),
         }  # fmt: skip
         if self.spread is not None and self.rotated_spread is not None and self.centres is not None:
-            columns |= {"spread": self.spread, "spread_p": _ranks(self.spread, self.rotated_spread)}
+            columns |= {"spread": self.spread, "spread_p": _rank_p_values(self.spread, self.rotated_spread)}
             columns |= {f"centre_{axis}": centre for axis, centre in enumerate(self.centres.T)}
         return pd.DataFrame(columns)
 
@@ -123,8 +124,8 @@ class InputAlignment:
         """Measures, each with its null."""
         dead = int(np.isnan(self.participation).sum())
         head = (
-            f"Inheritance of {len(self.units)} units of {self.layer} from {self.shares.shape[1]} coordinates of {self.source}, "
-            f"{self.n_rows} samples{f', {dead} units depend on none' if dead else ''}"
+            f"InputAlignment of {len(self.units)} units of {self.layer} with {self.shares.shape[1]} coordinates of {self.source}, "
+            f"{self.n_samples} samples{f', {dead} units depend on none' if dead else ''}"
         )
         lines = [
             f"  {row.measure} {row.value:.3g} ± {row.std_error:.2g}, {row.null} {row.null_mean:.3g} ± {row.null_std:.2g}, "
@@ -139,7 +140,7 @@ def input_alignment(
     grid: tuple[int, int] | ArrayLike | None = None, units: int = 128, rotations: int = 20, seed: int = 0,
     standardized: bool = False, call: Call | None = None, dtype: torch.dtype | None = torch.float64, progress: bool = True,
 ) -> InputAlignment:  # fmt: skip
-    """Whether the coordinates of a layer are inherited from those of the input: each depends on few inputs, near each other.
+    """Measure whether each unit of a layer depends on few inputs that are near each other.
 
     For unit u and input i, p_ui ∝ E[(∂u/∂x_i)²] over the samples, Σ_i p_ui = 1, with exact derivatives. The unit's
     participation is 1/Σ_i p_ui², the number of inputs it depends on: 1 to d. Where inputs have positions, its spread is
@@ -154,7 +155,7 @@ def input_alignment(
     scale of the inputs. They change with the scale of single inputs (``standardized`` takes this out) and with a rotation of the
     input, which is the question. Derivatives are local: an input that moves a unit in steps counts nothing, and one that
     never varies in the data counts as others do, unless standardized. A narrow layer of a network with small filters is local
-    by its architecture: that too is inherited.
+    by its architecture, and that counts too.
 
     Args:
         model: the network, in evaluation mode.
@@ -162,9 +163,8 @@ def input_alignment(
             sample, unit and rotation where that is less.
         layer: whose units.
         source: whose coordinates are the inputs.
-        grid: (samples, cols) of an image, whose channels come first, as in a flattened (channels, samples, cols); or
-            positions of the
-            inputs, shape (d,) or (d, k), in any unit: the spread's.
+        grid: (rows, columns) of an image, whose channels come first, as in a flattened (channels, rows, columns); or
+            positions of the inputs, shape (d,) or (d, k), in any unit: the spread's.
         units: at most so many, drawn at random where the layer has more.
         rotations: of the layer, and permutations of the positions.
         seed: of all that is drawn.
@@ -200,17 +200,17 @@ def input_alignment(
     width, inputs = composite.shape
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(width, min(units, width), replace=False))
-    held = (rotations + 1 + BLOCKS) * len(chosen) * max(inputs, width)
-    if held > HELD:
+    held = (rotations + 1 + JACKKNIFE_BLOCKS) * len(chosen) * max(inputs, width)
+    if held > MAX_NUMBERS:
         raise NetworkError(
             f"{len(chosen)} of {width} units, {inputs} inputs and {rotations} rotations are {held:.2g} numbers, more than "
-            f"{HELD:.0g}: give units={max(1, int(len(chosen) * HELD / held))}, or fewer rotations"
+            f"{MAX_NUMBERS:.0g}: give units={max(1, int(len(chosen) * MAX_NUMBERS / held))}, or fewer rotations"
         )
     positions = None if grid is None else positions_of(grid, inputs, composite.source)
     themselves = np.zeros((len(chosen), width))
     themselves[np.arange(len(chosen)), chosen] = 1
     frames = np.stack([themselves, *(random_frames(width, len(chosen), rng).T for _ in range(rotations))])
-    total, blocks = _squares(composite, torch.as_tensor(frames).to(composite.at), progress)
+    total, blocks = _squared_derivatives(composite, torch.as_tensor(frames).to(composite.at), progress)
     if standardized:
         variance = composite.at.var(0, correction=0).cpu().numpy()
         total, blocks = total * variance, blocks * variance
@@ -236,7 +236,7 @@ def input_alignment(
     )  # fmt: skip
 
 
-def _squares(composite: Composite, frames: Tensor, progress: bool) -> tuple[Floats, Floats]:
+def _squared_derivatives(composite: Composite, frames: Tensor, progress: bool) -> tuple[Floats, Floats]:
     """Squared derivatives of directions of the layer by inputs, summed over samples.
 
     Args:
@@ -250,16 +250,16 @@ def _squares(composite: Composite, frames: Tensor, progress: bool) -> tuple[Floa
     width, inputs = composite.shape
     sets, q, _ = frames.shape
     n = len(composite)
-    block_of = torch.arange(n, device=frames.device) * min(BLOCKS, n) // n
+    block_of = torch.arange(n, device=frames.device) * min(JACKKNIFE_BLOCKS, n) // n
     total = frames.new_zeros(sets, q, inputs)
-    blocks = frames.new_zeros(min(BLOCKS, n), q, inputs)
+    blocks = frames.new_zeros(min(JACKKNIFE_BLOCKS, n), q, inputs)
     full = width <= sets * q
-    size = max(1, min(256, int(HELD / 8 / (inputs * ((width if full else CHUNK) + q)))))
-    with tqdm(total=n, desc="inheritance", unit="sample", delay=1, disable=not progress) as bar:
+    size = max(1, min(256, int(MAX_NUMBERS / 8 / (inputs * ((width if full else CHUNK) + q)))))
+    with tqdm(total=n, desc="input alignment", unit="sample", delay=1, disable=not progress) as bar:
         for rows in composite.chunks(size):
-            jacobians = composite.jacobians(rows=rows) if full else None
+            jacobians = composite.jacobians(samples=rows) if full else None
             for i, frame in enumerate(frames):
-                square = _derivatives(composite, rows, frame, jacobians).square_()
+                square = _directional_derivatives(composite, rows, frame, jacobians).square_()
                 total[i] += square.sum(1)
                 if i == 0:
                     blocks.index_add_(0, block_of[rows], square.transpose(0, 1))
@@ -267,12 +267,14 @@ def _squares(composite: Composite, frames: Tensor, progress: bool) -> tuple[Floa
     return total.double().cpu().numpy(), blocks.double().cpu().numpy()
 
 
-def _derivatives(composite: Composite, rows: slice, frame: Tensor, jacobians: Tensor | None) -> Tensor:
+def _directional_derivatives(composite: Composite, rows: slice, frame: Tensor, jacobians: Tensor | None) -> Tensor:
     """Of directions of the layer, shape (q, m, d)."""
     if jacobians is not None:
         return torch.einsum("qh,mhd->qmd", frame, jacobians)
     m = rows.stop - rows.start
-    return torch.cat([composite.vjp(part[:, None].expand(-1, m, -1), rows=rows) for part in torch.split(frame, CHUNK)])
+    return torch.cat(
+        [composite.vjp(part[:, None].expand(-1, m, -1), samples=rows) for part in torch.split(frame, CHUNK)]
+    )
 
 
 def _jackknife(by_block: Floats) -> float:
@@ -284,7 +286,7 @@ def _jackknife(by_block: Floats) -> float:
     return float(np.sqrt((len(means) - 1) * means.var()))
 
 
-def _ranks(own: Floats, null: Floats) -> Floats:
+def _rank_p_values(own: Floats, null: Floats) -> Floats:
     """Share of the null that is as low, and of the value itself; nan for nan."""
     drawn = np.sort(null[np.isfinite(null)])
     rank = (1 + np.searchsorted(drawn, own * (1 + 1e-9), side="right")) / (1 + len(drawn))

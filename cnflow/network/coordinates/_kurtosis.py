@@ -1,4 +1,4 @@
-"""Are the coordinates that activations are written in preferred: kurtosis over coordinates, against random rotations."""
+"""Whether the coordinates of activations are preferred: kurtosis over coordinates, against random rotations."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cnflow import _validation
 from cnflow._figures import draw
 from cnflow.data._arrays import as_rows
 from cnflow.network.activations._errors import NetworkError
+from cnflow.network.activations._text import abridged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ class BasisKurtosis:
     Attributes:
         names: of the layers.
         dims: d of each.
-        n_rows: samples used of each; those without a direction (all zeros) are left out.
+        n_samples: used of each; those without a direction (all zeros) are left out.
         value: mean over samples, shape (layers,).
         std_error: of that mean, taking samples as independent, shape (layers,).
         expected: of a layer whose basis is arbitrary, exactly, shape (layers,); see ``basis_kurtosis``.
@@ -45,7 +46,7 @@ class BasisKurtosis:
 
     names: tuple[str, ...]
     dims: tuple[int, ...]
-    n_rows: tuple[int, ...]
+    n_samples: tuple[int, ...]
     value: Floats
     std_error: Floats
     expected: Floats
@@ -57,7 +58,7 @@ class BasisKurtosis:
     def z(self) -> Floats:
         """Distance from the expected value in standard deviations of the null, shape (layers,).
 
-        For what the ranks of few rotations cannot tell: how far out it is.
+        It still tells large values apart where the p-value is at its least.
         """
         spread = np.sqrt(np.square(self.null - self.expected[:, None]).mean(1))
         z: Floats = (self.value - self.expected) / np.maximum(spread, np.finfo(float).tiny)
@@ -69,7 +70,7 @@ class BasisKurtosis:
 
         return pd.DataFrame(
             {
-                "layer": self.names, "dim": self.dims, "rows": self.n_rows, "kurtosis": self.value,
+                "layer": self.names, "dim": self.dims, "n_samples": self.n_samples, "kurtosis": self.value,
                 "std_error": self.std_error, "expected": self.expected, "null_mean": self.null.mean(1),
                 "null_std": self.null.std(1), "z": self.z, "p_value": self.p_value,
             }
@@ -81,6 +82,10 @@ class BasisKurtosis:
         return axes
 
     def __repr__(self) -> str:
+        """One line for each of the first layers."""
+        return abridged(str(self))
+
+    def __str__(self) -> str:
         """One line per layer."""
         subtracted = f", mean over {self.centre} subtracted" if self.centre else ""
         lines = [
@@ -94,17 +99,17 @@ class BasisKurtosis:
 
 
 def basis_kurtosis(
-    acts: ArrayLike | Mapping[str, ArrayLike], *, rotations: int = 20, seed: int = 0, rows: int = 10_000,
+    acts: ArrayLike | Mapping[str, ArrayLike], *, rotations: int = 20, seed: int = 0, n_samples: int = 10_000,
     centre: str | None = None, progress: bool = True,
 ) -> BasisKurtosis:  # fmt: skip
     """Whether activations prefer the coordinates they are written in: kurtosis over coordinates, and its null.
 
-    For each sample a, d Σ_i a_i⁴ / (Σ_i a_i²)²; then the mean over samples. It is 1 if all coordinates are of one size, d if a
-    single one is not zero. The null is the same after a random rotation of the whole layer, under which nothing that does not
-    depend on the basis changes. A direction drawn uniformly has 3d/(d + 2) exactly, in the mean, whatever the samples: it is
-    the Gaussian's 3 but for a part of 2/(d + 2); so the null's mean is known, and rotations tell its spread, which is wide where
-    the samples share a direction. The p-value is the rank of the distance from it among those of the rotations: exact, and
-    two-sided, as codes of few values (±1) prefer a basis with a *low* kurtosis.
+    For each sample a, d Σ_i a_i⁴ / (Σ_i a_i²)²; then the mean over samples. It is 1 if all coordinates are of one size, d
+    if a single one is not zero. The null is the same after a random rotation of the whole layer, under which nothing that
+    does not depend on the basis changes. A direction drawn uniformly has 3d/(d + 2) in the mean, exactly, whatever the
+    samples. So the null's mean is known; the rotations give its spread, which is wide where the samples share a
+    direction. The p-value is the rank of the distance from it among those of the rotations: exact, and two-sided, as
+    codes of few values (±1) prefer a basis with a *low* kurtosis.
 
     Large constant coordinates, such as those that layer norm gains and biases make in transformers, are enough for a large
     value: then what differs between samples may prefer nothing. ``centre="samples"`` asks about that alone.
@@ -116,7 +121,7 @@ def basis_kurtosis(
         acts: activations, shape (n, d), or several by name (``Activations``, a dictionary): one result for each.
         rotations: of the null.
         seed: of the rotations and of the choice of samples.
-        rows: at most so many samples, drawn at random where there are more. The cost is rows · d² · rotations.
+        n_samples: at most so many, drawn at random where there are more. The cost is n_samples · d² · rotations.
         centre: None; "samples" to subtract the mean over samples; "coordinates" to subtract from every sample the mean over its
             coordinates, as Elhage et al. do, for which the expected value is 3(d − 1)/(d + 1).
         progress: whether to show rotations done, if it takes more than a second.
@@ -141,7 +146,8 @@ def basis_kurtosis(
     """
     if centre not in CENTRES:
         raise NetworkError(f"centre is {centre!r}; expected one of {', '.join(map(repr, CENTRES))}")
-    rotations, rows = _validation.integer("rotations", rotations, low=1), _validation.integer("rows", rows, low=1)
+    rotations = _validation.integer("rotations", rotations, low=1)
+    n_samples = _validation.integer("n_samples", n_samples, low=1)
     seed = _validation.seed(seed)
     layers: dict[str, Any] = {str(k): acts[k] for k in acts} if isinstance(acts, Mapping) else {"activations": acts}
     if not layers:
@@ -150,12 +156,12 @@ def basis_kurtosis(
     with tqdm(total=len(layers) * rotations, desc="kurtosis", unit="rotation", delay=1, disable=not progress) as bar:
         for name, layer in layers.items():
             rng = np.random.default_rng(seed)
-            x = _some_rows(name, layer, rows, rng, centre)
+            x = _unit_samples(name, layer, n_samples, rng, centre)
             d = x.shape[1]
-            own = _kurtosis(x, None, centre)
+            own = _kurtosis_of_samples(x, None, centre)
             null = np.empty(rotations)
             for i in range(rotations):
-                null[i] = _kurtosis(x, random_frames(d, d, rng), centre).mean()
+                null[i] = _kurtosis_of_samples(x, random_frames(d, d, rng), centre).mean()
                 bar.update()
             expected = 3 * (d - 1) / (d + 1) if centre == "coordinates" else 3 * d / (d + 2)
             error = own.std(ddof=1) / np.sqrt(len(own)) if len(own) > 1 else np.nan
@@ -167,13 +173,13 @@ def basis_kurtosis(
 
 
 def random_frames(d: int, k: int, rng: np.random.Generator) -> Floats:
-    """K orthonormal directions in d dimensions, uniform (Haar), in columns: shape (d, k)."""
+    """Orthonormal directions, uniform (Haar), in columns: shape (d, k)."""
     q, r = np.linalg.qr(rng.standard_normal((d, k)))
     # without the signs, QR has its own preference
     return q * np.where(np.diag(r) < 0, -1.0, 1.0)
 
 
-def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centre: str | None) -> Floats:
+def _unit_samples(name: str, layer: Any, n_samples: int, rng: np.random.Generator, centre: str | None) -> Floats:
     """Samples of unit length, shape (m, d)."""
     if np.ndim(layer) == 2:
         layer = as_rows(layer, name)
@@ -182,8 +188,8 @@ def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centr
             f"{name!r} has shape {np.shape(layer)}, expected (n, d) with n ≥ 1 and d ≥ 2: put samples and positions into rows, as "
             "in x.reshape(-1, x.shape[-1])"
         )
-    if len(layer) > rows:
-        layer = layer[np.sort(rng.choice(len(layer), rows, replace=False))]
+    if len(layer) > n_samples:
+        layer = layer[np.sort(rng.choice(len(layer), n_samples, replace=False))]
     x = np.array(layer, dtype=np.float64)
     if not np.isfinite(x).all():
         raise NetworkError(f"{name!r} has {np.count_nonzero(~np.isfinite(x))} numbers that are NaN or infinite")
@@ -203,7 +209,7 @@ def _some_rows(name: str, layer: Any, rows: int, rng: np.random.Generator, centr
     return unit
 
 
-def _kurtosis(x: Floats, rotation: Floats | None, centre: str | None) -> Floats:
+def _kurtosis_of_samples(x: Floats, rotation: Floats | None, centre: str | None) -> Floats:
     """Over the coordinates of every sample, shape (m,)."""
     parts = []
     for start in range(0, len(x), CHUNK):

@@ -1,4 +1,4 @@
-"""How local shares over inputs are: on how many they lie, and how far apart."""
+"""Locality of shares over inputs: participation and spread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
     """Positions of every input, shape (d, k).
 
     Args:
-        grid: (samples, cols), or positions.
+        grid: (rows, columns), or positions.
         inputs: d.
         source: whose coordinates they are.
 
@@ -31,7 +31,7 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
         if inputs % (rows * cols):
             raise NetworkError(
                 f"grid={grid} has {rows * cols} places, and {str(source)!r} {inputs} coordinates, expected a multiple: channels "
-                "first, then samples, then columns; or give the position of every coordinate, shape (d, k)"
+                "first, then rows, then columns; or give the position of every coordinate, shape (d, k)"
             )
         return np.tile(np.argwhere(np.ones(grid)).astype(float), (inputs // (rows * cols), 1))
     place = as_numbers(grid, "grid").astype(np.float64)
@@ -39,7 +39,7 @@ def positions_of(grid: Any, inputs: int, source: Site) -> Floats:
     if place.ndim != 2 or len(place) != inputs or not np.isfinite(place).all():
         raise NetworkError(
             f"grid: positions have shape {place.shape}, expected ({inputs},) or ({inputs}, k), finite: one for each coordinate of "
-            f"{str(source)!r}; or grid=(samples, cols)"
+            f"{str(source)!r}; or grid=(rows, columns)"
         )
     return place
 
@@ -52,7 +52,7 @@ def shares_of(squares: Floats) -> Floats:
 
 
 def participation_of(shares: Floats) -> Floats:
-    """1/Σp², shape (…): on how many inputs."""
+    """Inverse participation ratio 1/Σp², shape (…): on how many inputs the shares lie."""
     participation: Floats = 1 / np.square(shares).sum(-1)
     return participation
 

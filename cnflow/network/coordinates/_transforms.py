@@ -109,7 +109,9 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         z = left[:, :k] * root
         self.n_iter_ = 1
         random = check_random_state(self.random_state)
-        turns = [self._turn(z, z[random.permutation(len(z))[:k]]) for _ in range(self.n_init if k > 1 else 1)]
+        turns = [
+            self._maximise_kurtosis(z, z[random.permutation(len(z))[:k]]) for _ in range(self.n_init if k > 1 else 1)
+        ]
         turn = max(turns, key=lambda t: kurtosis(z @ t.T).sum())
         rotated = z @ turn.T
         peaks = kurtosis(rotated, fisher=False)
@@ -136,7 +138,7 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
     def _n_features_out(self) -> int:
         return len(self.components_)
 
-    def _turn(self, z: Floats, start: Floats) -> Floats:
+    def _maximise_kurtosis(self, z: Floats, start: Floats) -> Floats:
         """A rotation of locally largest fourth powers, shape (k, k)."""
         turn: Floats = polar(start)[0]
         k = len(turn)
@@ -245,7 +247,7 @@ class Matched:
     """Coordinates before, each with the one after that it correlates with most; see ``match``.
 
     Attributes:
-        angle: sine of the angle between the two, shape (k,): 0 if they are the same up to sign and scale, 1 if unrelated or if
+        angle: sine of the angle between the two, shape (k,): 0 if they are the same up to sign and scale, 1 if null_angles or if
             none is left over for it; NaN for a coordinate that is constant before.
         order: number of each one's partner, shape (k,); -1 for none.
         subspace: sines of the principal angles between the two spans, shape (min(k, k'),), largest first.
@@ -288,7 +290,7 @@ def match(before: ArrayLike, after: ArrayLike) -> Matched:
             f"coordinates of shapes {before.shape} and {after.shape}; expected the same samples, and more of them than "
             f"{k + k_after} coordinates together, as any two spans meet otherwise: give more samples"
         )
-    u, v = _unit(before), _unit(after)
+    u, v = _standardised(before), _standardised(after)
     known = (u != 0).any(0)
     angle, order = np.where(known, 1.0, np.nan), np.full(k, -1)
     if k_after:
@@ -298,10 +300,10 @@ def match(before: ArrayLike, after: ArrayLike) -> Matched:
         # not √(1 - r²), which rounding would keep above 1e-8
         rest = np.linalg.norm(u[:, rows] - correlation[rows, columns] * v[:, columns], axis=0)
         angle[rows] = np.where(known[rows], np.minimum(rest, 1.0), np.nan)
-    return Matched(angle, order, _apart(u, v))
+    return Matched(angle, order, _subspace_sines(u, v))
 
 
-def unrelated(coordinates: Floats, rows: Floats, draws: int, rng: np.random.Generator) -> tuple[Floats, float]:
+def null_angles(coordinates: Floats, rows: Floats, draws: int, rng: np.random.Generator) -> tuple[Floats, float]:
     """How far coordinates are from others that have nothing to do with them: random rotations of the whitened activations.
 
     Args:
@@ -314,7 +316,7 @@ def unrelated(coordinates: Floats, rows: Floats, draws: int, rng: np.random.Gene
         (sines of the angles, shape (draws, k); root mean square sine between the spans).
     """
     basis = principal(rows)[0]
-    u = _unit(coordinates)
+    u = _standardised(coordinates)
     k = min(u.shape[1], basis.shape[1])
     turns = np.linalg.qr(rng.standard_normal((draws, basis.shape[1], k)))[0]
     angles = np.empty((draws, u.shape[1]))
@@ -329,7 +331,7 @@ def unrelated(coordinates: Floats, rows: Floats, draws: int, rng: np.random.Gene
     return angles, float(np.sqrt(max(0.0, 1 - shared.mean() / max(1, min(k, span.shape[1])))))
 
 
-def _unit(c: Floats) -> Floats:
+def _standardised(c: Floats) -> Floats:
     """Columns centred, of length 1; constant ones are zero."""
     scale = np.abs(c).max(0, initial=0.0)
     c = c - c.mean(0)
@@ -339,7 +341,7 @@ def _unit(c: Floats) -> Floats:
     return np.where(known, c / np.where(known, size, 1.0), 0.0)
 
 
-def _apart(u: Floats, v: Floats) -> Floats:
+def _subspace_sines(u: Floats, v: Floats) -> Floats:
     known = [c[:, (c != 0).any(0)] for c in (u, v)]
     if not all(c.shape[1] for c in known):
         return np.ones(min(u.shape[1], v.shape[1]))

@@ -33,7 +33,7 @@ from cnflow.network.perturbation._behaviour_derivative import behaviour_derivati
 
 def flat_perturbations(
     model: nn.Module, x: Any, *, draws: int = 8, step: float = 0.02, bound: float = 0.05, loss: Loss | None = None,
-    behaviour: str | Site = OUTPUT, flatness: float = 1e-3, iterations: int = 100, rows: int = 2048, seed: int = 0,
+    behaviour: str | Site = OUTPUT, flatness: float = 1e-3, iterations: int = 100, n_samples: int = 2048, seed: int = 0,
     call: Call | None = None, dtype: torch.dtype | None = torch.float64,
 ) -> Iterator[Perturbation]:  # fmt: skip
     """Move the parameters in random directions that leave the behaviour as it was.
@@ -44,7 +44,7 @@ def flat_perturbations(
     products with vectors. With a loss, J is the loss's Hessian, and its gradient below it. Directions that only the modules after
     a layer have, or that nothing uses, are flat too.
 
-    Memory is that of one training step on ``rows`` samples, twice; seconds those of ``iterations`` such steps a draw, or two.
+    Memory is that of one training step on ``n_samples`` samples, twice; seconds those of ``iterations`` such steps a draw, or two.
 
     Args:
         model: the network, in evaluation mode; left alone.
@@ -56,7 +56,7 @@ def flat_perturbations(
         behaviour: module whose output is to stay the same, without a loss.
         flatness: singular values, relative to the largest, from which directions are taken away; 0 for only the null space.
         iterations: of LSMR at most. With few, the largest singular values are gone, the smaller ones less.
-        rows: of x at most, drawn at random, that flatness is demanded on.
+        n_samples: at most so many of x, drawn at random, on which the behaviour is kept.
         seed: of directions and samples.
         call: how to call the network with a batch.
         dtype: to compute in; None for the network's own.
@@ -75,11 +75,11 @@ def flat_perturbations(
         >>> [round(m.size, 4) for m in moves], all(m.behaviour_change < 1e-3 for m in moves)
         ([0.01, 0.01], True)
     """
-    _positive(step=step, bound=bound, draws=draws, iterations=iterations, rows=rows)
+    _check_positive(step=step, bound=bound, draws=draws, iterations=iterations, n_samples=n_samples)
     flatness, seed = _validation.number("flatness", flatness, low=0), _validation.seed(seed)
     baseline = Baseline(model, x, loss, behaviour, call, dtype)
     rng = np.random.default_rng(seed)
-    few = np.sort(rng.permutation(count_samples(x))[:rows])
+    few = np.sort(rng.permutation(count_samples(x))[:n_samples])
     with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
         operator = behaviour_derivative(baseline, take(baseline.x, torch.as_tensor(few, device=baseline.device)), step)
         damp = flatness * largest_singular_value(operator, rng) if flatness else 0.0
@@ -92,8 +92,7 @@ def flat_perturbations(
             if not length > 1e-9 * np.linalg.norm(start):
                 raise NetworkError(
                     f"no direction leaves the behaviour as it was: {operator.shape[1]} parameters are decided by "
-                    f"{len(few)} samples. "
-                    "Raise flatness= to allow directions of little curvature, or give fewer samples"
+                    f"{len(few)} samples. Raise flatness= to allow directions of little curvature, or give fewer samples"
                 )
             flat = np.linalg.norm(operator.matvec(delta)) / length
             random = np.linalg.norm(steep) / np.linalg.norm(start)
@@ -124,7 +123,7 @@ def sgd_perturbations(
         NetworkError: for a network without parameters, a loss that is no number or without a gradient.
         ValueError: for a number out of its range.
     """
-    _positive(step=step, bound=bound, draws=draws, steps=steps, batch_size=batch_size)
+    _check_positive(step=step, bound=bound, draws=draws, steps=steps, batch_size=batch_size)
     seed = _validation.seed(seed)
     baseline = Baseline(model, x, loss, OUTPUT, None, dtype)
     rng = np.random.default_rng(seed)
@@ -198,7 +197,7 @@ def reference_perturbations(
         yield Perturbation(moved, size, baseline.change(moved))
 
 
-def _positive(step: float, bound: float, **counts: int) -> None:
+def _check_positive(step: float, bound: float, **counts: int) -> None:
     for name, value in (("step", step), ("bound", bound)):
         _validation.number(name, value, above=0)
     for name, count in counts.items():

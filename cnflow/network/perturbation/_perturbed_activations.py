@@ -15,7 +15,7 @@ from cnflow import _validation
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import check_model
 from cnflow.network.activations._sites import Site
-from cnflow.network.coordinates._transforms import match, unrelated
+from cnflow.network.coordinates._transforms import match, null_angles
 from cnflow.network.perturbation._baseline import Perturbation, layer_activations
 from cnflow.network.perturbation._coordinate_change import CoordinateChange
 from cnflow.network.perturbation._perturbations import flat_perturbations, reference_perturbations, sgd_perturbations
@@ -24,10 +24,10 @@ Floats = NDArray[np.float64]
 Reader = Callable[[Floats], Floats]
 """Activations (n, d) to coordinates (n, k)."""
 
-SHARED = {"loss", "step", "bound", "draws", "seed", "call", "dtype"}
+SHARED_OPTIONS = {"loss", "step", "bound", "draws", "seed", "call", "dtype"}
 """Options that not every way to move has."""
 
-NULLS = 20
+NULL_ROTATIONS = 20
 """Random rotations behind the null."""
 
 
@@ -48,7 +48,7 @@ class PerturbedActivations:
         self.before = layer_activations(model, x, layer, call, dtype).astype(np.float64)
         d = self.before.shape[1]
         self.nearly = np.eye(d) + 1e-8 / np.sqrt(d) * np.random.default_rng(self.seed).standard_normal((d, d))
-        moves = _moves(model, x, perturb, options)
+        moves = _perturbations(model, x, perturb, options)
         total = options["draws"] if isinstance(perturb, str) else len(perturb)
         self.after, told = [], []
         for move in tqdm(moves, total=total, desc="move", unit="draw", disable=not progress):
@@ -62,7 +62,7 @@ class PerturbedActivations:
         if not before.shape[1]:
             raise NetworkError(f"transform {name!r} found no coordinates in the layer's activations: give their number")
         found = [match(before, reader(rows)) for rows in self.after]
-        null, span = unrelated(before, self.before, NULLS, np.random.default_rng(self.seed))
+        null, span = null_angles(before, self.before, NULL_ROTATIONS, np.random.default_rng(self.seed))
         return CoordinateChange(
             name, before, self.size, np.stack([each.angle for each in found]),
             np.array([np.sqrt(np.mean(each.subspace**2)) for each in found]),
@@ -70,7 +70,7 @@ class PerturbedActivations:
         )  # fmt: skip
 
 
-def _moves(model: nn.Module, x: Any, perturb: Any, options: dict[str, Any]) -> Iterator[Perturbation]:
+def _perturbations(model: nn.Module, x: Any, perturb: Any, options: dict[str, Any]) -> Iterator[Perturbation]:
     """Those asked for, each with the options that concern it."""
     makers: dict[str, Callable[..., Iterator[Perturbation]]] = {"flat": flat_perturbations, "sgd": sgd_perturbations}
     if isinstance(perturb, str):
@@ -86,7 +86,7 @@ def _moves(model: nn.Module, x: Any, perturb: Any, options: dict[str, Any]) -> I
             f"perturb is a {type(perturb).__name__}; expected 'flat', 'sgd', or a list of other networks"
         )
     known = list(signature(make).parameters)
-    if unknown := options.keys() - known - SHARED:
+    if unknown := options.keys() - known - SHARED_OPTIONS:
         raise NetworkError(f"{make.__name__} has no option {sorted(unknown)[0]!r}; it has {', '.join(known[2:])}")
     fitting = {name: value for name, value in options.items() if name in known}
     return make(model, x, perturb, **fitting) if make is reference_perturbations else make(model, x, **fitting)

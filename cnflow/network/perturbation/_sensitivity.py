@@ -17,6 +17,7 @@ from cnflow._figures import draw
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
+from cnflow.network.activations._text import abridged
 from cnflow.network.coordinates._transforms import named_transforms, read_coordinates
 from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange, Ratio, over_coordinates
@@ -114,6 +115,10 @@ class Sensitivity:
         return axes
 
     def __repr__(self) -> str:
+        """One line for each of the first transforms."""
+        return abridged(str(self))
+
+    def __str__(self) -> str:
         """One line for each transform."""
         size = f", ‖δ‖/‖θ‖ {np.nanmean(self.size):.2g}" if np.isfinite(self.size).any() else ""
         behaved = np.nanmax(self.behaviour_change) if np.isfinite(self.behaviour_change).any() else np.nan

@@ -16,6 +16,7 @@ from cnflow import _validation
 from cnflow._figures import draw
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
+from cnflow.network.activations._text import abridged
 from cnflow.network.coordinates._transforms import SparseRotation, match, principal, read_coordinates
 from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange
@@ -57,13 +58,13 @@ class InsensitiveCoordinates:
         """Of each coordinate, shape (m,)."""
         return np.empty(0) if self.change is None else self.change.sensitivity
 
-    def transform(self, rows: Floats) -> Floats:
+    def transform(self, activations: Floats) -> Floats:
         """Read the coordinates, shape (n, m).
 
         Args:
-            rows: activations of the layer, shape (n, d).
+            activations: of the layer, shape (n, d).
         """
-        return (np.asarray(rows) - self.mean) @ self.components.T
+        return (np.asarray(activations) - self.mean) @ self.components.T
 
     def to_frame(self) -> pd.DataFrame:
         """Give one row per candidate, then one per coordinate that is left."""
@@ -95,13 +96,15 @@ class InsensitiveCoordinates:
 
     def __repr__(self) -> str:
         """How many are left, each with its sparsity and sensitivity."""
-        head = f"{len(self.sparsity)} of {len(self.candidate_sparsity)} sparse coordinates "
+        head = f"InsensitiveCoordinates: {len(self.sparsity)} of {len(self.candidate_sparsity)} sparse coordinates "
         head += f"have sensitivity {self.limit:.3g} or less"
         if self.change is None:
             return f"{head}; the least is {np.nanmin(self.candidates.sensitivity):.3g}"
-        each = zip(self.sparsity[:8], self.change.sensitivity[:8], self.change.error[:8], strict=True)
-        shown = ", ".join(f"{k:.3g} at {s:.3g} ± {e:.2g}" for k, s, e in each) + "…" * (len(self.sparsity) > 8)
-        return f"{head} (kurtosis, Gaussian search {self.sparsity_null:.3g}): {shown}"
+        lines = [
+            f"  kurtosis {k:.3g}, sensitivity {s:.3g} ± {e:.2g}"
+            for k, s, e in zip(self.sparsity, self.change.sensitivity, self.change.error, strict=True)
+        ]
+        return abridged("\n".join([f"{head} (kurtosis in Gaussian data {self.sparsity_null:.3g})", *lines]))
 
 
 def sparsest_insensitive(

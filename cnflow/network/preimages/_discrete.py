@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-SHOWN = 8
+SHOWN_SIZES = 8
 """Sizes that a repr tells."""
 
 
@@ -78,7 +78,7 @@ class LevelSetSizes:
 
     def __repr__(self) -> str:
         """The sizes as a sum."""
-        return f"LevelSetSizes({self.n} inputs, {len(self.sizes)} values: {_sum(self.sizes)})"
+        return f"LevelSetSizes({self.n} inputs, {len(self.sizes)} values: {_sum_of_sizes(self.sizes)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +119,7 @@ class Relabelling:
 
     def __repr__(self) -> str:
         """Both sums, and how many relabellings there are, to one digit."""
-        told = f"{_sum(self.f.sizes)} and {_sum(self.g.sizes)}"
+        told = f"{_sum_of_sizes(self.f.sizes)} and {_sum_of_sizes(self.g.sizes)}"
         if not self.equal:
             return f"Relabelling(not equal: level sets of {told})"
         log10 = sum(math.lgamma(s + 1) for s in self.f.sizes.tolist())
@@ -136,9 +136,8 @@ def level_set_sizes(outputs: Any) -> LevelSetSizes:
     are never taken do not count. Time is O(n log n), O(n) for sequences.
 
     Args:
-        outputs: value of every input: an array or tensor of numbers or strings, shape (n,), or of samples, shape (n,
-            k); or a sequence
-            of anything that can be hashed.
+        outputs: value of every input: an array or tensor of numbers or strings, shape (n,), or of vectors, shape (n, k);
+            or a sequence of anything that can be hashed.
 
     Raises:
         NetworkError: for no outputs, another shape, NaN, or what can be told apart by neither hash nor value.
@@ -153,7 +152,7 @@ def level_set_sizes(outputs: Any) -> LevelSetSizes:
         >>> level_set_sizes([1, 1, 1, 1, 2]).symmetries
         24
     """
-    index, values = _codes(outputs)
+    index, values = _number_values(outputs)
     sizes = np.bincount(index, minlength=len(values))
     order = np.argsort(-sizes, kind="stable")
     place = np.empty_like(order)
@@ -234,7 +233,7 @@ def decisions(
     return (scores if scores.shape[1] > 1 else scores[:, 0]).numpy()
 
 
-def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
+def _number_values(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
     """For every input the number of its value, by first appearance, and the values."""
     refuse_masked(outputs, "outputs")
     if isinstance(outputs, torch.Tensor):
@@ -262,7 +261,7 @@ def _codes(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
             f"outputs have shape {array.shape}; expected the value of every input, shape (n,) or (n, k), n and k > 0"
         )
     if array.dtype.kind == "O":
-        return _codes(array.tolist() if array.ndim == 1 else [tuple(row) for row in array.tolist()])
+        return _number_values(array.tolist() if array.ndim == 1 else [tuple(row) for row in array.tolist()])
     _refuse_nan(array.dtype.kind in "fc" and bool(np.isnan(array).any()))
     array = array.reshape(len(array), -1) if array.ndim > 1 else array
     found, first, index = np.unique(array, axis=0 if array.ndim > 1 else None, return_index=True, return_inverse=True)
@@ -280,6 +279,6 @@ def _refuse_nan(found: bool) -> None:
         )
 
 
-def _sum(sizes: Ints) -> str:
-    told = "+".join(str(s) for s in sizes[:SHOWN].tolist())
-    return told + "+…" * (len(sizes) > SHOWN)
+def _sum_of_sizes(sizes: Ints) -> str:
+    told = "+".join(str(s) for s in sizes[:SHOWN_SIZES].tolist())
+    return told + "+…" * (len(sizes) > SHOWN_SIZES)

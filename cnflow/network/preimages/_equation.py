@@ -18,10 +18,10 @@ from cnflow.network.preimages._region import MOST_ROWS
 
 Floats = NDArray[np.float64]
 
-MOST_UNITS = 8
+MAX_OUTPUTS = 8
 """Outputs that are asked for without naming them."""
 
-BYPASS = 1e-9
+BYPASS_ROUNDING = 1e-9
 """Share of the variance that may pass the source by: rounding."""
 
 
@@ -46,9 +46,9 @@ def read_map(
     try:
         composite = Composite(model, x, source, layer, call=call)
     except NetworkError as error:
-        raise NetworkError(f"{error}{_pointer(model, x, layer, call)}") from None
+        raise NetworkError(f"{error}{_hint_for_discrete(model, x, layer, call)}") from None
     passed = composite.bypass()
-    if passed > BYPASS:
+    if passed > BYPASS_ROUNDING:
         raise NetworkError(
             f"{passed:.2g} of the variance of {layer!s} does not go through {source!s}, so it is no function of {source!s} alone: "
             "choose a source that all goes through, such as 'input' or a module after the skip connection has been added"
@@ -56,7 +56,7 @@ def read_map(
     return composite
 
 
-def _pointer(model: nn.Module, x: Any, layer: str | Site, call: Call | None) -> str:
+def _hint_for_discrete(model: nn.Module, x: Any, layer: str | Site, call: Call | None) -> str:
     """Where to go with a discrete output; empty if it is not."""
     try:
         site = one_site(model, layer)
@@ -86,7 +86,7 @@ def read_equation(composite: Composite, unit: Any, value: ArrayLike, layer: Site
     """
     count, d = composite.shape
     if unit is None:
-        if count > MOST_UNITS:
+        if count > MAX_OUTPUTS:
             raise NetworkError(f"{layer!s} has {count} outputs: choose one or a few with unit=, as in unit=0")
         unit = range(count)
     asked = np.atleast_1d(np.asarray(unit))

@@ -76,11 +76,11 @@ def geodesic_rips(
         warnings.simplefilter("ignore")
         found = ripser(distance, distance_matrix=True, maxdim=max_dim, thresh=cap * (1 + 1e-6))["dgms"]
     diagrams = [zeroth, *(persistent_classes(diagram, cap)[0] for diagram in found[1:])]
-    told = RipsDiagrams(
+    diagrams_found = RipsDiagrams(
         {2: diagrams}, chosen, points[chosen], float(nearest[reached].max()), len(points), alpha, cap, sides,
         time.perf_counter() - began,
     )  # fmt: skip
-    return told, _labels(tree, told, np.where(reached, owner, -1))
+    return diagrams_found, _labels(tree, diagrams_found, np.where(reached, owner, -1))
 
 
 def count_separated(points: Floats, least: float) -> int:
@@ -94,7 +94,7 @@ def count_separated(points: Floats, least: float) -> int:
     return int((before > least).sum())
 
 
-def is_covered(fresh: Floats, points: Floats, spacing: float) -> float:
+def covered_share(fresh: Floats, points: Floats, spacing: float) -> float:
     """Share of the fresh points that are that near to any other; nan if there is none.
 
     Args:
@@ -105,10 +105,10 @@ def is_covered(fresh: Floats, points: Floats, spacing: float) -> float:
     return float((cKDTree(points).query(fresh)[0] <= spacing).mean()) if len(fresh) else float("nan")
 
 
-def _labels(tree: Floats, told: RipsDiagrams, owner: Ints) -> Ints:
+def _labels(tree: Floats, diagrams_found: RipsDiagrams, owner: Ints) -> Ints:
     """Component of every point: that of its landmark, cut at the narrowest of the gaps that ``betti`` counts."""
-    ends = told.diagrams[2][0][:, 1]
-    counted = np.sort(np.where(np.isfinite(ends), ends, tree[:, 2].max()))[::-1][: told.betti()[0]]
+    ends = diagrams_found.diagrams[2][0][:, 1]
+    counted = np.sort(np.where(np.isfinite(ends), ends, tree[:, 2].max()))[::-1][: diagrams_found.betti()[0]]
     label = fcluster(tree, counted[-1] * (1 - 1e-9) if len(counted) > 1 else np.inf, "distance") - 1
     label = np.where(owner >= 0, label[owner], label.max() + 1 + np.arange(len(owner)))
     size = np.bincount(label)

@@ -19,7 +19,7 @@ from cnflow.network.activations._forward import check_model
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site, as_site
 from cnflow.network.preimages._equation import read_equation, read_map
-from cnflow.network.preimages._geodesic_rips import count_separated, geodesic_rips, is_covered
+from cnflow.network.preimages._geodesic_rips import count_separated, covered_share, geodesic_rips
 from cnflow.network.preimages._projection import LevelSetProjection
 from cnflow.network.preimages._region import Region
 from cnflow.topology.persistence._rips import RipsDiagrams, maxmin_landmarks
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-FEWEST = 20
+MIN_POINTS = 20
 """Points of a level set below which its shape is not asked for."""
 
 NEAR = 0.25
 """Of the distance of two points, how far from the level set the place halfway may be if a way leads from one to the other."""
 
-APART = 1e-3
+MIN_DISTANCE = 1e-3
 """Of the longest step, how far apart points are at least that are different."""
 
 OVERSAMPLE = 4
@@ -140,10 +140,12 @@ class Preimage:
         value = ", ".join(f"{v:.4g}" for v in self.value)
         return (
             f"Preimage({self.source!r} → {self.layer!r}{list(self.units)} = {value}: Betti {self.betti}, "
-            f"of the region {self.null_betti}; {len(self.points)} points in {self.points.shape[1]}-D, "
-            f"spacing {self.spacing:.3g}, largest residual {self.residual.max():.2g}; "
-            f"{self.converged:.0%} of {self.starts} starts came to it, {self.inside:.0%} of those in the region of "
-            f"mass {self.mass:g}; {self.covered:.0%} of fresh ones covered)"
+            f"of the region {self.null_betti})\n"
+            f"  {len(self.points)} points in {self.points.shape[1]}-D, spacing {self.spacing:.3g}, "
+            f"largest residual {self.residual.max():.2g}\n"
+            f"  {self.converged:.0%} of {self.starts} starts converged, {self.inside:.0%} of them in the region of "
+            f"mass {self.mass:g}\n"
+            f"  {self.covered:.0%} of fresh points covered"
         )
 
 
@@ -177,9 +179,8 @@ def level_sets(
         unit: number or numbers of the outputs, fewer than the source has coordinates; default all, of 8 at most.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
         density: of the source's samples, to tell the region: anything with ``log_prob``. Default by distance to data samples.
-        mass: share of the data samples that the region holds, in (0, 1]: with a density, the samples of the highest;
-            else those whose
-            k-th nearest other sample is nearest.
+        mass: share of the data samples that the region holds, in (0, 1]: with a density, the samples where it is highest;
+            else those whose k-th nearest other sample is nearest.
         neighbours: k.
         points: in the sample.
         landmarks: for persistent homology; default 200 for loops, 150 for voids.
@@ -211,7 +212,7 @@ def level_sets(
     """
     began, model, counts = time.perf_counter(), check_model(model), {}
     for name, count, low in (
-        ("points", points, FEWEST), ("starts", starts, 1), ("landmarks", landmarks, 1), ("max_dim", max_dim, 0),
+        ("points", points, MIN_POINTS), ("starts", starts, 1), ("landmarks", landmarks, 1), ("max_dim", max_dim, 0),
         ("neighbours", neighbours, 1), ("batch", batch, 1),
     ):  # fmt: skip
         if count is not None or name not in ("landmarks", "max_dim"):
@@ -249,14 +250,14 @@ def level_sets(
     good = there.clone()
     good[there] = keep(moved[there])
     if not good.any():
-        raise NetworkError(_empty(level, moved, start_of, there, seen, units, wanted, region, as_site(layer)))
+        raise NetworkError(_empty_message(level, moved, start_of, there, seen, units, wanted, region, as_site(layer)))
     pool = level.spread(moved[good], start_of[good], points, keep, reach, tolerance, rng)
     found = pool.cpu().numpy()
     sample = found[maxmin_landmarks(found, points)]
-    apart = count_separated(sample[maxmin_landmarks(sample, FEWEST)], APART * reach)
-    if apart < FEWEST:
+    apart = count_separated(sample[maxmin_landmarks(sample, MIN_POINTS)], MIN_DISTANCE * reach)
+    if apart < MIN_POINTS:
         raise NetworkError(
-            f"only {apart} different points of the level set were found in the region, {FEWEST} are needed to tell its "
+            f"only {apart} different points of the level set were found in the region, {MIN_POINTS} are needed to tell its "
             "shape: it may be single points (a peak at that very value), or hardly in the region; change value, or raise mass"
         )
     null_points = region.draw(OVERSAMPLE * points, rng)
@@ -271,25 +272,26 @@ def level_sets(
     max_dim = min(2, dim) if max_dim is None else max_dim
     landmarks = landmarks or (150 if max_dim > 1 else 200)
 
-    def on(halfway: Floats, length: Floats) -> NDArray[np.bool_]:
+    def near_level_set(halfway: Floats, length: Floats) -> NDArray[np.bool_]:
         s = torch.as_tensor(halfway).to(pool)
         rows = of[:1].expand(len(s))
         # halfway between two sheets the way to either is half of that between them; along one sheet it is shorter by far
         way: Floats = level.step(s, rows, level.residual(s, rows)).norm(dim=1).cpu().numpy()
         return way < NEAR * length
 
-    diagrams, component = geodesic_rips(sample, landmarks, max_dim, on, alpha)
+    diagrams, component = geodesic_rips(sample, landmarks, max_dim, near_level_set, alpha)
     null, _ = geodesic_rips(null_points, landmarks, max_dim, lambda halfway, _: region.contains(halfway), alpha)
     at = torch.as_tensor(sample).to(pool)
     residual = (level.residual(at, of[:1].expand(len(at))) * level.scale).norm(dim=1).cpu().numpy()
     return Preimage(
         sample, residual, component, diagrams, null, null_points, wanted, seen, str(as_site(source)),
         str(as_site(layer)), tuple(units), mass, len(start), float(there.double().mean()),
-        float(good.sum() / there.sum()), is_covered(unseen, sample, diagrams.radius), diagrams.radius, time.perf_counter() - began,
+        float(good.sum() / there.sum()), covered_share(unseen, sample, diagrams.radius), diagrams.radius,
+        time.perf_counter() - began,
     )  # fmt: skip
 
 
-def _empty(
+def _empty_message(
     level: LevelSetProjection, moved: torch.Tensor, of: torch.Tensor, there: torch.Tensor, seen: Floats, units: list[int],
     wanted: Floats, region: Region, layer: Site,
 ) -> str:  # fmt: skip
@@ -304,6 +306,6 @@ def _empty(
         residual = (level.residual(moved, of) * level.scale).norm(dim=1)
         why = f"the nearest of {len(there)} starts stopped at |f − c| = {float(residual.min()):.3g}"
     return (
-        f"the level set of {layer!s} is empty in the region of mass {region.mass:g} ({region.told}): {why}. "
+        f"the level set of {layer!s} is empty in the region of mass {region.mass:g} ({region.description}): {why}. "
         f"Seen on its samples: {ranges}. Ask for a value between, or raise mass"
     )

@@ -22,13 +22,13 @@ STEPS = 40
 LEAST_DAMPING = 1e-4
 """Share of a step below which a point is stuck, as where the derivative vanishes."""
 
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+SPREAD_ROUNDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Of the points wanted, how many are spread evenly before each round of adding: the fewer, the wider the gaps it fills."""
 
-FEW = 20
+MIN_SPREAD = 20
 """Points of the first rounds at least."""
 
-OFFERED = 3
+CANDIDATES_PER_POINT = 3
 """Places offered for each of them."""
 
 
@@ -126,11 +126,13 @@ class LevelSetProjection:
         Returns:
             Those and the new, some five times as many as wanted, shape (m', d).
         """
-        for share in SHARES:
-            even = torch.as_tensor(maxmin_landmarks(s.cpu().numpy(), max(FEW, int(share * wanted))), device=s.device)
+        for share in SPREAD_ROUNDS:
+            even = torch.as_tensor(
+                maxmin_landmarks(s.cpu().numpy(), max(MIN_SPREAD, int(share * wanted))), device=s.device
+            )
             if len(even) < 2:
                 break
-            near, start = interpolate(s[even].cpu().numpy(), OFFERED * len(even), rng, beyond=1.0)
+            near, start = interpolate(s[even].cpu().numpy(), CANDIDATES_PER_POINT * len(even), rng, beyond=1.0)
             of = even[torch.as_tensor(start, device=s.device)]
             new, there = self.project(torch.as_tensor(near).to(s), rows[of], reach, tolerance)
             good = there.clone()

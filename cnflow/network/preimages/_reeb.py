@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 MOST_ROWS = 20_000
 """Samples that are joined to their neighbours; of more, so many are drawn. In many dimensions the search is slow."""
 
-TRIED = (4, 24)
+INTERVALS_TRIED = (4, 24)
 """Numbers of intervals, from and to."""
 
 
@@ -101,11 +101,11 @@ class ReebGraph:
         return np.bincount(self.edges.ravel(), minlength=len(self.nodes))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per node: interval, low, high, rows, degree."""
+        """One row per node: interval, low, high, n_samples, degree."""
         import pandas as pd
 
         rows = [(n.interval, n.low, n.high, len(n.members)) for n in self.nodes]
-        return pd.DataFrame(rows, columns=["interval", "low", "high", "rows"]).assign(degree=self.degrees)
+        return pd.DataFrame(rows, columns=["interval", "low", "high", "n_samples"]).assign(degree=self.degrees)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the graph, values upwards: see ``plot_reeb``."""
@@ -117,7 +117,8 @@ class ReebGraph:
         tried = f"{min(self.by_intervals)} to {max(self.by_intervals)}"
         return (
             f"ReebGraph({self.components} components, {self.loops} loops; {len(self.nodes)} nodes, {len(self.edges)} edges, "
-            f"{self.intervals} intervals; {self.agreement:.0%} of {tried} intervals agree; {self.left_out:.1%} of samples left out)"
+            f"{self.intervals} intervals)\n"
+            f"  {self.agreement:.0%} of {tried} intervals agree; {self.left_out:.1%} of samples left out"
         )
 
 
@@ -141,9 +142,8 @@ def reeb_graph(
 
     Args:
         f: the network, in evaluation mode; or the values, shape (n,).
-        x: samples of data, as the network is called with; if f is an array, samples of coordinates, shape (n, d). Of
-            more than 20 000,
-            so many are drawn.
+        x: samples of data, as the network is called with; if f is an array, coordinates, shape (n, d). Of more than
+            20 000, so many are drawn.
         layer: module whose outputs are the map.
         source: module in whose coordinates samples are near; "input" for what the network is fed.
         unit: number of the output; may be left out if there is one only.
@@ -176,29 +176,28 @@ def reeb_graph(
     smallest = None if smallest is None else _validation.integer("smallest", smallest, low=1)
     neighbours, batch = _validation.integer("neighbours", neighbours, low=1), _validation.integer("batch", batch, low=1)
     seed = _validation.seed(seed)
-    values, rows = _read(f, x, layer, source, unit, call, batch)
+    values, rows = _values_and_coordinates(f, x, layer, source, unit, call, batch)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])
     values, rows = values[chosen], rows[chosen]
     n = len(rows)
-    fewest = TRIED[0] if intervals is None else intervals
+    fewest = INTERVALS_TRIED[0] if intervals is None else intervals
     if n < max(neighbours + 1, 5 * fewest):
         raise NetworkError(
             f"{n} samples, {fewest} intervals, {neighbours} neighbours: expected five samples for each interval, and "
-            f"more samples than "
-            "neighbours"
+            "more samples than neighbours"
         )
     if values.min() == values.max():
         raise NetworkError(
             f"the value is {values[0]:.6g} in all samples: a constant has one level set; choose another unit"
         )
-    joined = _join(rows, neighbours)
+    joined = _neighbour_graph(rows, neighbours)
     order = np.argsort(values, kind="stable")
 
-    tried = [count for count in range(TRIED[0], TRIED[1] + 1) if 5 * count <= n]
+    tried = [count for count in range(INTERVALS_TRIED[0], INTERVALS_TRIED[1] + 1) if 5 * count <= n]
     tried = sorted({*tried, *([] if intervals is None else [intervals])})
     found = {count: _mapper(joined, order, count, overlap, smallest) for count in tried}
     by_intervals = {count: _betti(len(parts), edges) for count, (parts, edges, _) in found.items()}
-    intervals = _middle_of_longest_run(by_intervals) if intervals is None else intervals
+    intervals = _most_stable_number(by_intervals) if intervals is None else intervals
     parts, edges, shared = found[intervals]
     nodes = tuple(
         ReebNode(number, float(values[m].min()), float(values[m].max()), chosen[m], rows[m].mean(0))
@@ -208,7 +207,7 @@ def reeb_graph(
     return ReebGraph(nodes, edges, shared, 1 - kept / n, intervals, by_intervals)
 
 
-def _read(
+def _values_and_coordinates(
     f: nn.Module | ArrayLike,
     x: Any,
     layer: str | Site,
@@ -248,7 +247,7 @@ def _read(
     return values, rows
 
 
-def _join(rows: Floats, neighbours: int) -> csr_array:
+def _neighbour_graph(rows: Floats, neighbours: int) -> csr_array:
     """Graph of samples, each joined to its nearest, both ways."""
     from sklearn.neighbors import kneighbors_graph
 
@@ -286,7 +285,7 @@ def _mapper(
     return parts, np.concatenate(edges).astype(np.int64).reshape(-1, 2), np.concatenate(shared).astype(np.int64)
 
 
-def _middle_of_longest_run(by_intervals: Mapping[int, tuple[int, int]]) -> int:
+def _most_stable_number(by_intervals: Mapping[int, tuple[int, int]]) -> int:
     """Of the longest run of numbers of intervals that give the same, the middle one; of equally long runs, the coarser."""
     runs: list[list[int]] = []
     for count, found in by_intervals.items():

@@ -33,7 +33,7 @@ class Region:
     Attributes:
         inside: which of the samples are in it, shape (n,).
         rows: those, shape (r, d).
-        told: how it was made, in a few words.
+        description: how it was made, in a few words.
 
     Raises:
         NetworkError: for not more samples than neighbours.
@@ -50,15 +50,15 @@ class Region:
                 f"{len(rows)} samples and neighbours={neighbours}: expected more samples than neighbours"
             )
         if density is None:
-            own, self._far = _neighbours(rows, neighbours)
-            self.told = f"{neighbours} nearest samples"
+            own, self._distance = _kth_neighbour(rows, neighbours)
+            self.description = f"{neighbours} nearest samples"
         else:
             from cnflow.topology.density._sources import as_density
 
             log_prob = as_density(density, rows.shape[1]).log_prob
-            self._far = lambda x: -log_prob(x)
-            own = self._far(rows)
-            self.told = type(density).__name__
+            self._distance = lambda x: -log_prob(x)
+            own = self._distance(rows)
+            self.description = type(density).__name__
         self.mass = mass
         self.limit = float(np.quantile(own, mass, method="inverted_cdf"))
         self.inside = own <= self.limit
@@ -70,7 +70,7 @@ class Region:
         Args:
             x: shape (m, d).
         """
-        return self._far(x) <= self.limit if len(x) else np.empty(0, dtype=bool)
+        return self._distance(x) <= self.limit if len(x) else np.empty(0, dtype=bool)
 
     def draw(self, count: int, rng: np.random.Generator) -> Floats:
         """Points of the region at random: its samples, and, if these are too few, places between neighbours.
@@ -91,7 +91,7 @@ class Region:
         return found
 
 
-def _neighbours(rows: Floats, k: int) -> tuple[Floats, Callable[[Floats], Floats]]:
+def _kth_neighbour(rows: Floats, k: int) -> tuple[Floats, Callable[[Floats], Floats]]:
     """Distance of every sample to the k-th nearest other, shape (n,), and the function that tells that of other points."""
     from sklearn.neighbors import NearestNeighbors
 

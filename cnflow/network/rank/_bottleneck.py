@@ -18,6 +18,7 @@ from cnflow.network.activations._composite import Composite
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
+from cnflow.network.activations._text import abridged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-LEAST_ROWS = 100
+MIN_SAMPLES = 100
 """Fewer say nothing of what is held out."""
 
-LOOK = 50
+CHECK_EVERY = 50
 """Steps between looks at the samples by which it is chosen when to stop."""
 
 
@@ -44,7 +45,7 @@ class Bottleneck:
             mean. Shape (m,).
         std_error: of it, over the held-out samples, shape (m,).
         linear: the same for the best linear map of rank k (reduced-rank regression), shape (m,).
-        rows: how many samples were held out.
+        n_held_out: samples that were held out.
     """
 
     source: str
@@ -53,7 +54,7 @@ class Bottleneck:
     error: Floats
     std_error: Floats
     linear: Floats
-    rows: int
+    n_held_out: int
 
     def smallest(self, error: float = 0.01) -> int | None:
         """Smallest k whose error is below that by its standard error; None if none is."""
@@ -71,14 +72,20 @@ class Bottleneck:
         return axes
 
     def __repr__(self) -> str:
+        """Errors of the first k."""
+        return abridged(str(self))
+
+    def __str__(self) -> str:
         """Error at each k."""
-        told = ", ".join(
-            f"{k}: {e:.3g} ± {s:.1g}" for k, e, s in zip(self.dims, self.error, self.std_error, strict=True)
-        )
-        return f"Bottleneck({self.source} → k → {self.target}, {self.rows} samples held out; {told})"
+        head = f"Bottleneck({self.source} → k → {self.target}): error on {self.n_held_out} samples that were held out"
+        lines = [
+            f"  k = {k}: {e:.3g} ± {s:.1g}, linear {each:.3g}"
+            for k, e, s, each in zip(self.dims, self.error, self.std_error, self.linear, strict=True)
+        ]
+        return "\n".join([head, *lines])
 
 
-class _Through(nn.Module):
+class _BottleneckNetwork(nn.Module):
     """Linear maps with a network beside each, so that what is linear is easy."""
 
     def __init__(self, source: int, target: int, k: int, hidden: int) -> None:
@@ -138,9 +145,9 @@ def train_bottleneck(
         _validation.number("held_out", held_out, above=0, high=0.5),
     )
     f = Composite(model, x, source, target, call=call, dtype=torch.float32)
-    if len(f) < LEAST_ROWS:
+    if len(f) < MIN_SAMPLES:
         raise NetworkError(
-            f"got {len(f)} samples; a network that is to be judged on held-out samples needs at least {LEAST_ROWS}"
+            f"got {len(f)} samples; a network that is to be judged on held-out samples needs at least {MIN_SAMPLES}"
         )
     # no more than the source's own dimension
     dims = _validation.each("dims", dims, _validation.integer, least=1, low=1, high=f.shape[1])
@@ -158,29 +165,29 @@ def train_bottleneck(
             linear.append(float((y[test] - s[test] @ down[:, :k] @ up[:k]).square().sum(1).mean() / spread))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                through = _Through(s.shape[1], y.shape[1], k, hidden).to(f.device)
-            _start_linear(through, down[:, :k], up[:k])
-            optimiser = torch.optim.Adam(through.parameters(), rate)
+                net = _BottleneckNetwork(s.shape[1], y.shape[1], k, hidden).to(f.device)
+            _start_from_linear_maps(net, down[:, :k], up[:k])
+            optimiser = torch.optim.Adam(net.parameters(), rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
             best, kept = float("inf"), {}
             for step in range(steps + 1):
-                if step % LOOK == 0 or step == steps:
+                if step % CHECK_EVERY == 0 or step == steps:
                     with torch.no_grad():
-                        now = float((through(s[check]) - y[check]).square().mean())
+                        now = float((net(s[check]) - y[check]).square().mean())
                     if now < best:
-                        best, kept = now, {name: value.clone() for name, value in through.state_dict().items()}
+                        best, kept = now, {name: value.clone() for name, value in net.state_dict().items()}
                 if step == steps:
                     break
                 rows = learn[torch.randint(len(learn), (min(batch, len(learn)),), generator=rng)]
-                loss = (through(s[rows]) - y[rows]).square().mean()
+                loss = (net(s[rows]) - y[rows]).square().mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 schedule.step()
                 bar.update()
-            through.load_state_dict(kept)
+            net.load_state_dict(kept)
             with torch.no_grad():
-                apart = (through(s[test]) - y[test]).square().sum(1) / spread
+                apart = (net(s[test]) - y[test]).square().sum(1) / spread
             errors.append(float(apart.mean()))
             bars.append(float(apart.std() / len(test) ** 0.5))
     return Bottleneck(str(f.source), str(f.target), dims, np.array(errors), np.array(bars), np.array(linear), len(test))
@@ -194,14 +201,14 @@ def _reduced_rank(s: Tensor, y: Tensor, ridge: float = 1e-4) -> tuple[Tensor, Te
     return map_ @ turn.T, turn
 
 
-def _start_linear(through: _Through, down: Tensor, up: Tensor) -> None:
+def _start_from_linear_maps(net: _BottleneckNetwork, down: Tensor, up: Tensor) -> None:
     """Start from the linear maps, each summary coordinate of unit size, and the networks beside them at nothing."""
     with torch.no_grad():
         scale = down.norm(dim=0).clamp_min(1e-8)
-        kept = min(down.shape[1], through.down.weight.shape[0])
-        through.down.weight[:kept].copy_((down / scale).T[:kept])
-        through.up.weight[:, :kept].copy_((up * scale[:, None]).T[:, :kept])
-        for layer in (through.down, through.up, *through.last_layers()):
+        kept = min(down.shape[1], net.down.weight.shape[0])
+        net.down.weight[:kept].copy_((down / scale).T[:kept])
+        net.up.weight[:, :kept].copy_((up * scale[:, None]).T[:, :kept])
+        for layer in (net.down, net.up, *net.last_layers()):
             layer.bias.zero_()
-        for last in through.last_layers():
+        for last in net.last_layers():
             last.weight.zero_()

@@ -1,4 +1,4 @@
-"""Factorisation: through how few numbers the map between two layers goes, and whether they are the same at all points."""
+"""Factorisation: the rank of the map between two layers, and whether one summary of that size serves all points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._reencoding import random_encoding
 from cnflow.network.activations._sites import Site
 from cnflow.network.rank._joint_space import JointSpace, count_directions, smallest_summary
-from cnflow.network.rank._singular_values import Spectra, recoded_spectra, spectra
+from cnflow.network.rank._singular_values import Spectra, reencoded_values, spectra
 from cnflow.network.rank._summaries import Summary, SummarySwap
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-EXACT = 1e-6
+EXACT_ERROR = 1e-6
 """Share of the squared distance of unrelated samples that two samples of one summary may be apart, if the rank is exact."""
 
-SHOWN = 8
+EXTRA_DIRECTIONS = 8
 """Directions beyond the rank that are re-encoded too, to show that nothing comes up."""
 
 
@@ -49,19 +49,19 @@ class Factorization:
         source: name of the module the map starts from.
         target: name of the module it ends in.
         shape: (d_target, d_source).
-        rows: numbers of the samples of x at which the Jacobian was taken, shape (m,).
+        samples: numbers of the samples of x at which the Jacobian was taken, shape (m,).
         spectrum: singular values at every point, largest first, shape (m, q).
         pointwise: rank at every point; with ``energy``, directions that hold that share of ‖J‖². Shape (m,).
         energy: the share, or None for the rank.
         tolerance: of σ / σ₁, below which a singular value is rounding.
-        complete: False if the rank may be larger than what was looked at; all is then a lower bound.
+        complete: False if the rank may be larger than ``max_directions``; all is then a lower bound.
         row_dimension: dimension of what the row spaces of all points span together: a linear summary of the source.
         column_dimension: of the column spaces: a linear summary of the target.
         saturated: whether half of the points span the same, so that more points would not add to it.
         consistency: share of the points' row spaces that the best common space of the rank holds, in (0, 1]; 1 if all are one.
         angles: principal angles between the row spaces of pairs of points, degrees: median of each, smallest first, shape (k,).
         dimension: smallest number of coordinates found that serve all points. At least the largest pointwise rank.
-        swaps: what the candidates showed, by their repr: see ``swap``.
+        swaps: test of each candidate summary, by its repr: see ``SummarySwap``.
         bypass: share of the target's variance that does not go through the source.
         recoded: singular values after random smooth re-encodings of both layers, shape (encodings, m, q).
         recoded_rank: what ``pointwise`` is, of these, shape (encodings, m).
@@ -73,7 +73,7 @@ class Factorization:
     source: str
     target: str
     shape: tuple[int, int]
-    rows: Ints
+    samples: Ints
     spectrum: Floats
     pointwise: Ints
     energy: float | None
@@ -187,7 +187,7 @@ class Factorization:
         )
         way = f"{self.source} → {self.target}: {self.shape[1]} → {self.dimension} → {self.shape[0]}"
         lines = [
-            f"Factorization({way}, {len(self.rows)} points)",
+            f"Factorization({way}, {len(self.samples)} points)",
             f"  {what} {at_points}"
             + ("" if self.complete else f" (looked at {self.spectrum.shape[1]} only: a lower bound)"),
             f"  {serves}",
@@ -206,16 +206,16 @@ class Factorization:
 
 def factorization(
     model: nn.Module, x: Any, source: str | Site, target: str | Site, *, points: int = 64, energy: float | None = None,
-    tolerance: float | None = None, reencodings: int = 2, fit: bool | tuple[int, ...] = False, most: int = 1024,
+    tolerance: float | None = None, reencodings: int = 2, fit: bool | tuple[int, ...] = False, max_directions: int = 1024,
     call: Call | None = None, dtype: torch.dtype | None = torch.float64, seed: int = 0,
 ) -> Factorization:  # fmt: skip
-    """Through how few numbers the map from one layer to another goes, and whether the same ones serve all points.
+    """Rank of the map from one layer to another, and the smallest summary of the source that serves all points.
 
-    At every point the rank of the Jacobian is the number of directions the map does not forget there. By the constant rank theorem
-    a map of rank k goes *near that point* through k numbers; whether one summary serves everywhere is asked of three:
+    At every point the rank of the Jacobian is the number of directions that the map keeps there. By the constant rank theorem
+    a map of rank k goes *near that point* through k numbers. Whether one summary serves everywhere is tested for three:
     the joint row space (k coordinates of the source), the joint column space (k coordinates of the target), and, where these
-    are larger than the rank, as they are in bent coordinates, the coordinates of the target along its k best directions, tested
-    by moving samples to where the summary is another sample's (``swap``), which needs no coordinates.
+    are larger than the rank, as they are in curved coordinates, the coordinates of the target along its k best directions, tested
+    by moving samples to where the summary is another sample's (``swap_summaries``), which needs no coordinates.
 
     Args:
         model: the network, in evaluation mode.
@@ -228,7 +228,7 @@ def factorization(
         tolerance: of σ / σ₁; default what rounding can make in this number type.
         reencodings: random smooth changes of the coordinates of both layers after which the ranks are taken again.
         fit: whether to train networks source → k → target for several k, or for which k: needs more samples than points.
-        most: directions looked at, where the Jacobian is not written out.
+        max_directions: most singular vectors, where the Jacobian is too large to be written out.
         call: how to call the network with a batch.
         dtype: number type of the computation; None for the network's own.
         seed: of the choice of samples and all draws.
@@ -248,13 +248,14 @@ def factorization(
     """
     energy = None if energy is None else _validation.number("energy", energy, above=0, below=1)
     tolerance = None if tolerance is None else _validation.number("tolerance", tolerance, above=0, below=1)
-    reencodings, most = _validation.integer("reencodings", reencodings, low=0), _validation.integer("most", most, low=1)
+    reencodings = _validation.integer("reencodings", reencodings, low=0)
+    max_directions = _validation.integer("max_directions", max_directions, low=1)
     points, seed = _validation.integer("points", points, low=2), _validation.seed(seed)
     if not isinstance(fit, bool | tuple):
         raise NetworkError(f"fit is {fit!r}; expected True, False, or numbers k to train for, as in fit=(2, 4)")
-    f, chosen = _at_points(model, x, source, target, points, call, dtype, seed)
+    f, chosen = _map_at_points(model, x, source, target, points, call, dtype, seed)
     rows = torch.arange(len(f))
-    found = spectra(f, rows, most, seed)
+    found = spectra(f, rows, max_directions, seed)
     if not float(found.values.max()) > 0:
         raise NetworkError(
             f"the derivative of {f.target.name!r} by {f.source.name!r} is zero at all {len(rows)} points: steps (round, sign) "
@@ -265,9 +266,9 @@ def factorization(
     row, column = JointSpace(found.right, counts, energy), JointSpace(found.left, counts, energy)
     rank = int(counts.max())
     dimension, summary, swaps = smallest_summary(
-        f, rows, rank, row, column, EXACT if energy is None else 1 - energy, seed
+        f, rows, rank, row, column, EXACT_ERROR if energy is None else 1 - energy, seed
     )
-    recoded = _recoded(f, found, rows, rank, reencodings, seed)
+    recoded = _reencoded_values(f, found, rows, rank, reencodings, seed)
     recoded_rank = count_directions(recoded, tolerance or found.tolerance, energy)
     bottleneck = None
     if fit:
@@ -283,7 +284,7 @@ def factorization(
     )  # fmt: skip
 
 
-def _at_points(
+def _map_at_points(
     model: nn.Module, x: Any, source: Any, target: Any, points: int, call: Any, dtype: Any, seed: int
 ) -> tuple[Composite, Tensor]:
     """The map at the samples that are looked at, and their numbers in x."""
@@ -296,9 +297,9 @@ def _at_points(
     return f, chosen
 
 
-def _recoded(f: Composite, found: Spectra, rows: Tensor, rank: int, count: int, seed: int) -> Floats:
+def _reencoded_values(f: Composite, found: Spectra, rows: Tensor, rank: int, count: int, seed: int) -> Floats:
     """Singular values after random smooth re-encodings of both layers, shape (encodings, m, q)."""
-    kept = min(found.values.shape[1], rank + SHOWN)
+    kept = min(found.values.shape[1], rank + EXTRA_DIRECTIONS)
     values, left, right = (part[..., :kept].double() for part in (found.values, found.left, found.right))
     few = Spectra(values, left, right, found.tolerance, found.complete)
     at, value = f.at[rows].double(), f.value[rows].double()
@@ -308,5 +309,5 @@ def _recoded(f: Composite, found: Spectra, rows: Tensor, rank: int, count: int, 
             random_encoding(acts.cpu(), "smooth", seed + 2 * number + i).to(f.device)
             for i, acts in enumerate((f.at, f.value))
         )
-        out.append(recoded_spectra(few, at, value, phi.decode, phi(at), psi).cpu().numpy())
+        out.append(reencoded_values(few, at, value, phi.decode, phi(at), psi).cpu().numpy())
     return np.stack(out) if out else np.zeros((0, len(rows), kept))

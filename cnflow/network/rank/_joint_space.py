@@ -13,10 +13,10 @@ from cnflow.network.rank._summaries import Summary, SummarySwap, source_summary,
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ALIKE = 1e-10
+ROUNDING_SHARE = 1e-10
 """Mean squared sine of the angle to all points' spaces below which a direction is in the joint space by rounding alone."""
 
-REACHED = 0.9
+MIN_REACHED = 0.9
 """Share of the samples that have to be moved to another's summary before it counts."""
 
 
@@ -56,7 +56,7 @@ class JointSpace:
 
     def _count(self, share: Tensor) -> int:
         if self.energy is None:
-            return int((share > ALIKE).sum())
+            return int((share > ROUNDING_SHARE).sum())
         return int((share.cumsum(0) / share.sum() < self.energy - 1e-12).sum()) + 1
 
     def consistency(self, rank: int) -> float:
@@ -103,13 +103,13 @@ def smallest_summary(
 
     def serves(summary: Summary) -> bool:
         seen[repr(summary)] = shown = swap_summaries(f, summary, rows, seed)
-        return shown.reached >= REACHED and shown.error <= allowed
+        return shown.reached >= MIN_REACHED and shown.error <= allowed
 
     for summary in (source_summary(row.vectors[:, :rank], f), target_summary(column.vectors[:, :rank], f)):
         if serves(summary):
             return rank, summary, seen
     # what spans all values of the target serves for certain
-    spans = _spans(f, column, allowed)
+    spans = _spans_values(f, column, allowed)
     if rank < row.dimension < f.shape[1] and not (spans and column.dimension <= row.dimension):
         summary = source_summary(row.vectors[:, : row.dimension], f)
         if serves(summary):
@@ -122,7 +122,7 @@ def smallest_summary(
     return wide, target_summary(values.Vh[:wide].T, f), seen
 
 
-def _spans(f: Composite, column: JointSpace, allowed: float) -> bool:
+def _spans_values(f: Composite, column: JointSpace, allowed: float) -> bool:
     """Whether the values of the target, not their derivatives alone, lie in the joint column space."""
     values, space = f.value - f.value.mean(0), column.vectors[:, : column.dimension]
     return float((values - values @ space @ space.T).square().sum()) <= allowed * float(values.square().sum())

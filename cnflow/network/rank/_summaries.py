@@ -76,16 +76,16 @@ class SummarySwap:
 
     def __repr__(self) -> str:
         """Both."""
-        return f"Swap(error {self.error:.3g}, reached by {self.reached:.0%})"
+        return f"SummarySwap(error {self.error:.3g}, reached by {self.reached:.0%})"
 
 
 def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, chunk: int = 64) -> SummarySwap:
     """Move every sample, by shortest steps, to where its summary is another's, and compare the targets.
 
-    If target = g(summary) for any g, the targets agree to rounding; no g need be found. Samples are moved by
-    Gauss–Newton steps with
-    halving in the coordinates of the source. That all agree proves it on these pairs alone, so the test is of as many pairs as
-    there are samples. Where few samples can be moved, the summary's level sets are in pieces, and nothing is shown.
+    If target = g(summary) for any g, the targets agree to rounding; no g need be found. Samples are moved by damped
+    Gauss–Newton steps in the coordinates of the source. That all agree proves it on these pairs alone, so the test is of
+    as many pairs as there are samples. Where few samples can be moved, the summary's level sets are in pieces, and
+    nothing is shown.
 
     Args:
         f: the map.
@@ -105,7 +105,7 @@ def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, 
     for want, of in zip(torch.split(turn, chunk), torch.split(start, chunk), strict=True):
         with torch.no_grad():
             goal = summary(f, f.at[want], want)
-        moved, there = _move(f, summary, f.at[of], want, goal)
+        moved, there = _move_to_summary(f, summary, f.at[of], want, goal)
         # what went far from all samples has left the data
         there &= (moved - centre).norm(dim=1) <= reach
         with torch.no_grad():
@@ -115,7 +115,7 @@ def swap_summaries(f: Composite, summary: Summary, rows: Tensor, seed: int = 0, 
     return SummarySwap(apart / max(reached * spread, torch.finfo(f.dtype).tiny), reached / len(rows))
 
 
-def _move(f: Composite, summary: Summary, s: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+def _move_to_summary(f: Composite, summary: Summary, s: Tensor, rows: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Samples whose summary is the goal, and whether each got there: by stages along the way, then by damped steps."""
 
     def miss(s: Tensor, which: Tensor, goals: Tensor) -> Tensor:
