@@ -18,7 +18,7 @@ from cnflow.network.activations._composite import refuse_not_finite, refuse_rand
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import check_model, forward, to_device
 from cnflow.network.activations._hooks import copied
-from cnflow.network.activations._precision import number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._reencoding import KINDS, random_encoding, reencode
 from cnflow.network.activations._sites import Site, one_site
@@ -214,7 +214,7 @@ def invariance(
     if not isinstance(x, torch.Tensor):
         raise NetworkError(f"x is a {type(x).__name__}; expected a tensor of samples")
     model = copied(model).to(number_type(model, torch.float64))
-    x = to_device(x, restored_dtype(model)[0], torch.float64)
+    x = to_device(x, device_and_dtype(model)[0], torch.float64)
     site, end = list_sites(model, x, wanted)
     with torch.no_grad():
         seen = forward(model, x, [site, end])

@@ -1,4 +1,4 @@
-"""Through training: how the measures of a network change from step to step, or from checkpoint to checkpoint."""
+"""Measures of a network through training, from step to step or from checkpoint to checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnflow.flow._ngca import ngca
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import forward, to_device
 from cnflow.network.activations._hooks import Call
-from cnflow.network.activations._precision import in_dtype, number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, in_dtype, number_type
 from cnflow.network.activations._probe import all_sites
 from cnflow.network.activations._sites import Site, as_site
 from cnflow.network.activations._weights import load_weights
@@ -201,7 +201,7 @@ class TrainingTrace(Callback):
             yield place, "consistency", found.consistency, float("nan")
         if self.layers:
             dtype = number_type(model, None)
-            network, x = in_dtype(model, dtype), to_device(self.x, restored_dtype(model)[0], dtype)
+            network, x = in_dtype(model, dtype), to_device(self.x, device_and_dtype(model)[0], dtype)
             sites = all_sites(network, x, self.layers, self.call)
             with torch.no_grad():
                 acts = forward(network, x, sites, call=self.call)

@@ -135,7 +135,7 @@ def test_bottleneck_finds_what_is_needed():
         ({"energy": 1.0}, "energy must be .* below 1; got 1"),
         ({"energy": float("nan")}, "energy must be .* got nan"),
         ({"tolerance": 0}, "tolerance must be .* above 0"),
-        ({"most": -1}, "most must be a whole number"),
+        ({"max_directions": -1}, "max_directions must be a whole number"),
         ({"points": 2.5}, r"points must be .* got 2\.5"),
         ({"fit": -1}, "fit is -1; expected True, False, or numbers k"),
         ({"fit": (50,)}, "at least 100"),

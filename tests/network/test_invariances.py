@@ -66,6 +66,6 @@ def _first(model, x, layer):
 
 
 def test_numbers_of_another_count_have_changed():
-    from cnflow.network._invariance import _apart
+    from cnflow.network._invariance import _relative_change
 
-    assert _apart(np.ones(2), np.ones(3)) == float("inf") and _apart(np.zeros(2), np.zeros(2)) == 0
+    assert _relative_change(np.ones(2), np.ones(3)) == float("inf") and _relative_change(np.zeros(2), np.zeros(2)) == 0

@@ -169,8 +169,8 @@ def _skip_collected(store: Folder, stream: Iterator[tuple[int, Any]], count: int
     done, passed = store.batches, 0
     for number, (batch, padding) in islice(stream, done):
         passed += 1
-        told = {0: store.record["first"], done - 1: store.record["last"]}.get(number)
-        if told is not None and _fingerprint(batch, padding) != told:
+        fingerprint = {0: store.record["first"], done - 1: store.record["last"]}.get(number)
+        if fingerprint is not None and _fingerprint(batch, padding) != fingerprint:
             raise NetworkError(
                 f"batch {number} is not the one that {store.path} was made from: give the same batches from their beginning, not "
                 "shuffled anew; or use another folder, or resume=False"

@@ -13,7 +13,7 @@ from cnflow.network.activations._derivatives import jacobians, jvp, vjp
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import check_model, count_samples, forward, take, to_device
 from cnflow.network.activations._hooks import Call
-from cnflow.network.activations._precision import in_dtype, number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, in_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._sites import Site, one_site
 
@@ -30,8 +30,8 @@ class Composite:
         source: module whose output is put in; "input" for what the network is fed.
         target: module whose output is read; "output" for what the network returns.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
-        dtype: to compute in; double by default, as ranks are to be told from rounding. None for the network's own, but single for
-            a half one (bfloat16, float16): those are never measured in their own, with a warning.
+        dtype: to compute in; double by default, as rounding hides small singular values. None for the network's own, but single
+            for a half one (bfloat16, float16): those are never measured in their own, with a warning.
 
     Attributes:
         at: activations of the source, shape (n, d_source).
@@ -54,7 +54,7 @@ class Composite:
     ) -> None:  # fmt: skip
         model = check_model(model)
         wanted = [one_site(model, place) for place in (source, target)]
-        self.device, own = restored_dtype(model)
+        self.device, own = device_and_dtype(model)
         self.call, self.dtype = call, number_type(model, dtype) or own
         self.model = in_dtype(model, self.dtype)
         self.x = to_device(x, self.device, self.dtype)

@@ -1,4 +1,4 @@
-"""Running a network: batches as they come, what is refused, and its modules' outputs read and put back on the way."""
+"""Forward passes: batches, checks of the network and its input, and outputs of modules read or replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a network and seeing what its modules give back on the way, one thread at a time."""
+"""Forward hooks: run a network, and read or replace the outputs of its modules, one thread at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Call = Callable[[nn.Module, Any], Any]
 """How the network is called with a batch, where calling it with the batch itself will not do."""
 
 OnOutput = Callable[[str, int, Any, Any], Any]
-"""Of a module's name, the number of its call, what it was fed and what it gives back, to what it is to give back."""
+"""Called with a module's name, the number of its call, its input and its output; returns the output to use instead."""
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 _lock_of_locks = Lock()
@@ -26,17 +26,17 @@ _lock_of_locks = Lock()
 def record_calls(
     model: nn.Module, batch: Any, names: Collection[str], on_output: OnOutput, call: Call | None = None
 ) -> Any:
-    """Run the network, and see what modules give back on the way. What other threads do with it is not seen.
+    """Run the network, and call a function with the output of modules. Calls by other threads are passed over.
 
     Args:
         model: the network.
         batch: see ``forward``.
         names: of the modules.
-        on_output: what is done with what they give back.
+        on_output: called with each output; gives the output to use instead.
         call: see ``forward``.
 
     Returns:
-        What the network gives back. One thread at a time is here with a network; others wait. A pass of another thread that does
+        What the network gives back. One thread at a time runs a network here; others wait. A pass of another thread that does
         not come through here may fail in torch if hooks are added to a module at that very moment.
     """
     modules, calls, thread = dict(model.named_modules()), Counter[str](), get_ident()

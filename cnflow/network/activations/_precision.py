@@ -1,4 +1,4 @@
-"""What a network is measured in: single or double precision, never half."""
+"""Number types: a network is measured in single or double precision, never in half."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import copied
 
 
-def restored_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Device and number type of a network: of its first parameter or buffer of real numbers, else what is the default."""
     for held in (*model.parameters(), *model.buffers()):
         if held.is_floating_point():

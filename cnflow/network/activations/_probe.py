@@ -1,4 +1,4 @@
-"""A look at the network before it is measured: which places there are, and whether each sample of a batch stands by itself."""
+"""Checks before a network is measured: which sites there are, and whether the samples of a batch are independent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnflow.network.activations._hooks import Call, record_calls
 from cnflow.network.activations._sites import Site, matches, one_site
 
 N_SAMPLES = 8
-"""Samples that are looked at."""
+"""Samples that are run."""
 
 N_ALONE = 4
 """Of them, how many are run again without the others."""
@@ -62,9 +62,9 @@ def all_sites(
 def batch_dependence(
     model: nn.Module, batch: Any, found: Mapping[Site, Tensor], call: Call | None = None, mask: Tensor | None = None
 ) -> str:
-    """Where samples of a batch begin to depend on one another; empty if they do not, or if that cannot be told.
+    """Where samples of a batch begin to depend on one another; empty if they do not, or if it is unknown.
 
-    It cannot be told of fewer than three samples, of a batch without tensors, of a network that takes no smaller batch, or that
+    It is unknown for fewer than three samples, of a batch without tensors, of a network that takes no smaller batch, or that
     answers differently every time.
 
     Args:
@@ -135,11 +135,11 @@ def _all_calls(model: nn.Module, batch: Any, call: Call | None = None) -> list[t
 def _first_dependence(whole: list[tuple[str, Any, Any]], alone: list[tuple[str, Any, Any]]) -> str:
     """First call of a module whose samples differ, where it is fed or in what it gives back."""
     for (name, given, output), (_, given_alone, output_alone) in zip(whole, alone, strict=False):
-        told = f"module {name!r}" if name else "the network's own forward"
+        where = f"module {name!r}" if name else "the network's own forward"
         if not _equal_parts(given, given_alone):
-            return f"what is fed to {told}"
+            return f"what is fed to {where}"
         if not _equal_parts(output, output_alone):
-            return told
+            return where
     return "the network's own forward"
 
 

@@ -1,4 +1,4 @@
-"""Other coordinates for a layer: the network's function stays the same, and no measure that means anything may change."""
+"""Re-encodings: other coordinates for a layer that leave the network's function the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples that grow: .npy files that are whole after every batch, and arrays in memory."""
+"""Stores that grow by batches: .npy files that are complete after every batch, and arrays in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class GrowingFile:
                     f"{path} does not hold samples of {dim} {dtype}: it was replaced by another file; start again with resume=False"
                 )
             self.rows = rows
-            # a file that is as told is not written to
+            # a file of the right length is not written to
             if size > end or held != self._header():
                 file.seek(0)
                 file.write(self._header())
@@ -78,7 +78,7 @@ class GrowingFile:
         with self.path.open("r+b") as file:
             file.seek(self._start + self.rows * self.row_bytes)
             file.write(data.tobytes() if data.nbytes < 4096 else data.data)
-            # the header last: a reader never finds more rows told than there are
+            # the header last: it never counts more rows than there are
             file.flush()
             self.rows += len(data)
             file.seek(0)

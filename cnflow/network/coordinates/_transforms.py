@@ -1,4 +1,4 @@
-"""Coordinates that are read off activations, and how far two sets of them on the same samples are apart."""
+"""Coordinates fitted to activations, and the angles between two sets of them on the same samples."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
             return turn
         y, (upper, lower) = torch.from_numpy(z @ turn.T), np.triu_indices(k, 1)
 
-        def further(angles: Tensor) -> Tensor:
+        def rotation_by(angles: Tensor) -> Tensor:
             skew = y.new_zeros(k, k).index_put((torch.from_numpy(upper), torch.from_numpy(lower)), angles)
             rotation: Tensor = torch.linalg.matrix_exp(skew - skew.T)
             return rotation
@@ -154,14 +154,14 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
         def cost(angles: Floats) -> tuple[float, Floats]:
             leaf = torch.tensor(angles, requires_grad=True)
             with torch.enable_grad():
-                value = -(y @ further(leaf).T).square().square().mean(0).sum()
+                value = -(y @ rotation_by(leaf).T).square().square().mean(0).sum()
                 (slope,) = torch.autograd.grad(value, leaf)
             return float(value.detach()), slope.numpy()
 
         options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 1e-15, "maxcor": 20}
         found = minimize(cost, np.zeros(len(upper)), jac=True, method="L-BFGS-B", options=options)
         self.n_iter_ = max(self.n_iter_, int(found.nit))
-        turn = further(torch.from_numpy(found.x)).numpy() @ turn
+        turn = rotation_by(torch.from_numpy(found.x)).numpy() @ turn
         return turn
 
 
@@ -304,7 +304,7 @@ def match(before: ArrayLike, after: ArrayLike) -> Matched:
 
 
 def null_angles(coordinates: Floats, rows: Floats, draws: int, rng: np.random.Generator) -> tuple[Floats, float]:
-    """How far coordinates are from others that have nothing to do with them: random rotations of the whitened activations.
+    """Angles between coordinates and unrelated ones: random rotations of the whitened activations.
 
     Args:
         coordinates: shape (n, k).

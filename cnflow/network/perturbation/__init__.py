@@ -1,1 +1,1 @@
-"""How far coordinates move when the parameters change and the function does not."""
+"""Sensitivity of coordinates to changes of the parameters that keep the function."""

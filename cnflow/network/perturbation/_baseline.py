@@ -17,7 +17,7 @@ from cnflow.network.activations._composite import refuse_not_finite, refuse_rand
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import batch_samples, check_model, forward, refuse_not_numbers, take, to_device
 from cnflow.network.activations._hooks import Call, copied
-from cnflow.network.activations._precision import in_dtype, number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, in_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._sites import Site, one_site
 
@@ -33,10 +33,10 @@ CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """A network whose parameters were moved.
+    """A network with perturbed parameters.
 
     Attributes:
-        model: the moved copy.
+        model: the perturbed copy.
         size: ‖δ‖ / ‖θ‖; NaN if the parameters cannot be compared.
         behaviour_change: of the outputs, relative to their spread; or of the loss, relative to it; NaN if they cannot be compared.
         flatter: how much less the behaviour changes, to first order, than in a random direction; NaN if that was not asked.
@@ -65,7 +65,7 @@ def layer_activations(
     """
     model = check_model(model)
     one_site(model, layer)
-    device, dtype = restored_dtype(model)[0], number_type(model, dtype)
+    device, dtype = device_and_dtype(model)[0], number_type(model, dtype)
     model = in_dtype(model, dtype)
     (site,) = list_sites(model, to_device(x, device, dtype), [layer], call)
     parts = []

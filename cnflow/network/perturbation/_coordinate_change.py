@@ -1,4 +1,4 @@
-"""How far the coordinates of a transform went when the parameters moved, and how much further than those of another."""
+"""Change of a transform's coordinates under perturbations of the parameters, and the ratio of two such changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SATURATED = 0.5
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CoordinateChange:
-    """How far the coordinates of one transform went.
+    """Change of the coordinates of one transform.
 
     Attributes:
         name: of the transform.
@@ -79,7 +79,7 @@ class CoordinateChange:
 
     @property
     def saturated(self) -> NDArray[np.bool_]:
-        """Whether each coordinate went over half as far as an unrelated one, so that its rate is a lower bound, shape (k,)."""
+        """Whether each coordinate turned over half as far as an unrelated one, so that its rate is a lower bound, shape (k,)."""
         far: NDArray[np.bool_] = self.angle.mean(0) > SATURATED * self.null
         return far
 

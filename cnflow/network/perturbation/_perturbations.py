@@ -1,4 +1,4 @@
-"""Small changes of a network's parameters that leave what it does the same: flat directions, a few steps of training."""
+"""Perturbations of a network's parameters that keep its behaviour: flat directions, and a few steps of training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flat_perturbations(
     behaviour: str | Site = OUTPUT, flatness: float = 1e-3, iterations: int = 100, n_samples: int = 2048, seed: int = 0,
     call: Call | None = None, dtype: torch.dtype | None = torch.float64,
 ) -> Iterator[Perturbation]:  # fmt: skip
-    """Move the parameters in random directions that leave the behaviour as it was.
+    """Perturb the parameters in random directions that keep the behaviour.
 
     From a random direction ε the part that changes the behaviour is taken away: the δ that minimises
     ‖J δ‖² + (flatness σ)² ‖δ - ε‖², J the derivative of the outputs by the parameters and σ its largest singular value, so that a
@@ -103,7 +103,7 @@ def sgd_perturbations(
     model: nn.Module, x: Any, loss: Loss, *, draws: int = 8, step: float = 0.02, bound: float = 0.05, steps: int = 10,
     batch_size: int = 64, seed: int = 0, dtype: torch.dtype | None = torch.float64,
 ) -> Iterator[Perturbation]:  # fmt: skip
-    """Move the parameters by a few steps of stochastic gradient descent on the loss.
+    """Perturb the parameters by a few steps of stochastic gradient descent on the loss.
 
     The learning rate is the largest, by halving, with which the parameters and the loss move by no more than they may.
 
@@ -162,7 +162,7 @@ def reference_perturbations(
     model: nn.Module, x: Any, others: Sequence[nn.Module], *, behaviour: str | Site = OUTPUT, call: Call | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> Iterator[Perturbation]:  # fmt: skip
-    """Take other networks, such as those of another seed, in the place of moved ones.
+    """Take other networks, such as those of another seed, in place of perturbed ones.
 
     Args:
         model: the network.

@@ -1,4 +1,4 @@
-"""Activations before and after the parameters moved, for any number of transforms to be compared on."""
+"""Activations before and after perturbations of the parameters, on which transforms are compared."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Reader = Callable[[Floats], Floats]
 """Activations (n, d) to coordinates (n, k)."""
 
 SHARED_OPTIONS = {"loss", "step", "bound", "draws", "seed", "call", "dtype"}
-"""Options that not every way to move has."""
+"""Options that not every kind of perturbation has."""
 
 NULL_ROTATIONS = 20
 """Random rotations behind the null."""
 
 
 class PerturbedActivations:
-    """The activations before, and after every move."""
+    """The activations before, and after every perturbation."""
 
     def __init__(
         self, model: nn.Module, x: Any, layer: str | Site, perturb: Any, options: dict[str, Any], progress: bool
@@ -48,16 +48,16 @@ class PerturbedActivations:
         self.before = layer_activations(model, x, layer, call, dtype).astype(np.float64)
         d = self.before.shape[1]
         self.nearly = np.eye(d) + 1e-8 / np.sqrt(d) * np.random.default_rng(self.seed).standard_normal((d, d))
-        moves = _perturbations(model, x, perturb, options)
+        perturbations = _perturbations(model, x, perturb, options)
         total = options["draws"] if isinstance(perturb, str) else len(perturb)
-        self.after, told = [], []
-        for move in tqdm(moves, total=total, desc="move", unit="draw", disable=not progress):
-            self.after.append(layer_activations(move.model, x, layer, call, dtype).astype(np.float64))
-            told.append((move.size, move.behaviour_change, move.flatter))
-        self.size, self.behaviour_change, self.flatter = np.array(told).T
+        self.after, figures = [], []
+        for perturbation in tqdm(perturbations, total=total, desc="perturbation", unit="draw", disable=not progress):
+            self.after.append(layer_activations(perturbation.model, x, layer, call, dtype).astype(np.float64))
+            figures.append((perturbation.size, perturbation.behaviour_change, perturbation.flatter))
+        self.size, self.behaviour_change, self.flatter = np.array(figures).T
 
     def change(self, name: str, reader: Reader) -> CoordinateChange:
-        """How far the coordinates went."""
+        """Change of the coordinates that a reader finds in them."""
         before = reader(self.before)
         if not before.shape[1]:
             raise NetworkError(f"transform {name!r} found no coordinates in the layer's activations: give their number")
@@ -71,7 +71,7 @@ class PerturbedActivations:
 
 
 def _perturbations(model: nn.Module, x: Any, perturb: Any, options: dict[str, Any]) -> Iterator[Perturbation]:
-    """Those asked for, each with the options that concern it."""
+    """The perturbations of a kind, with the options that concern it."""
     makers: dict[str, Callable[..., Iterator[Perturbation]]] = {"flat": flat_perturbations, "sgd": sgd_perturbations}
     if isinstance(perturb, str):
         if perturb not in makers:

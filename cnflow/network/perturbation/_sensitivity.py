@@ -1,4 +1,4 @@
-"""Parameter sensitivity of coordinates: how far they go when the parameters move and the behaviour does not."""
+"""Parameter sensitivity of coordinates: how much they change when the parameters do and the behaviour does not."""
 
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def sensitivity(
     loss: Loss | None = None, step: float = 0.02, bound: float = 0.05, draws: int = 8, seed: int = 0,
     call: Call | None = None, dtype: torch.dtype | None = torch.float64, progress: bool = True, **options: Any,
 ) -> Sensitivity:  # fmt: skip
-    """Measure how far coordinates go when the parameters move and what the network does stays the same.
+    """Measure how much coordinates change when the parameters do and the network's behaviour stays the same.
 
     The transform is fitted to the activations of the network, and anew to those of the moved network, on the same samples.
     Coordinates are matched one to one, up to sign and order, by |correlation| r. Their change is the sine √(1 - r²) of the angle
     between them, which is of first order in the step, divided by ‖δ‖ / ‖θ‖. Spans are compared by their principal angles, so
-    that a robust span with a brittle basis in it can be told.
+    that a robust span with a sensitive basis is recognised.
 
     What it does not depend on: sign, scale and order of the coordinates; a rotation of the layer, for transforms that rotate
     with it (PCA, NGCA, SparseRotation), and with whitening and all components kept, any invertible linear map of it. It does
@@ -183,8 +183,8 @@ def sensitivity(
     """
     named = named_transforms(transform)
     given = {"loss": loss, "step": step, "bound": bound, "draws": draws, "seed": seed, "dtype": dtype, "call": call}
-    seen = PerturbedActivations(model, x, layer, perturb, given | options, progress)
+    activations = PerturbedActivations(model, x, layer, perturb, given | options, progress)
     work = tqdm(named.items(), desc="refit", unit="transform", disable=not progress)
-    changes = tuple(seen.change(name, partial(read_coordinates, each, name=name)) for name, each in work)
+    changes = tuple(activations.change(name, partial(read_coordinates, each, name=name)) for name, each in work)
     kind = perturb if isinstance(perturb, str) else "models"
-    return Sensitivity(str(layer), kind, changes, seen.size, seen.behaviour_change, seen.flatter)
+    return Sensitivity(str(layer), kind, changes, activations.size, activations.behaviour_change, activations.flatter)

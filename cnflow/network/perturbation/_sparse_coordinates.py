@@ -1,4 +1,4 @@
-"""The sparsest coordinates of a layer that stay when the parameters move."""
+"""The sparsest coordinates of a layer that are insensitive to the parameters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InsensitiveCoordinates:
-    """The sparsest coordinates that stay when the parameters move; see ``sparsest_insensitive``.
+    """The sparsest coordinates that are insensitive to the parameters; see ``sparsest_insensitive``.
 
     Attributes:
         components: samples to read activations with, shape (m, d); coordinates have variance 1 on the samples given.
@@ -155,13 +155,13 @@ def sparsest_insensitive(
     limit = None if limit is None else _validation.number("limit", limit, above=0)
     progress, seed = _validation.flag("progress", progress), _validation.seed(seed)
     given = {"loss": loss, "step": step, "bound": bound, "draws": draws, "seed": seed, "dtype": dtype, "call": call}
-    seen = PerturbedActivations(model, x, layer, perturb, given | options, progress)
+    activations = PerturbedActivations(model, x, layer, perturb, given | options, progress)
     rotation = SparseRotation(n_components, random_state=seed)
 
     def rotated(rows: Floats) -> Floats:
         return read_coordinates(rotation, rows)
 
-    first = seen.change("sparse rotation", rotated)
+    first = activations.change("sparse rotation", rotated)
     change: CoordinateChange | None = first
     limit = first.mean / 3 if limit is None else float(limit)
     reader: Reader = rotated
@@ -173,13 +173,13 @@ def sparsest_insensitive(
             change = None
             break
         reader = _narrowed(reader, kept, seed)
-        change = seen.change("insensitive", reader)
+        change = activations.change("insensitive", reader)
         kept = change.coordinates
-    left, scales, axes = principal(seen.before)
+    left, scales, axes = principal(activations.before)
     kept = kept - kept.mean(0)
     components = (kept.T @ left / scales) @ axes
     return InsensitiveCoordinates(
-        components, seen.before.mean(0), kurtosis(kept, fisher=False), float(null), change, limit, first,
+        components, activations.before.mean(0), kurtosis(kept, fisher=False), float(null), change, limit, first,
         kurtosis(first.coordinates, fisher=False),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Maps with discrete values, such as the decisions of a classifier: the sizes of their level sets, and sameness by relabelling."""
+"""Maps with discrete values, such as decisions of a classifier: sizes of their level sets, and equality up to relabelling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnflow.data._arrays import refuse_masked
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import batch_samples, check_model, forward, take, to_device
 from cnflow.network.activations._hooks import Call
-from cnflow.network.activations._precision import in_dtype, number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, in_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._sites import Site, one_site
 
@@ -35,7 +35,7 @@ SHOWN_SIZES = 8
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LevelSetSizes:
-    """How many inputs each value of a map has: all that is left of it when inputs and outputs are named anew.
+    """How many inputs each value of a map has: what does not change when inputs and outputs are relabelled.
 
     Attributes:
         sizes: of the level sets, largest first, shape (k,).
@@ -119,14 +119,14 @@ class Relabelling:
 
     def __repr__(self) -> str:
         """Both sums, and how many relabellings there are, to one digit."""
-        told = f"{_sum_of_sizes(self.f.sizes)} and {_sum_of_sizes(self.g.sizes)}"
+        sizes_text = f"{_sum_of_sizes(self.f.sizes)} and {_sum_of_sizes(self.g.sizes)}"
         if not self.equal:
-            return f"Relabelling(not equal: level sets of {told})"
+            return f"Relabelling(not equal: level sets of {sizes_text})"
         log10 = sum(math.lgamma(s + 1) for s in self.f.sizes.tolist())
         log10 += sum(math.lgamma(m + 1) for m in Counter(self.f.sizes.tolist()).values())
         log10 /= math.log(10)
         many = str(self.count) if log10 < 12 else f"about 1e{log10:.0f}"
-        return f"Relabelling(equal: level sets of {told}; {many} relabellings)"
+        return f"Relabelling(equal: level sets of {sizes_text}; {many} relabellings)"
 
 
 def level_set_sizes(outputs: Any) -> LevelSetSizes:
@@ -140,7 +140,7 @@ def level_set_sizes(outputs: Any) -> LevelSetSizes:
             or a sequence of anything that can be hashed.
 
     Raises:
-        NetworkError: for no outputs, another shape, NaN, or what can be told apart by neither hash nor value.
+        NetworkError: for no outputs, another shape, NaN, or what has neither hash nor comparable value.
         ValueError: for masked values.
 
     References:
@@ -217,7 +217,7 @@ def decisions(
     model = check_model(model)
     one_site(model, layer)
     dtype = number_type(model, None)
-    model, x = in_dtype(model, dtype), to_device(x, restored_dtype(model)[0], dtype)
+    model, x = in_dtype(model, dtype), to_device(x, device_and_dtype(model)[0], dtype)
     (site,) = list_sites(model, x, [layer], call)
     batch = _validation.integer("batch", batch, low=1)
     with torch.no_grad():
@@ -244,7 +244,7 @@ def _number_values(outputs: Any) -> tuple[Ints, Sequence[Hashable]]:
             known: dict[Hashable, int] = {}
             index = np.array([known.setdefault(value, len(known)) for value in outputs], dtype=np.int64)
         except TypeError:
-            pass  # samples as lists: told apart by value
+            pass  # samples as lists: compared by value
         else:
             _refuse_nan(any(value != value for value in known))
             return index, list(known)
@@ -280,5 +280,5 @@ def _refuse_nan(found: bool) -> None:
 
 
 def _sum_of_sizes(sizes: Ints) -> str:
-    told = "+".join(str(s) for s in sizes[:SHOWN_SIZES].tolist())
-    return told + "+…" * (len(sizes) > SHOWN_SIZES)
+    sizes_text = "+".join(str(s) for s in sizes[:SHOWN_SIZES].tolist())
+    return sizes_text + "+…" * (len(sizes) > SHOWN_SIZES)

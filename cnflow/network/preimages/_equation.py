@@ -1,4 +1,4 @@
-"""What is asked of a level set: the map, some of its outputs, and their values."""
+"""The equation of a level set: the map, some of its outputs, and their values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_map(
 
 
 def _hint_for_discrete(model: nn.Module, x: Any, layer: str | Site, call: Call | None) -> str:
-    """Where to go with a discrete output; empty if it is not."""
+    """What to use for a discrete output, for messages; empty if it is not discrete."""
     try:
         site = one_site(model, layer)
         with torch.no_grad():

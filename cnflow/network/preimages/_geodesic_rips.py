@@ -1,4 +1,4 @@
-"""Persistent homology by lengths of ways within a set, so that sheets that lie close to one another are far apart."""
+"""Persistent homology with geodesic distances, so that sheets of a set that lie close together stay apart."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def geodesic_rips(
 
 
 def count_separated(points: Floats, least: float) -> int:
-    """How many points are that far from all before them: where a set is one point, what is found is near it, not equal.
+    """Number of points that are at least that far from all before them: points that converged to one place count once.
 
     Args:
         points: few, shape (n, d).

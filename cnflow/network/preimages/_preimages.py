@@ -1,4 +1,4 @@
-"""Level sets of the maps of a network: where an output has a given value, and of what shape that is."""
+"""Level sets of the maps of a network, and their topology."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_POINTS = 20
-"""Points of a level set below which its shape is not asked for."""
+"""Fewest points of a level set whose homology is computed."""
 
 NEAR = 0.25
 """Of the distance of two points, how far from the level set the place halfway may be if a way leads from one to the other."""
@@ -107,8 +107,8 @@ class Preimage:
         """
         import pandas as pd
 
-        def most(told: RipsDiagrams, dim: int) -> float:
-            ratios = told.ratios(dim)
+        def largest(diagrams: RipsDiagrams, dim: int) -> float:
+            ratios = diagrams.ratios(dim)
             return float(ratios.max()) if dim and len(ratios) else float("nan")
 
         p = [self.diagrams.p_values(dim) for dim in range(len(self.betti))]
@@ -117,8 +117,8 @@ class Preimage:
                 "dim": range(len(self.betti)),
                 "betti": self.betti,
                 "null_betti": self.null_betti,
-                "ratio": [most(self.diagrams, dim) for dim in range(len(self.betti))],
-                "null_ratio": [most(self.null, dim) for dim in range(len(self.betti))],
+                "ratio": [largest(self.diagrams, dim) for dim in range(len(self.betti))],
+                "null_ratio": [largest(self.null, dim) for dim in range(len(self.betti))],
                 "p_value": [float(v.min()) if dim and len(v) else float("nan") for dim, v in enumerate(p)],
             }
         )
@@ -136,7 +136,7 @@ class Preimage:
         return axes
 
     def __repr__(self) -> str:
-        """What it is, its Betti numbers, and whether the sample is to be trusted."""
+        """The equation, its Betti numbers, and how good the sample is."""
         value = ", ".join(f"{v:.4g}" for v in self.value)
         return (
             f"Preimage({self.source!r} → {self.layer!r}{list(self.units)} = {value}: Betti {self.betti}, "
@@ -155,7 +155,7 @@ def level_sets(
     neighbours: int = 10, points: int = 1000, landmarks: int | None = None, max_dim: int | None = None, starts: int = 1000,
     tolerance: float = 1e-6, batch: int = 1024, alpha: float = 0.01, seed: int = 0,
 ) -> Preimage:  # fmt: skip
-    """Sample the level set {s : f(s) = c} of a layer's outputs over a source's coordinates, and tell its shape.
+    """Sample the level set {s : f(s) = c} of a layer's outputs over a source's coordinates, and compute its homology.
 
     Data samples near the level set are projected onto it along the Jacobian (damped Gauss–Newton with steps of least norm,
     s ← s − Jᵀ(JJᵀ)⁻¹(f − c)). Those that stay in the region of the data are spread until they are even, and given to persistent
@@ -192,7 +192,7 @@ def level_sets(
         seed: of what is drawn.
 
     Raises:
-        NetworkError: if the level set is empty in the region (the message tells the values seen), the outputs are discrete
+        NetworkError: if the level set is empty in the region (the message gives the range of values), the outputs are discrete
             (see ``level_set_sizes``) or constant, units and value do not fit, or something passes the source by.
         ValueError: for an option out of its range.
 

@@ -1,4 +1,4 @@
-"""Moving points onto the level set of a map: damped Gauss–Newton with steps of least norm."""
+"""Projection of points onto the level set of a map: damped Gauss–Newton with steps of least norm."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class LevelSetProjection:
         self, s: Tensor, rows: Tensor, wanted: int, keep: Callable[[Tensor], Tensor], reach: float, tolerance: float,
         rng: np.random.Generator,
     ) -> Tensor:  # fmt: skip
-        """Add points of the level set between those that are known and beyond: first wide gaps are filled, then narrow ones.
+        """Add points of the level set between the known ones and beyond: first in wide gaps, then in narrow ones.
 
         Args:
             s: points of the level set, shape (m, d).
@@ -143,7 +143,7 @@ class LevelSetProjection:
     def nearest(self, s: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Points near the level set, spread evenly over the nearer half, so that rare places are among them.
 
-        Near is told by the length of the first step, so in units of s and not of f.
+        The distance is the length of the first step, in units of s and not of f.
 
         Args:
             s: shape (m, d).

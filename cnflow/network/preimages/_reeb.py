@@ -19,7 +19,7 @@ from cnflow.data._arrays import as_numbers
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._forward import batch_samples, check_model, forward, take, to_device
 from cnflow.network.activations._hooks import Call
-from cnflow.network.activations._precision import in_dtype, number_type, restored_dtype
+from cnflow.network.activations._precision import device_and_dtype, in_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._sites import Site, one_site
 
@@ -92,7 +92,7 @@ class ReebGraph:
 
     @property
     def agreement(self) -> float:
-        """Share of the numbers of intervals tried that give as many components and loops: near 1 it is not the intervals' doing."""
+        """Share of the numbers of intervals that give the same components and loops: near 1 it hardly depends on them."""
         return float(np.mean([found == (self.components, self.loops) for found in self.by_intervals.values()]))
 
     @property
@@ -221,7 +221,7 @@ def _values_and_coordinates(
         f = check_model(f)
         wanted = [one_site(f, place) for place in (source, layer)]
         dtype = number_type(f, None)
-        f, x = in_dtype(f, dtype), to_device(x, restored_dtype(f)[0], dtype)
+        f, x = in_dtype(f, dtype), to_device(x, device_and_dtype(f)[0], dtype)
         sites = list_sites(f, x, wanted, call)
         with torch.no_grad():
             found = [forward(f, take(x, rows), sites, call=call) for rows in batch_samples(x, batch)]

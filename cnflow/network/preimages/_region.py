@@ -1,4 +1,4 @@
-"""Where there is data: the region that holds a share of the samples, by a density or by distance to neighbours."""
+"""The region of the data: the set that holds a share of the samples, by a density or by distance to neighbours."""
 
 from __future__ import annotations
 

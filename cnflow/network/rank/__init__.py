@@ -1,1 +1,1 @@
-"""How few numbers the map between two layers passes through."""
+"""Rank and factorization of the map between two layers."""

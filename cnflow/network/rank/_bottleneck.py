@@ -1,4 +1,4 @@
-"""Source → k numbers → target, trained: how well k numbers predict the target on samples that were held out."""
+"""Trained bottlenecks, source → k numbers → target, and their error on held-out samples."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 100
-"""Fewer say nothing of what is held out."""
+"""Fewest samples: fewer give no reliable held-out error."""
 
 CHECK_EVERY = 50
-"""Steps between looks at the samples by which it is chosen when to stop."""
+"""Steps between evaluations on the samples that decide when to stop."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -176,7 +176,7 @@ class Factorization:
         return axes
 
     def __repr__(self) -> str:
-        """What it factors through."""
+        """Rank, summary, joint spaces."""
         low, high = int(self.pointwise.min()), self.rank
         what = "rank" if self.energy is None else f"directions with {self.energy:.0%} of ‖J‖²"
         at_points = f"{high} at every point" if low == high else f"{low} to {high}"

@@ -99,27 +99,27 @@ def smallest_summary(
     Returns:
         (its size, the summary, what the swaps of the candidates showed, by their repr).
     """
-    seen: dict[str, SummarySwap] = {}
+    swaps: dict[str, SummarySwap] = {}
 
     def serves(summary: Summary) -> bool:
-        seen[repr(summary)] = shown = swap_summaries(f, summary, rows, seed)
+        swaps[repr(summary)] = shown = swap_summaries(f, summary, rows, seed)
         return shown.reached >= MIN_REACHED and shown.error <= allowed
 
     for summary in (source_summary(row.vectors[:, :rank], f), target_summary(column.vectors[:, :rank], f)):
         if serves(summary):
-            return rank, summary, seen
+            return rank, summary, swaps
     # what spans all values of the target serves for certain
     spans = _spans_values(f, column, allowed)
     if rank < row.dimension < f.shape[1] and not (spans and column.dimension <= row.dimension):
         summary = source_summary(row.vectors[:, : row.dimension], f)
         if serves(summary):
-            return row.dimension, summary, seen
+            return row.dimension, summary, swaps
     if spans:
-        return column.dimension, target_summary(column.vectors[:, : column.dimension], f), seen
+        return column.dimension, target_summary(column.vectors[:, : column.dimension], f), swaps
     values = torch.linalg.svd(f.value - f.value.mean(0), full_matrices=False)
     wide = int((values.S.square().cumsum(0) / values.S.square().sum() < 1 - allowed).sum()) + 1
     wide = max(wide, column.dimension)
-    return wide, target_summary(values.Vh[:wide].T, f), seen
+    return wide, target_summary(values.Vh[:wide].T, f), swaps
 
 
 def _spans_values(f: Composite, column: JointSpace, allowed: float) -> bool:

@@ -1,4 +1,4 @@
-"""Does one summary serve all points: samples with the same summary must have the same target, wherever they lie."""
+"""Test of a summary: samples with the same summary must have the same target."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Summary:
 
     @property
     def dim(self) -> int:
-        """K."""
+        """Number of coordinates, k."""
         return self.directions.shape[1]
 
     def __call__(self, f: Composite, s: Tensor, rows: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def target_summary(directions: Tensor, f: Composite) -> Summary:
 
 @dataclass(frozen=True, repr=False)
 class SummarySwap:
-    """What was seen when samples were moved to where another sample's summary is.
+    """Result of moving samples to where another sample's summary is.
 
     Attributes:
         error: squared distance of their targets to that sample's, as a share of that of unrelated samples; 0 if the summary serves.
