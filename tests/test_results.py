@@ -212,9 +212,6 @@ CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
 """Results that there is no picture of."""
 
 KNOWN = {
-    "repr": """
-    NarrowingPath
-    """,
     "plot": "NarrowingPath",
 }
 """Of each part of the contract, the results that do not keep it yet: take them out as they do."""

@@ -22,7 +22,7 @@ from cnflow.network.activations._precision import device_and_dtype, number_type
 from cnflow.network.activations._probe import list_sites
 from cnflow.network.activations._reencoding import KINDS, random_encoding, reencode
 from cnflow.network.activations._sites import Site, one_site
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 from cnflow.network.coordinates._input_alignment import input_alignment
 from cnflow.network.coordinates._kurtosis import basis_kurtosis
 from cnflow.network.perturbation._sensitivity import sensitivity
@@ -119,7 +119,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, repr=False)
-class Invariance:
+class Invariance(Abridged):
     """What stayed when a layer was written in other coordinates.
 
     Attributes:
@@ -157,10 +157,6 @@ class Invariance:
             ],
             columns=["measure", "encoding", "change", "stayed", "declared"],
         )
-
-    def __repr__(self) -> str:
-        """The first measures."""
-        return abridged(str(self))
 
     def __str__(self) -> str:
         """One line per measure: what it does under each kind of encoding."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnflow import _validation
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._sites import Site
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ class MissingError(NetworkError, KeyError):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Activations(Mapping[str, NDArray[Any]]):
+class Activations(Abridged, Mapping[str, NDArray[Any]]):
     """Activations by the name of the site; also found by the ``Site``, or by the module's name where only one site is of it.
 
     Attributes:
@@ -116,10 +116,6 @@ class Activations(Mapping[str, NDArray[Any]]):
             }
             for site, array in zip(self.sites, self.arrays, strict=True)
         )  # fmt: skip
-
-    def __repr__(self) -> str:
-        """Samples, and the first sites."""
-        return abridged(str(self))
 
     def __str__(self) -> str:
         """Samples, then sites, one a line."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+LINES = 6
+"""Most lines of a repr."""
 
-def abridged(text: str, lines: int = 6) -> str:
-    r"""The text in so many lines: the first ones, and how many follow.
 
-    Args:
-        text: the whole.
-        lines: most lines.
+class Abridged:
+    r"""A result whose repr is the beginning of its text.
 
     Example:
-        >>> print(abridged("\n".join("abcd"), 3))
+        >>> class Letters(Abridged):
+        ...     def __str__(self):
+        ...         return "\n".join("abcdefgh")
+        >>> Letters()
         a
         b
-          … and 2 more
+        c
+        d
+        e
+          … and 3 more
     """
-    parts = text.splitlines()
-    return text if len(parts) <= lines else "\n".join([*parts[: lines - 1], f"  … and {len(parts) - lines + 1} more"])
+
+    def __repr__(self) -> str:
+        """The first lines, and how many follow."""
+        lines = str(self).splitlines()
+        most = len(lines) if len(lines) <= LINES else LINES - 1
+        return "\n".join([*lines[:most], *([f"  … and {len(lines) - most} more"] * (len(lines) > most))])

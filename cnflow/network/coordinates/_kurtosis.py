@@ -14,7 +14,7 @@ from cnflow import _validation
 from cnflow._figures import draw
 from cnflow.data._arrays import as_rows
 from cnflow.network.activations._errors import NetworkError
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class BasisKurtosis:
+class BasisKurtosis(Abridged):
     """Kurtosis over coordinates, one value per layer.
 
     Attributes:
@@ -80,10 +80,6 @@ class BasisKurtosis:
         """Draw it over the layers, with the band of the rotations; see ``plot_kurtosis``."""
         axes: Axes = draw("plot_kurtosis", self, ax)
         return axes
-
-    def __repr__(self) -> str:
-        """One line for each of the first layers."""
-        return abridged(str(self))
 
     def __str__(self) -> str:
         """One line per layer."""

@@ -17,7 +17,7 @@ from cnflow._figures import draw
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 from cnflow.network.coordinates._transforms import named_transforms, read_coordinates
 from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange, Ratio, over_coordinates
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sensitivity:
+class Sensitivity(Abridged):
     """Parameter sensitivity of coordinates; see ``sensitivity``.
 
     Attributes:
@@ -113,10 +113,6 @@ class Sensitivity:
         """Draw every coordinate's sensitivity, and what unrelated ones would have; see ``plot_sensitivity``."""
         axes: Axes = draw("plot_sensitivity", self, ax=ax)
         return axes
-
-    def __repr__(self) -> str:
-        """One line for each of the first transforms."""
-        return abridged(str(self))
 
     def __str__(self) -> str:
         """One line for each transform."""

@@ -16,7 +16,7 @@ from cnflow import _validation
 from cnflow._figures import draw
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 from cnflow.network.coordinates._transforms import SparseRotation, match, principal, read_coordinates
 from cnflow.network.perturbation._baseline import Loss
 from cnflow.network.perturbation._coordinate_change import CoordinateChange
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class InsensitiveCoordinates:
+class InsensitiveCoordinates(Abridged):
     """The sparsest coordinates that are insensitive to the parameters; see ``sparsest_insensitive``.
 
     Attributes:
@@ -94,7 +94,7 @@ class InsensitiveCoordinates:
         axes: Axes = draw("plot_insensitive", self, ax=ax)
         return axes
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         """How many are left, each with its sparsity and sensitivity."""
         head = f"InsensitiveCoordinates: {len(self.sparsity)} of {len(self.candidate_sparsity)} sparse coordinates "
         head += f"have sensitivity {self.limit:.3g} or less"
@@ -104,7 +104,7 @@ class InsensitiveCoordinates:
             f"  kurtosis {k:.3g}, sensitivity {s:.3g} ± {e:.2g}"
             for k, s, e in zip(self.sparsity, self.change.sensitivity, self.change.error, strict=True)
         ]
-        return abridged("\n".join([f"{head} (kurtosis in Gaussian data {self.sparsity_null:.3g})", *lines]))
+        return "\n".join([f"{head} (kurtosis in Gaussian data {self.sparsity_null:.3g})", *lines])
 
 
 def sparsest_insensitive(

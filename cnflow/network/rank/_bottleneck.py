@@ -18,7 +18,7 @@ from cnflow.network.activations._composite import Composite
 from cnflow.network.activations._errors import NetworkError
 from cnflow.network.activations._hooks import Call
 from cnflow.network.activations._sites import Site
-from cnflow.network.activations._text import abridged
+from cnflow.network.activations._text import Abridged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ CHECK_EVERY = 50
 
 
 @dataclass(frozen=True, repr=False)
-class Bottleneck:
+class Bottleneck(Abridged):
     """Held-out error of predicting the target from k numbers of the source.
 
     Attributes:
@@ -70,10 +70,6 @@ class Bottleneck:
         """Held-out error against k."""
         axes: Axes = draw("plot_bottleneck", self, ax)
         return axes
-
-    def __repr__(self) -> str:
-        """Errors of the first k."""
-        return abridged(str(self))
 
     def __str__(self) -> str:
         """Error at each k."""
