@@ -20,14 +20,14 @@ def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def number_type(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype | None:
-    """What a network is measured in: what was asked for, else its own; single precision if that is a half one, with a warning.
+    """The number type that a network is measured in: the one given, else its own, but single for a half one, with a warning.
 
     Args:
         model: the network.
-        dtype: asked for; None for the network's own.
+        dtype: the one given; None for the network's own.
 
     Returns:
-        None if the network has no numbers of its own, and none were asked for.
+        None if the network has no numbers of its own, and no type was given.
 
     Raises:
         NetworkError: for a number type that is neither single nor double precision.

@@ -151,7 +151,7 @@ class Folder:
     Args:
         path: of the folder; made if it is not there.
         sites: whose samples.
-        dtype: asked for, in words.
+        dtype: the number type that was given, as a string.
         model: fingerprint of the network.
         resume: whether to go on from what is there, or to replace it.
 

@@ -29,7 +29,7 @@ class SparseRotation(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEsti
 
     The k leading principal components are whitened and turned by the orthogonal W that maximises the sum of the coordinates'
     kurtosis, by L-BFGS over W = exp(A) W₀, A skew. There is always a maximum, structure or not: in Gaussian data it is
-    what the sample happens to have, so compare with what is found in as many Gaussian rows. A step costs n k² + k³.
+    what the sample happens to have, so compare with what is found in as many Gaussian samples. A step costs n k² + k³.
 
     Starts are samples of the data made orthogonal, so that the coordinates do not change, but for rounding, under a rotation of
     the data; with k = rank, under any invertible linear map of them.

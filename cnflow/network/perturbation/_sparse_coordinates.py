@@ -34,7 +34,8 @@ class InsensitiveCoordinates(Abridged):
     """The sparsest coordinates that are insensitive to the parameters; see ``sparsest_insensitive``.
 
     Attributes:
-        components: samples to read activations with, shape (m, d); coordinates have variance 1 on the samples given.
+        components: vectors that give the coordinates of centred activations, shape (m, d); their variance on the samples
+            given is 1.
         mean: of the activations, shape (d,).
         sparsity: kurtosis of each, shape (m,), decreasing; 3 for a Gaussian.
         sparsity_null: largest kurtosis that the search finds in as many Gaussian samples of as many dimensions as it searched.

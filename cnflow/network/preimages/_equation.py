@@ -19,7 +19,7 @@ from cnflow.network.preimages._region import MOST_ROWS
 Floats = NDArray[np.float64]
 
 MAX_OUTPUTS = 8
-"""Outputs that are asked for without naming them."""
+"""Most outputs that are taken if none is named."""
 
 BYPASS_ROUNDING = 1e-9
 """Share of the variance that may pass the source by: rounding."""

@@ -45,7 +45,7 @@ class ReebNode:
         interval: number of the interval, lowest first.
         low: lowest value of the members.
         high: highest.
-        members: sample numbers, shape (m,).
+        members: numbers of the samples, shape (m,).
         centre: mean of the members' coordinates, shape (d,).
     """
 
