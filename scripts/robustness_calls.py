@@ -28,7 +28,7 @@ from cnflow.topology.knots._polygons import plane_crossings
 from cnflow.topology.persistence._cycles import representative_cycle
 from cnflow.topology.products._kunneth import factor_betti
 from cnflow.untangling._closed_curves import ClosedCurves
-from cnflow.untangling._separation import Placement
+from cnflow.untangling._separation import Arrangement
 from cnflow.untangling._shears import Shear, Shears
 
 __all__ = ["CALLS", "Entry", "Input"]
@@ -699,7 +699,7 @@ UNTANGLING = [
         units=("count", 8),
         components=("count", 2),
         steps=("count", 5),
-        rows=("count", 100),
+        n_samples=("count", 100),
     ),
     made(
         untangling.Separation,
@@ -710,11 +710,11 @@ UNTANGLING = [
         units=("count", 8),
         components=("count", 2),
         steps=("count", 5),
-        rows=("count", 100),
+        n_samples=("count", 100),
     ),
     entry(
         "untangling.Places.beside",
-        lambda **o: Placement.beside(BLOBS, (np.arange(120) >= 60).astype(int), **o),
+        lambda **o: Arrangement.side_by_side(BLOBS, (np.arange(120) >= 60).astype(int), **o),
         lambda r, g: finite(r.moved, g),
         gap=("size", 0.5),
         step=("positive", 1.0),

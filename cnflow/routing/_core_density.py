@@ -19,7 +19,7 @@ from cnflow.flow._solvers import FixedGrid
 from cnflow.flow._stages import Stages
 from cnflow.routing._optimization import Clock, clipped_step, learning_rate, paired_difference, step_share
 
-MIXTURE_ROWS = 6_000
+MIXTURE_SAMPLES = 6_000
 """Samples that expectation maximisation looks at."""
 
 LARGEST_MIXTURE = 64
@@ -29,8 +29,8 @@ FLOW_STEPS, FLOW_BATCH, FLOW_RATE = 600, 256, 6e-3
 FLOW_LIMIT = 0.2
 """Largest share of the time budget for a CNF."""
 
-FEW_ROWS = 10
-"""With fewer than FEW_ROWS samples per squared direction a smooth CNF is tried, too."""
+FEW_SAMPLES = 10
+"""With fewer than FEW_SAMPLES samples per squared direction a smooth CNF is tried, too."""
 
 SMOOTH_STEPS, SMOOTH_RATE, SMOOTH_UNITS, SMOOTH_COMPONENTS = 1500, 5e-3, 128, 20
 
@@ -84,7 +84,7 @@ def fit_core(
             rival = CoreFit(best.base, own, None, "autoregressive mixture", own.log_prob(held))
         best = _better_fit(best, rival, clock)
     if clock.used < 0.75:
-        if len(h) < FEW_ROWS * h.shape[1] ** 2:
+        if len(h) < FEW_SAMPLES * h.shape[1] ** 2:
             rival, steps = smooth_flow(h, held, seed, FLOW_LIMIT * clock.budget)
             best = _better_fit(best, rival, clock)
             if best is rival and clock.used < 0.75:
@@ -117,7 +117,7 @@ def fit_mixture(h: Tensor, held: Tensor, seed: int, largest: int = LARGEST_MIXTU
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    train, check = h[:MIXTURE_ROWS].double().cpu().numpy(), held.double().cpu().numpy()
+    train, check = h[:MIXTURE_SAMPLES].double().cpu().numpy(), held.double().cpu().numpy()
     best: tuple[float, GaussianMixture] | None = None
     worse, size = 0, 1
     while size <= largest and len(train) >= 4 * size and worse < 2:

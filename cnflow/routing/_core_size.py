@@ -33,11 +33,11 @@ ICA_UP_TO = 3
 LIMIT, REFINE_LIMIT = 0.08, 0.2
 """Largest share of the time budget that one fit, and the further training of one size, may take."""
 
-MANY_ROWS, SPREAD = 10_000, 1.5
-"""From MANY_ROWS training samples on, the first layers of the networks start with this spread; with fewer that overfits."""
+MANY_SAMPLES, SPREAD = 10_000, 1.5
+"""From MANY_SAMPLES training samples on, the first layers of the networks start with this spread; with fewer that overfits."""
 
-FEW_ROWS = 10
-"""With fewer than FEW_ROWS samples per squared direction fits often miss a structure: larger cores are not ruled out."""
+FEW_SAMPLES = 10
+"""With fewer than FEW_SAMPLES samples per squared direction fits often miss a structure: larger cores are not ruled out."""
 
 RIDGES = (1e-3, 3e-2, 1e-1)
 """Variances added to the components of a mixture in all directions, in whitened units, among which held-out samples choose."""
@@ -91,7 +91,7 @@ class CoreSizeSearch:
 
     def _new_model(self, k: int, basis: Tensor | None = None) -> RoutedDensity:
         torch.manual_seed(self.seed + 17 * k)
-        model = RoutedDensity(self.dim, k, spread=SPREAD if len(self.u) >= MANY_ROWS else None)
+        model = RoutedDensity(self.dim, k, spread=SPREAD if len(self.u) >= MANY_SAMPLES else None)
         model.start_from(torch.eye(self.dim) if basis is None else basis)
         return model.to(self.u.device)
 
@@ -217,7 +217,7 @@ class CoreSizeSearch:
     @property
     def few_samples(self) -> bool:
         """Whether there are too few samples to rule out a core larger than the one taken."""
-        return len(self.u) + len(self.held) < FEW_ROWS * self.dim**2
+        return len(self.u) + len(self.held) < FEW_SAMPLES * self.dim**2
 
     def _fit_all_directions(self) -> None:
         """Fit a density in all directions, without noise: a mixture or a smooth CNF. A core has to be better than it."""
@@ -268,13 +268,13 @@ class CoreSizeSearch:
             curve.append(Candidate(k, fitted.nll, behind, error, fitted.start))
             if behind <= max(RULED_OUT * error, SHARE * gain) and k <= max(taken, best):
                 left.append(k)
-        rows = len(self.u) + len(self.held)
+        n_samples = len(self.u) + len(self.held)
         if self.few_samples:
             # structure that was not found may still be there; and where a mixture in all directions is best, no core was found
             low = taken if taken < self.dim else min(taken, *(k for k in held if k))
             left += range(low, min(self.dim, max(LARGEST_IF_FEW, taken)) + 1)
         return Selection(
-            taken if given is None else given, tuple(sorted({taken, *left})), tuple(curve), rows, given=given
+            taken if given is None else given, tuple(sorted({taken, *left})), tuple(curve), n_samples, given=given
         )
 
 

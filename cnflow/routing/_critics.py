@@ -38,7 +38,7 @@ NOISE_SEED = 7_919_000_000
 EQUAL_WITHIN = 0.01
 """Divergence in nats up to which two sizes count as equal, since flow and critic do not converge fully."""
 
-TREE_ROWS = 20_000
+TREE_SAMPLES = 20_000
 """Training samples that the trees learn from."""
 
 
@@ -204,6 +204,6 @@ def divergence(model: RoutedDensity, u: Tensor, held: Tensor, seed: int = 0) -> 
         return [torch.cat([z[:, : model.core_dim], part], 1).cpu().numpy() for part in (noise, fresh)]
 
     trees = HistGradientBoostingClassifier(learning_rate=0.05, max_iter=200, early_stopping=True, random_state=seed)
-    trees.fit(np.concatenate(pair(u[:TREE_ROWS])), np.repeat([1, 0], len(u[:TREE_ROWS])))
+    trees.fit(np.concatenate(pair(u[:TREE_SAMPLES])), np.repeat([1, 0], len(u[:TREE_SAMPLES])))
     right = [trees.predict_proba(part)[:, 1 - i] for i, part in enumerate(pair(held))]
     return torch.as_tensor(math.log(2) + 0.5 * sum(np.log(np.clip(each, 1e-6, 1)) for each in right))

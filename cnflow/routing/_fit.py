@@ -31,9 +31,9 @@ from cnflow.routing._optimization import Clock
 from cnflow.routing._tails import reshape_tails, tail_weight
 from cnflow.routing._whitening import Floats, Whitening, nongaussian_rotation, whiten
 
-LEAST_ROWS = 20
+LEAST_SAMPLES = 20
 
-ROWS = 200_000
+MAX_SAMPLES = 200_000
 """Largest number of training samples of a run by the command line; a random subset when there are more."""
 
 
@@ -91,33 +91,34 @@ def fit(
         if objective == "critics":
             raise ValueError(f"core_dim is only for the likelihood; got core_dim={core_dim}, objective={objective!r}")
     device = _device(device)
-    rows = _checked(x)
+    samples = _checked(x)
     write: Callable[[str], None] | None = progress if callable(progress) else print if progress else None
     clock = Clock(time_budget, write)
-    warnings = check_support(rows, seed).warnings(names_of(x))
-    if len(rows) <= rows.shape[1]:
+    warnings = check_support(samples, seed).warnings(names_of(x))
+    if len(samples) <= samples.shape[1]:
         warnings += (
-            f"{len(rows)} samples in {rows.shape[1]} columns: the covariance is mostly an assumption (cross-validated eigenvalues)",
+            f"{len(samples)} samples in {samples.shape[1]} columns: the covariance is mostly an assumption "
+            "(cross-validated eigenvalues)",
         )
     for line in warnings:
         clock.report(f"warning: {line}")
-    order = np.random.default_rng(seed).permutation(len(rows))
-    count = min(max(len(rows) // 10, min(500, len(rows) // 4)), 4000)
-    held, rows = rows[np.sort(order[:count])], rows[np.sort(order[count:])]
-    white = whiten(rows)
+    order = np.random.default_rng(seed).permutation(len(samples))
+    count = min(max(len(samples) // 10, min(500, len(samples) // 4)), 4000)
+    held, samples = samples[np.sort(order[:count])], samples[np.sort(order[count:])]
+    white = whiten(samples)
     keep = ~white.far
     if not keep.all():
         clock.report(f"{int((~keep).sum())} samples lie far out and are left out of training")
     if len(white.constant):
         clock.report(f"{len(white.constant)} columns do not vary, or in samples far out only, and are left out")
-    if white.rank < rows.shape[1]:
-        clock.report(f"{rows.shape[1]} columns span {white.rank} directions only")
+    if white.rank < samples.shape[1]:
+        clock.report(f"{samples.shape[1]} columns span {white.rank} directions only")
     if core_dim is not None and core_dim > white.rank:
         raise ValueError(
             f"the samples fill {white.rank} directions, so that a core has at most as many; got core_dim={core_dim}"
         )
-    turn = nongaussian_rotation(white(rows)[keep], seed)
-    u, v = (torch.as_tensor(white(part) @ turn.T).float().to(device) for part in (rows[keep], held))
+    turn = nongaussian_rotation(white(samples)[keep], seed)
+    u, v = (torch.as_tensor(white(part) @ turn.T).float().to(device) for part in (samples[keep], held))
     v = v[(v.double().square().sum(1).cpu().numpy() <= white.reach)]
     with torch.random.fork_rng(devices=[]), _threads(1 if white.rank <= FULL_MAP else torch.get_num_threads()):
         whole = None
@@ -128,8 +129,8 @@ def fit(
             model, selection, whole = _by_likelihood(u, v, seed, clock, core_dim)
         selection = replace(selection, warnings=(*warnings, *selection.warnings))
         own = None if objective == "critics" else model.core
-        flow = _with_core_density(model, own, whole, selection, white, turn, u, v, rows, seed, clock)
-    names, width = names_of(x), rows.shape[1]
+        flow = _with_core_density(model, own, whole, selection, white, turn, u, v, samples, seed, clock)
+    names, width = names_of(x), samples.shape[1]
     flow.inputs = Inputs(width, tuple(range(width)), tuple(names) if names else None)
     return flow
 
@@ -157,12 +158,12 @@ def _device(device: Any) -> torch.device:
 
 def _checked(x: Any) -> NDArray[np.floating]:
     """Samples as an array of their own floating dtype."""
-    rows = as_rows(x)
-    if len(rows) < LEAST_ROWS or rows.shape[1] < 1:
-        raise ValueError(f"a fit needs at least {LEAST_ROWS} samples and 1 column; got shape {rows.shape}")
-    rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
-    check_rows(rows, "x", names_of(x))
-    return rows
+    samples = as_rows(x)
+    if len(samples) < LEAST_SAMPLES or samples.shape[1] < 1:
+        raise ValueError(f"a fit needs at least {LEAST_SAMPLES} samples and 1 column; got shape {samples.shape}")
+    samples = samples if samples.dtype in (np.float32, np.float64) else samples.astype(np.float64)
+    check_rows(samples, "x", names_of(x))
+    return samples
 
 
 def _by_likelihood(
@@ -191,7 +192,7 @@ def _by_likelihood(
 
 def _with_core_density(
     model: RoutedDensity, own: AutoregressiveMixture | None, whole: CoreFit | None, selection: Selection, white: Whitening,
-    turn: Floats, u: Tensor, v: Tensor, rows: NDArray[np.floating], seed: int, clock: Clock,
+    turn: Floats, u: Tensor, v: Tensor, samples: NDArray[np.floating], seed: int, clock: Clock,
 ) -> NarrowingFlow:  # fmt: skip
     """Fit the density of the core, and make the flow."""
     k = selection.core_dim
@@ -210,7 +211,7 @@ def _with_core_density(
         model.core.mixing.copy_(root)
         model.core.offset.copy_(middle)
     density = fit_core(core, core_held, own, seed, clock, start=whole) if k else None
-    return _assemble(model, matrix, root, middle, density, core, selection, white, turn, rows)
+    return _assemble(model, matrix, root, middle, density, core, selection, white, turn, samples)
 
 
 class _RetiringNoise(NamedTuple):
@@ -241,7 +242,7 @@ def _retiring_noise(model: RoutedDensity) -> list[_RetiringNoise]:
 @torch.no_grad()
 def _assemble(
     model: RoutedDensity, matrix: Tensor, root: Tensor, middle: Tensor, density: CoreFit | None, core: Tensor,
-    selection: Selection, white: Whitening, turn: Floats, rows: NDArray[np.floating],
+    selection: Selection, white: Whitening, turn: Floats, samples: NDArray[np.floating],
 ) -> NarrowingFlow:  # fmt: skip
     k, r = selection.core_dim, model.dim
     hidden = linear_layers(model.shift)[0].out_features
@@ -264,7 +265,7 @@ def _assemble(
     back = torch.as_tensor(white.back) @ start.T @ torch.linalg.inv(step)
     volume = torch.tensor(white.log_det) + torch.linalg.slogdet(step)[1]
     centre = torch.as_tensor(white.mean) + back[:, :k] @ torch.linalg.solve(root, middle)
-    flow.frame.set_linear(centre, weight, back, volume, _plane_tolerance(white, rows))
+    flow.frame.set_linear(centre, weight, back, volume, _plane_tolerance(white, samples))
     if radial is not None:
         radial_field = cast(RadialField, flow.stages[-1].field)
         radial_field.log_floor.copy_(radial.log_floor)
@@ -304,11 +305,11 @@ def _adopt(flow: NarrowingFlow, density: CoreFit, core: Tensor) -> None:
         base.set_core(density.density, density.flow, core.mean(0), core.var(0))
 
 
-def _plane_tolerance(white: Whitening, rows: NDArray[np.floating]) -> float:
+def _plane_tolerance(white: Whitening, samples: NDArray[np.floating]) -> float:
     """Distance from the plane of the training samples up to which a sample counts as in it, in units of the data."""
-    if white.rank == rows.shape[1]:
+    if white.rank == samples.shape[1]:
         return math.inf
-    centred = np.asarray(rows, dtype=np.float64) - white.mean
+    centred = np.asarray(samples, dtype=np.float64) - white.mean
     off = np.linalg.norm(centred - centred @ white.weight.T @ white.back.T, axis=1)
-    rounding = np.finfo(rows.dtype).eps * np.abs(rows).max()
+    rounding = np.finfo(samples.dtype).eps * np.abs(samples).max()
     return float(10 * max(off.max(), rounding))

@@ -9,8 +9,8 @@ from cnflow.flow._routing_field import limited, perceptron
 from cnflow.routing._model import FULL_MAP, RoutedDensity, linear_layers
 from cnflow.routing._optimization import Clock, paired_difference, step_share, train
 
-FREE, FREE_ROWS = 0.01, 50
-"""Variance of a shift or log-scale, in units of the noise, that counts as zero: FREE, or FREE_ROWS core directions per sample."""
+FREE, FREE_SAMPLES = 0.01, 50
+"""Variance of a shift or log-scale, in units of the noise, that counts as zero: FREE, or FREE_SAMPLES k / n if that is larger."""
 
 SHARES = (1.0, 0.2)
 """Shares of that variance that are tried, until the held-out likelihood is no worse."""
@@ -75,7 +75,7 @@ def order_noise(
         return None
     before = None
     for share in SHARES:
-        graded = _graded(model, u, share * max(FREE, FREE_ROWS * k / len(u)))
+        graded = _graded(model, u, share * max(FREE, FREE_SAMPLES * k / len(u)))
         parts = (model.dim - k - graded.scaled - graded.sheared, graded.sheared, graded.scaled)
         if parts[:2] == (0, 0):
             return None

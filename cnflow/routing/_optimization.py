@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from cnflow.routing._model import RoutedDensity
 
-CHECK_EVERY, CHECK_ROWS = 100, 2_000
+CHECK_EVERY, CHECK_SAMPLES = 100, 2_000
 """Steps between evaluations on held-out samples, and samples used in one."""
 
 RATE, MAP_DECAY = 8e-3, 1e-3
 """Largest learning rate; weight decay of all but the networks of the noise."""
 
-DECAY_ROWS, MOST_DECAY = 1_000, 2.0
-"""Weight decay of the networks of the noise: DECAY_ROWS times the size of the core over the number of samples, and its limit."""
+DECAY_SAMPLES, MOST_DECAY = 1_000, 2.0
+"""Weight decay of the networks of the noise: DECAY_SAMPLES times the size of the core over the number of samples, and its limit."""
 
 
 @dataclass
@@ -68,10 +68,10 @@ def train(
     networks = [*model.shift.parameters(), *model.log_scale.parameters()]
     own = {id(p) for p in networks}
     rest = [p for p in model.parameters() if id(p) not in own]
-    decay = min(MOST_DECAY, DECAY_ROWS * model.core_dim / len(u))
+    decay = min(MOST_DECAY, DECAY_SAMPLES * model.core_dim / len(u))
     groups = [{"params": networks, "weight_decay": decay}, {"params": rest, "weight_decay": MAP_DECAY}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, fused=True)
-    check = held[:CHECK_ROWS]
+    check = held[:CHECK_SAMPLES]
     with torch.no_grad():
         best, kept = _nll(model, check), copy.deepcopy(model.state_dict())
     began, step, done = time.monotonic(), 0, 0.0

@@ -22,7 +22,7 @@ TIE, ERRORS = 0.01, 2.0
 POWERS = (math.log(0.02), math.log(5.0))
 """Logs of the least and the largest power of the length."""
 
-ROWS = 20_000
+MAX_SAMPLES = 20_000
 """Samples that the map is fitted to."""
 
 
@@ -46,9 +46,8 @@ def reshape_tails(
         return None
     shaped = copy.deepcopy(model)
     with torch.no_grad():
-        q = torch.cat([
-            model.residuals(model.linear(part)[0])[0][:, : model.last].square().sum(1) for part in torch.split(u[:ROWS], 4096)
-        ])  # fmt: skip
+        batches = torch.split(u[:MAX_SAMPLES], 4096)
+        q = torch.cat([model.residuals(model.linear(x)[0])[0][:, : model.last].square().sum(1) for x in batches])
         shaped.radial = radial = fit_radial(q, model.last).to(u.device)
         gain, error = paired_difference(shaped(held), model(held))
     if not (math.isfinite(gain) and gain > max(ERRORS * error, TIE)):

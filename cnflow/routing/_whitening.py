@@ -125,14 +125,14 @@ def _scatter(y: Floats, collinear: float) -> tuple[Floats, Floats, Floats, Float
     weights = np.ones(n)
     for _ in range(100):
         centre = weights @ y / weights.sum()
-        rows = y - centre
-        covariance = (rows * weights[:, None]).T @ rows / weights.sum()
+        centred = y - centre
+        covariance = (centred * weights[:, None]).T @ centred / weights.sum()
         if n < SHRINK_BELOW * p:
-            covariance = _shrunk(rows, weights, covariance)
+            covariance = _shrunk(centred, weights, covariance)
         values, axes = np.linalg.eigh(covariance)
         full = values > collinear * values[-1]
         axes, root = axes[:, full], np.sqrt(values[full])
-        squares = (((rows @ axes) / root) ** 2).sum(1)
+        squares = (((centred @ axes) / root) ** 2).sum(1)
         before = weights
         weights = np.minimum(1.0, _cut(len(root)) / np.maximum(squares, 1e-300))
         if np.abs(weights - before).max() < 1e-4:
@@ -145,10 +145,10 @@ def _cut(rank: int) -> float:
     return float(CUT_FACTOR * chi2.ppf(CUT_LEVEL, rank))
 
 
-def _shrunk(rows: Floats, weights: Floats, covariance: Floats) -> Floats:
+def _shrunk(centred: Floats, weights: Floats, covariance: Floats) -> Floats:
     """The covariance of weighted samples, with eigenvalues from samples that took no part in the eigenvectors."""
-    n, p = rows.shape
-    own = rows * np.sqrt(weights)[:, None]
+    n, p = centred.shape
+    own = centred * np.sqrt(weights)[:, None]
     fold = np.random.default_rng(0).permutation(n) % FOLDS
     variances = np.zeros(p)
     for number in range(FOLDS):

@@ -137,14 +137,14 @@ class Adversarial(Objective):
             made["fresh"] = torch.where(core, z, noise)
         return made
 
-    def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
+    def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
         """Loss of flow and critics of a batch, scalar; the gradients of each go to its own parameters."""
         if self.critic is None:
             self.start(flow.dim)
         critic = self.critic
         assert critic is not None
-        critic.to(way.z)
-        core, z = self.split(flow), way.z
+        critic.to(transport.z)
+        core, z = self.split(flow), transport.z
         mean, variance = (part.detach() for part in flow.base.moments())
 
         def standardised(state: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class Adversarial(Objective):
             if name == "pairs":
                 self.metrics["total_correlation"] = _divergence_bound(real[:, head].detach(), false.detach())
 
-        nll: Tensor = Likelihood()(flow, x, way)
+        nll: Tensor = Likelihood()(flow, x, transport)
         # with the likelihood the base follows the flow anyhow
         fit = 0.0 if self.likelihood else -flow.base.log_prob(z.detach()).mean()
         self.metrics |= {"nll": nll.detach(), "adversarial": flow_loss.detach(), "critic": critic_loss.detach()}

@@ -13,7 +13,7 @@ from torch import distributed
 from cnflow.data._arrays import subsample
 from cnflow.flow import NarrowingFlow
 
-REHEARSAL_ROWS = 128
+REHEARSAL_SAMPLES = 128
 """Training samples that a rehearsal of routing looks at."""
 
 
@@ -37,9 +37,9 @@ def routed(x: Any, seed: int, rehearsal: bool) -> NarrowingFlow:
         rehearsal: whether a few samples are enough.
     """
     from cnflow.routing import fit
-    from cnflow.routing._fit import ROWS
+    from cnflow.routing._fit import MAX_SAMPLES
 
-    x = subsample(x, REHEARSAL_ROWS if rehearsal else ROWS, [seed, len(x)])
+    x = subsample(x, REHEARSAL_SAMPLES if rehearsal else MAX_SAMPLES, [seed, len(x)])
     return fit(x, seed=seed, progress=lambda line: print(line, file=sys.stderr, flush=True))
 
 

@@ -27,7 +27,7 @@ from cnflow.training._settings import uses_routing, usual_parts
 from cnflow.training._trainer_options import check_monitors, planned_steps
 from cnflow.training._trainer_state import data_module_of
 
-PRUNING_ROWS = 8192
+PRUNING_SAMPLES = 8192
 """Training samples that decide what a direction is worth when the selection ends."""
 
 
@@ -220,14 +220,14 @@ class NarrowingModule(FlowModule):
 
     def _prune(self, step: int) -> None:
         samples = data_module_of(self.trainer).split("train")
-        x = torch.as_tensor(samples[: min(len(samples), PRUNING_ROWS)]).to(self.flow.base.mean.device)
+        x = torch.as_tensor(samples[: min(len(samples), PRUNING_SAMPLES)]).to(self.flow.base.mean.device)
         with torch.no_grad():
-            way = self.flow.transport(self.flow.checked(x), probe=self.draw(x)[1], costs=True)
+            transport = self.flow.transport(self.flow.checked(x), probe=self.draw(x)[1], costs=True)
         keep = self.flow.base.core.clone()
         active = torch.ones(len(self.flow.stages), self.flow.dim, dtype=torch.bool, device=keep.device)
         for penalty in self._penalties:
-            keep &= penalty.keep(self.flow, way.z)
-            active &= penalty.active(self.flow, way)
+            keep &= penalty.keep(self.flow, transport.z)
+            active &= penalty.active(self.flow, transport)
         decided = self.trainer.strategy.broadcast(torch.cat([keep[None], active]).cpu()).to(keep.device)
         self.flow.prune(decided[0], decided[1:], x)
         if self.covariance == "full" and self.flow.core_dim > 1:
@@ -261,13 +261,13 @@ class NarrowingModule(FlowModule):
 
     def _loss(self, x: Tensor, probe: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of samples x, shape (n, D), and what to log of the batch that they belong to."""
-        way = self.flow.transport(x, probe=probe, costs=True)
+        transport = self.flow.transport(x, probe=probe, costs=True)
         ramp = self.schedule.ramp(self.global_step, self.total_steps)
         progress = self.schedule.progress(self.global_step, self.total_steps)
-        terms: dict[str, Tensor] = {self.objective.name: self.objective(self.flow, x, way)}
+        terms: dict[str, Tensor] = {self.objective.name: self.objective(self.flow, x, transport)}
         loss = terms[self.objective.name]
         for penalty in self._penalties:
-            terms[penalty.name] = penalty(self.flow, way, progress)
+            terms[penalty.name] = penalty(self.flow, transport, progress)
             loss = loss + penalty.weight * (ramp if penalty.selects else 1.0) * terms[penalty.name]
         metrics = self.objective.metrics | terms
         whole, *values = batch_mean(torch.stack([loss, *metrics.values()]).detach(), len(x))

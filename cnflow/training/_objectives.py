@@ -34,18 +34,18 @@ class Objective(nn.Module):
         """Parameters that learn on a loss of their own; none by default."""
         return []
 
-    def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
+    def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
         """The objective of a batch.
 
         Args:
             flow: the flow.
             x: samples, shape (n, d).
-            way: where the flow carried them.
+            transport: latent states, log-determinants and costs of their transport.
 
         Returns:
             Scalar, in nats per sample.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define forward(flow, x, way)")
+        raise NotImplementedError(f"{type(self).__name__} must define forward(flow, x, transport)")
 
 
 class Likelihood(Objective):
@@ -54,6 +54,6 @@ class Likelihood(Objective):
     name = "nll"
     data_parallel = True
 
-    def forward(self, flow: NarrowingFlow, x: Tensor, way: Transport) -> Tensor:
+    def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
         """Mean negative log-likelihood of the batch, scalar, in nats per sample."""
-        return (flow.lift_log_prob(x) - flow.base.log_prob(way.z) - way.log_det).mean()
+        return (flow.lift_log_prob(x) - flow.base.log_prob(transport.z) - transport.log_det).mean()

@@ -48,9 +48,9 @@ class Penalty(nn.Module):
     def start(self, dim: int) -> None:
         """Prepare for a flow of ``dim`` directions, where the penalty has a state; nothing by default."""
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
         """The unweighted penalty of a batch, scalar, at a ``progress`` in [0, 1] through the selection."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(flow, way, progress)")
+        raise NotImplementedError(f"{type(self).__name__} must define forward(flow, transport, progress)")
 
     def scaled(self, factor: float) -> Self:
         """A copy whose weight, and every price, is ``factor`` times this one's: what a path over the penalty varies."""
@@ -67,12 +67,12 @@ class Penalty(nn.Module):
         """
         return torch.ones_like(flow.base.core)
 
-    def active(self, flow: NarrowingFlow, way: Transport) -> Tensor:
+    def active(self, flow: NarrowingFlow, transport: Transport) -> Tensor:
         """Directions that this penalty lets stay active, by stage, bool, shape (S, D).
 
         Args:
             flow: the flow.
-            way: where it carries training samples, with costs.
+            transport: the transport of training samples, with costs.
         """
         return torch.ones(len(flow.stages), flow.dim, dtype=torch.bool, device=flow.base.core.device)
 
@@ -134,16 +134,18 @@ class ColumnPenalty(Penalty):
         self.worth = torch.zeros(dim)
         self.calls.zero_()
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
         """Capped sum of the column activations, scalar; ``progress`` through the selection is in [0, 1]."""
         columns = flow.base.columns()
         exempt = columns.detach() >= self.cap
         if self.count:
             # early on the noise is worth more than the structure, as it depends on it
-            worth = self._worth(flow, way)
+            worth = self._worth(flow, transport)
             exempt &= _largest(worth, self.count) if progress >= SETTLED else True
         elif self.price:
-            exempt &= self._worth(flow, way) >= self.price * min(1.0, max(0.0, (progress - 0.1) / (SETTLED - 0.1)))
+            exempt &= self._worth(flow, transport) >= self.price * min(
+                1.0, max(0.0, (progress - 0.1) / (SETTLED - 0.1))
+            )
         return torch.where(exempt, torch.full_like(columns, self.cap), columns).sum()
 
     def scaled(self, factor: float) -> Self:
@@ -152,10 +154,10 @@ class ColumnPenalty(Penalty):
         copied.price = factor * self.price
         return copied
 
-    def _worth(self, flow: NarrowingFlow, way: Transport) -> Tensor:
+    def _worth(self, flow: NarrowingFlow, transport: Transport) -> Tensor:
         """Running mean of the worth of every column, in nats, shape (D,)."""
         if int(self.calls) % self.every == 0:
-            now = batch_mean(flow.base.gains(way.z.detach()), len(way.z))
+            now = batch_mean(flow.base.gains(transport.z.detach()), len(transport.z))
             self.worth = 0.7 * self.worth + 0.3 * now if int(self.calls) else now
         self.calls += 1
         return self.worth
@@ -183,20 +185,20 @@ def _root(square: Tensor) -> Tensor:
     return torch.where(positive, torch.sqrt(torch.where(positive, square, torch.ones_like(square))), square)
 
 
-def activations(flow: NarrowingFlow, way: Transport) -> tuple[Tensor, Tensor]:
+def activations(flow: NarrowingFlow, transport: Transport) -> tuple[Tensor, Tensor]:
     """How much every stage moves and reads every direction.
 
     Args:
         flow: the flow.
-        way: where it carries a batch, with costs.
+        transport: the transport of a batch, with costs.
 
     Returns:
         (u, r), each shape (S, D). u is the root-mean-square path length over the shared scale s_d. r is what one
-        standard deviation s_d of the direction changes in the way of the others, and in its own, in units of the frame:
+        standard deviation s_d of the direction changes in the paths of the others, and in its own, in units of the frame:
         s_d sqrt(Δt ∫E Σ_i (∂v_i/∂z_d)² dt), an upper bound of the mean of s_d |∫∂v/∂z_d dt|.
     """
     spread = torch.exp(flow.base.log_std)
-    moved, read = batch_mean(torch.stack([way.path.square().mean(1), way.read.mean(1)]), len(way.z))
+    moved, read = batch_mean(torch.stack([transport.path.square().mean(1), transport.read.mean(1)]), len(transport.z))
     return _root(moved) / spread, _root(read / len(flow.stages)) * spread
 
 
@@ -207,9 +209,9 @@ class TransportPenalty(Penalty):
     selects = True
     data_parallel = True
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
         """Σ_s Σ_d u_sd, scalar, in units of the shared scales."""
-        return activations(flow, way)[0].sum()
+        return activations(flow, transport)[0].sum()
 
 
 class RetirementPenalty(Penalty):
@@ -243,22 +245,22 @@ class RetirementPenalty(Penalty):
         self.floor = _validation.number("floor", floor, low=0)
 
     @staticmethod
-    def _groups(flow: NarrowingFlow, way: Transport) -> Tensor:
+    def _groups(flow: NarrowingFlow, transport: Transport) -> Tensor:
         """Σ over stages s, s + 1, … of u² + r², shape (S, D)."""
-        moved, read = activations(flow, way)
+        moved, read = activations(flow, transport)
         return (moved.square() + read.square()).flip(0).cumsum(0).flip(0)
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
         """Weighted sum of the norms of the groups, scalar."""
         count = len(flow.stages)
-        groups = _root(self._groups(flow, way) + flow.base.columns().detach().square())
+        groups = _root(self._groups(flow, transport) + flow.base.columns().detach().square())
         weights = torch.arange(1, count + 1).to(groups) / count
         return (weights[:, None] * groups).sum()
 
     @torch.no_grad()
-    def active(self, flow: NarrowingFlow, way: Transport) -> Tensor:
+    def active(self, flow: NarrowingFlow, transport: Transport) -> Tensor:
         """Directions whose group is above the floor, bool, shape (S, D)."""
-        return _root(self._groups(flow, way)) >= self.floor
+        return _root(self._groups(flow, transport)) >= self.floor
 
     def extra_repr(self) -> str:
         """Weight and floor."""
@@ -275,9 +277,9 @@ class KineticPenalty(Penalty):
     name = "kinetic"
     data_parallel = True
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
         """Mean kinetic energy of the batch, scalar."""
-        return way.kinetic.mean()
+        return transport.kinetic.mean()
 
 
 class JacobianPenalty(Penalty):
@@ -290,9 +292,9 @@ class JacobianPenalty(Penalty):
     name = "jacobian"
     data_parallel = True
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
-        """Mean squared Frobenius norm along the way, scalar."""
-        return way.jacobian.mean()
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
+        """Mean squared Frobenius norm along the path, scalar."""
+        return transport.jacobian.mean()
 
 
 class CorePenalty(Penalty):
@@ -310,8 +312,8 @@ class CorePenalty(Penalty):
     name = "core"
     data_parallel = True
 
-    def forward(self, flow: NarrowingFlow, way: Transport, progress: float = 1.0) -> Tensor:
-        """Mean squared length of the way in the core, scalar."""
+    def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
+        """Mean squared length of the path in the core, scalar."""
         if progress < 1:
-            return way.path.new_zeros(())
-        return way.path.sum(0).square()[:, flow.base.core].sum(1).mean()
+            return transport.path.new_zeros(())
+        return transport.path.sum(0).square()[:, flow.base.core].sum(1).mean()

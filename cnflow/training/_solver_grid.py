@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnflow.flow import FixedGrid, NarrowingFlow
 
-GRID_EVERY, GRID_ROWS = 100, 256
+GRID_EVERY, GRID_SAMPLES = 100, 256
 """Steps between comparisons of the training grid with one twice as fine, and samples used in a comparison."""
 
 GRID_GAP, GRID_STEPS = 0.05, 48
@@ -33,7 +33,7 @@ def refine_grid(flow: NarrowingFlow, batch: Tensor, trainer: Trainer, step: int)
     solver = flow.solver
     if not isinstance(solver, FixedGrid) or solver.steps >= GRID_STEPS:
         return
-    x = flow.checked(batch[:GRID_ROWS])
+    x = flow.checked(batch[:GRID_SAMPLES])
     finer = dataclasses.replace(solver, steps=min(2 * solver.steps, GRID_STEPS))
     gap = float((flow.log_prob(x, solver=solver) - flow.log_prob(x, solver=finer)).mean())
     gap = trainer.strategy.broadcast(gap)

@@ -1,4 +1,4 @@
-"""Untying what a flow in the data's own dimension cannot: topology first, then a lifted stage that follows it."""
+"""Untie knots and links, or separate components, by lifted stages: a flow in the dimension of the data cannot do that."""
 
 import lazy_loader
 

@@ -17,28 +17,27 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NODES = 1024
-"""Vertices of every curve: angles are told to 2π/1024."""
+"""Vertices of every curve; the resolution of angles is 2π/1024."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClosedCurves:
-    """Curves, each with an angle that counts its samples, and a circle of its own in the plane.
+    """Closed curves, each with an angle, and a circle of its own in the plane.
 
-    The angle of a point is 2π times the share of the curve's samples that come before it, so that samples are uniform
-    on the circle,
-    and what it says does not depend on how the curve is parametrised.
+    The angle of a point is 2π times the share of the curve's samples that come before it. So samples are uniform on the
+    circle, whatever the parametrisation of the curve.
 
     Attributes:
         points: vertices of the curves, implicitly closed, evenly spaced, shape (c, NODES, k).
         angles: their angles, ascending from 0, shape (c, NODES).
         radius: of the circles.
-        gap: distance between the centres of circles beside each other.
+        gap: distance between the centres of neighbouring circles.
 
     Example:
         >>> t = 2 * np.pi * np.arange(64) / 64
         >>> curve = np.stack([2 * np.cos(t), 2 * np.sin(t)], 1)
-        >>> strands = ClosedCurves.along([curve], curve, radius=1.0, gap=3.0)
-        >>> strands.code(np.array([[2.0, 0.0], [0.0, 2.0]])).round(1) + 0.0
+        >>> curves = ClosedCurves.along([curve], curve, radius=1.0, gap=3.0)
+        >>> curves.encode(np.array([[2.0, 0.0], [0.0, 2.0]])).round(1) + 0.0
         array([[1., 0.],
                [0., 1.]])
     """
@@ -49,26 +48,26 @@ class ClosedCurves:
     gap: float
 
     @classmethod
-    def along(cls, curves: Sequence[Floats], rows: Floats, radius: float, gap: float) -> ClosedCurves:
-        """Strands along closed polygons.
+    def along(cls, curves: Sequence[Floats], x: Floats, radius: float, gap: float) -> ClosedCurves:
+        """Closed curves along closed polygons.
 
         Args:
             curves: each shape (m, k), implicitly closed.
-            rows: that lie along them, shape (n, k).
+            x: samples near them, shape (n, k).
             radius: of the circles.
-            gap: between their centres.
+            gap: between the centres of neighbouring circles.
         """
         radius, gap = _validation.number("radius", radius, above=0), _validation.number("gap", gap, low=0)
         points = np.stack([resample(np.vstack([curve, curve[:1]]), NODES + 1)[:-1] for curve in curves])
         even = np.tile(2 * np.pi * np.arange(NODES) / NODES, (len(curves), 1))
-        strands = cls(points, even, radius, gap)
-        which, node = strands._nearest(rows)
+        closed = cls(points, even, radius, gap)
+        which, node = closed._nearest(x)
         for number, angles in enumerate(even):
             counts = np.bincount(node[which == number], minlength=NODES)
-            # the share before the middle of a node's own samples; a node without samples keeps angles apart
+            # half of a node's own samples count; 1e-3 keeps the angles of nodes without samples apart
             shares = np.cumsum(counts + 1e-3) - 0.5 * (counts + 1e-3)
             angles[:] = 2 * np.pi * (shares - shares[0]) / (counts + 1e-3).sum()
-        return strands
+        return closed
 
     @property
     def centres(self) -> Floats:
@@ -81,7 +80,7 @@ class ClosedCurves:
         return cKDTree(self.points.reshape(-1, self.points.shape[2]))
 
     def _nearest(self, h: Floats) -> tuple[Ints, Ints]:
-        found = self._tree.query(h)[1]
+        found: Ints = self._tree.query(h)[1]
         return found // NODES, found % NODES
 
     def place(self, h: Floats) -> tuple[Ints, Floats]:
@@ -89,31 +88,29 @@ class ClosedCurves:
         which, node = self._nearest(h)
         return which, self.angles[which, node]
 
-    def code(self, h: Floats) -> Floats:
-        """Point of the plane that stands for points h, shape (n, k); returns shape (n, 2)."""
+    def encode(self, h: Floats) -> Floats:
+        """Points of the circles for points h of the core, shape (n, k); returns shape (n, 2)."""
         which, angle = self.place(h)
         return self.centres[which] + self.radius * np.stack([np.cos(angle), np.sin(angle)], 1)
 
-    def ring(self, code: Floats) -> Ints:
-        """The circle that points of the plane, shape (n, 2), are nearest to, shape (n,)."""
+    def nearest_circle(self, code: Floats) -> Ints:
+        """Number of the circle nearest to points of the plane, shape (n, 2); returns shape (n,)."""
         away = np.linalg.norm(code[:, None] - self.centres, axis=2) - self.radius
         nearest: Ints = np.abs(away).argmin(1)
         return nearest
 
-    def middle(self, code: Floats) -> Floats:
-        """Point of the curves that points of the plane, shape (n, 2), stand for; returns shape (n, k)."""
-        which = self.ring(code)
+    def decode(self, code: Floats) -> Floats:
+        """Points of the curves for points of the plane, shape (n, 2); returns shape (n, k)."""
+        which = self.nearest_circle(code)
         away = code - self.centres[which]
         angle = np.arctan2(away[:, 1], away[:, 0]) % (2 * np.pi)
-        middle = np.empty((len(code), self.points.shape[2]))
+        h = np.empty((len(code), self.points.shape[2]))
         for number, (points, angles) in enumerate(zip(self.points, self.angles, strict=True)):
             mine = which == number
-            for axis in range(middle.shape[1]):
-                middle[mine, axis] = np.interp(angle[mine], angles, points[:, axis], period=2 * np.pi)
-        return middle
+            for axis in range(h.shape[1]):
+                h[mine, axis] = np.interp(angle[mine], angles, points[:, axis], period=2 * np.pi)
+        return h
 
     def __repr__(self) -> str:
-        """How many, in how many directions."""
-        return (
-            f"Strands({len(self.points)} closed curves in {self.points.shape[2]}-D, circles of radius {self.radius:g})"
-        )
+        """Number of curves, dimension and radius."""
+        return f"ClosedCurves({len(self.points)} closed curves in {self.points.shape[2]}-D, circles of radius {self.radius:g})"

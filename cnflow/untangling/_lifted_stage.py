@@ -1,4 +1,4 @@
-"""From a flow to a lifted one whose last stages follow a known way."""
+"""Lifted flows whose last stages are fitted to known shears."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class UntangleError(ValueError):
-    """The core does not hold what can be untied or moved apart this way."""
+    """The topology of the core is not one that this method can untie or separate."""
 
 
 class LiftedStages(Preparation):
-    """Topology of the core, then a lift and a stage for each of the shears which the topology gave. Subclass it and give ``way``.
+    """Lift a flow, and add one stage for each shear that the topology of the core gives. Subclass it: ``shears`` and ``core``.
 
     Args:
         spread: standard deviation of the lifted noise, in units of the frame.
@@ -34,7 +34,7 @@ class LiftedStages(Preparation):
         units: per hidden layer of the new stages' fields.
         components: of the new base.
         steps: of the fit to each shear.
-        rows: most training samples to look at.
+        n_samples: largest number of training samples used; a random subset when there are more.
 
     Raises:
         ValueError: for numbers out of range.
@@ -42,51 +42,52 @@ class LiftedStages(Preparation):
 
     lift: int
 
-    def __init__(self, spread: float, mass: float, units: int, components: int, steps: int, rows: int) -> None:
+    def __init__(self, spread: float, mass: float, units: int, components: int, steps: int, n_samples: int) -> None:
         self.spread, self.mass = (
             _validation.number("spread", spread, above=0),
             _validation.number("mass", mass, above=0, below=1),
         )
         self.units = _validation.integer("units", units, low=1)
         self.components = _validation.integer("components", components, low=1)
-        self.steps, self.rows = _validation.integer("steps", steps, low=1), _validation.integer("rows", rows, low=20)
+        self.steps = _validation.integer("steps", steps, low=1)
+        self.n_samples = _validation.integer("n_samples", n_samples, low=20)
 
-    def way(self, t: LevelSets) -> Shears:
+    def shears(self, t: LevelSets) -> Shears:
         """The shears for a core with these level sets.
 
         Raises:
-            UntangleError: if it does not hold what this is for.
+            UntangleError: if their topology is not the one that is needed.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define way(t)")
+        raise NotImplementedError(f"{type(self).__name__} must define shears(t)")
 
     def core(self, flow: NarrowingFlow) -> Tensor:
-        """Which directions of a deeper flow are its core in the end: bool, shape (D,)."""
+        """Core of the lifted flow, bool, shape (D,)."""
         raise NotImplementedError(f"{type(self).__name__} must define core(flow)")
 
-    def __call__(self, flow: NarrowingFlow, rows: Floats, seed: int = 0) -> NarrowingFlow:
+    def __call__(self, flow: NarrowingFlow, x: Floats, seed: int = 0) -> NarrowingFlow:
         """See :class:`Preparation`.
 
         Raises:
-            UntangleError: if the core does not hold what this is for.
+            UntangleError: if the topology of the core is not the one that is needed.
         """
-        some = np.asarray(rows, dtype=np.float64)
-        if len(some) > self.rows:
-            some = some[np.sort(np.random.default_rng(seed).choice(len(some), self.rows, replace=False))]
-        t = level_sets(flow, some, seed=seed)
-        shears = self.way(t)
+        x = np.asarray(x, dtype=np.float64)
+        if len(x) > self.n_samples:
+            x = x[np.sort(np.random.default_rng(seed).choice(len(x), self.n_samples, replace=False))]
+        t = level_sets(flow, x, seed=seed)
+        shears = self.shears(t)
         deeper = deepen(flow, self.lift, self.spread, self.units, len(shears.shears))
         depth = deeper.stages.depth(len(flow.stages))
         fields = [deeper.stages[k].field for k in range(len(flow.stages), len(deeper.stages))]
-        errors = shears.teach(fields, t.rows, self.lift, self.spread, start=depth, steps=self.steps, seed=seed)
-        told = ", ".join(f"{100 * error:.1f}" for error in errors)
-        logger.info("%r: %s %% of the squared velocities are not fitted", self, told)
-        self._new_base(deeper, some, seed)
+        errors = shears.fit(fields, t.rows, self.lift, self.spread, start=depth, steps=self.steps, seed=seed)
+        percent = ", ".join(f"{100 * error:.1f}" for error in errors)
+        logger.info("%r: %s %% of the squared velocities are not fitted", self, percent)
+        self._fit_base(deeper, x, seed)
         return deeper
 
     @torch.no_grad()
-    def _new_base(self, flow: NarrowingFlow, rows: Floats, seed: int) -> None:
-        """A base whose core is what ``core`` says, fitted to where the samples arrive."""
-        z = flow.transport(flow.checked(rows)).z
+    def _fit_base(self, flow: NarrowingFlow, x: Floats, seed: int) -> None:
+        """Give the flow a base with the core of :meth:`core`, fitted to the latent states of samples x, shape (n, d)."""
+        z = flow.transport(flow.checked(x)).z
         core = self.core(flow).cpu()
         small = NoiseMixture(int(core.sum()), self.components).to(z)
         small.fit(z[:, core], seed)
@@ -98,5 +99,5 @@ class LiftedStages(Preparation):
         flow.base = base
 
     def __repr__(self) -> str:
-        """Arguments, as settings are told."""
+        """The arguments, by name."""
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"

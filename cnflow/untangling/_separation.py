@@ -1,4 +1,4 @@
-"""From a core whose components lie inside or through one another to one in which they stand side by side."""
+"""Separation of the components of a core: nested or linked ones are moved side by side through a lifted direction."""
 
 from __future__ import annotations
 
@@ -20,46 +20,48 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEAST = 0.01
-"""Share of the samples that a component must hold to be one."""
+"""Least share of the samples for a component to be moved."""
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
-    """Samples of components, and where each component is to go: along one axis, side by side.
+class Arrangement:
+    """Components side by side along one axis: the samples, and the shift of each component.
 
     Attributes:
-        rows: shape (n, k).
-        which: component of each sample, shape (n,).
+        x: samples, shape (n, k).
+        component: of each sample, shape (n,).
         axis: of the core, along which components are moved.
-        shifts: how far, shape (c,).
-        step: distance between components in the lifted direction.
+        shifts: of the components, shape (c,).
+        step: distance between the marks of components in the lifted direction.
     """
 
-    rows: Floats
-    which: Ints
+    x: Floats
+    component: Ints
     axis: int
     shifts: Floats
     step: float
 
     @classmethod
-    def beside(cls, rows: Floats, which: Ints, gap: float, step: float) -> Placement:
-        """Side by side along the axis on which they are narrowest, in the order in which they stand there.
+    def side_by_side(cls, x: Floats, component: Ints, gap: float, step: float) -> Arrangement:
+        """Arrange components along the axis on which they are narrowest, in the order of their midpoints.
 
         Args:
-            rows: shape (n, k).
-            which: component of each sample, 0 to c - 1, shape (n,).
-            gap: between components that are neighbours.
+            x: samples, shape (n, k).
+            component: of each sample, 0 to c - 1, shape (n,).
+            gap: between neighbouring components.
             step: see the class.
 
         Example:
             >>> samples = np.array([[0.0, -1], [0, 1], [0, -3], [0, 3]])
-            >>> places = Placement.beside(samples, np.array([0, 0, 1, 1]), gap=1.0, step=1.0)
-            >>> places.moved[:, 0].tolist()
+            >>> arrangement = Arrangement.side_by_side(samples, np.array([0, 0, 1, 1]), gap=1.0, step=1.0)
+            >>> arrangement.moved[:, 0].tolist()
             [-0.5, -0.5, 0.5, 0.5]
         """
         gap, step = _validation.number("gap", gap, low=0), _validation.number("step", step, above=0)
-        count = int(which.max()) + 1
-        low, high = (np.stack([reach(rows[which == c], axis=0) for c in range(count)]) for reach in (np.min, np.max))
+        count = int(component.max()) + 1
+        low, high = (
+            np.stack([extreme(x[component == c], axis=0) for c in range(count)]) for extreme in (np.min, np.max)
+        )
         axis = int((high - low).sum(0).argmin())
         widths, middles = (high - low)[:, axis], (high + low)[:, axis] / 2
         order = np.argsort(middles, kind="stable")
@@ -67,51 +69,50 @@ class Placement:
         shifts = np.empty(count)
         shifts[order] = ends - gap - widths[order] / 2 - middles[order]
         # the mean of all samples stays where it is
-        return cls(rows, which, axis, shifts - shifts[which].mean(), step)
+        return cls(x, component, axis, shifts - shifts[component].mean(), step)
 
     @property
     def moved(self) -> Floats:
-        """Samples where they are to go, shape (n, k)."""
-        out = self.rows.copy()
-        out[:, self.axis] += self.shifts[self.which]
+        """The samples after the move, shape (n, k)."""
+        out = self.x.copy()
+        out[:, self.axis] += self.shifts[self.component]
         return out
 
     @cached_property
     def _trees(self) -> tuple[cKDTree, cKDTree]:
-        return cKDTree(self.rows), cKDTree(self.moved)
+        return cKDTree(self.x), cKDTree(self.moved)
 
     @property
     def _marks(self) -> Floats:
         count = len(self.shifts)
-        marks: Floats = self.step * (np.arange(count, dtype=np.float64) - (count - 1) / 2)
-        return marks
+        return np.asarray(self.step * (np.arange(count) - (count - 1) / 2), dtype=np.float64)
 
     def mark(self, h: Floats) -> Floats:
         """Mark of the component that points h, shape (n, k), are nearest to; shape (n, 1)."""
-        nearest = np.asarray(self._trees[0].query(h)[1])
-        mark: Floats = self._marks[self.which[nearest], None]
-        return mark
+        return self._mark_in(self._trees[0], h)
 
-    def unmark(self, h: Floats) -> Floats:
-        """The mark with its sign turned, of points that have been moved; shape (n, 1)."""
-        nearest = np.asarray(self._trees[1].query(h)[1])
-        mark: Floats = -self._marks[self.which[nearest], None]
-        return mark
+    def erase_mark(self, h: Floats) -> Floats:
+        """Minus the mark, of points h, shape (n, k), after the move; shape (n, 1)."""
+        return -self._mark_in(self._trees[1], h)
+
+    def _mark_in(self, tree: cKDTree, h: Floats) -> Floats:
+        marks: Floats = self._marks[self.component[tree.query(h)[1]]][:, None]
+        return marks
 
     def shift(self, a: Floats) -> Floats:
-        """How far points go whose lifted direction, shape (n, 1), is a; shape (n, k)."""
-        out = np.zeros((len(a), self.rows.shape[1]))
+        """Shift of points whose lifted direction is a, shape (n, 1); returns shape (n, k)."""
+        out = np.zeros((len(a), self.x.shape[1]), dtype=np.float64)
         out[:, self.axis] = self.shifts[np.abs(a - self._marks).argmin(1)]
         return out
 
 
 class Separation(LiftedStages):
-    """Lift a flow by one direction and move the components of its core apart, whatever they are and however they lie.
+    """Lift a flow by one direction and move the components of its core apart, also nested or linked ones.
 
-    One shear writes into the lifted direction which component a sample is of, a second moves each component along an axis of
-    the core by what is written there, a third, now that they stand side by side, takes the mark away again. So the lifted
-    direction ends as the noise it began as, and the bound on log p is tight. Spheres in one another and linked rings, which no
-    flow in their own dimension can part, are parted by one direction more; a component keeps its own shape, knotted or not.
+    The first shear writes a mark of the sample's component into the lifted direction. The second moves each component along an
+    axis of the core, by its mark. The third removes the mark, as the components are side by side now. So the lifted direction
+    is the same noise at the end as at the start, and the bound on log p is tight. No flow in their own dimension can separate
+    nested spheres or linked rings; one more direction is enough. A component keeps its shape, knotted or not.
 
     Args:
         gap: between components in the end, in units of the frame.
@@ -121,7 +122,7 @@ class Separation(LiftedStages):
         units: per hidden layer of the new stages' fields.
         components: of the new base.
         steps: of the fit to each shear.
-        rows: most training samples to look at.
+        n_samples: largest number of training samples used; a random subset when there are more.
 
     Raises:
         ValueError: for numbers out of range.
@@ -142,15 +143,17 @@ class Separation(LiftedStages):
         units: int = 96,
         components: int = 96,
         steps: int = 2500,
-        rows: int = 20_000,
+        n_samples: int = 20_000,
     ) -> None:
         self.gap, self.step = _validation.number("gap", gap, above=0), _validation.number("step", step, above=0)
-        super().__init__(spread, mass, units, components, steps, rows)
+        super().__init__(spread, mass, units, components, steps, n_samples)
         if not spread < step / 6:
-            raise ValueError(f"expected spread < step / 6, or marks cannot be told; got spread={spread}, step={step}")
+            raise ValueError(
+                f"expected spread < step / 6, or marks cannot be told apart; got spread={spread}, step={step}"
+            )
 
-    def places(self, t: LevelSets) -> Placement:
-        """Where the components of a level set are, and where they are to go.
+    def arrangement(self, t: LevelSets) -> Arrangement:
+        """The components of a level set, arranged side by side.
 
         Raises:
             UntangleError: with fewer than two components at the mass.
@@ -164,13 +167,13 @@ class Separation(LiftedStages):
                 "there is nothing to move apart. Look at t.betti() for a mass at which there are two"
             )
         inside = np.isin(label, large)
-        return Placement.beside(t.rows[inside], np.searchsorted(large, label[inside]), self.gap, self.step)
+        return Arrangement.side_by_side(t.rows[inside], np.searchsorted(large, label[inside]), self.gap, self.step)
 
-    def way(self, t: LevelSets) -> Shears:
-        """Mark, move, take the mark away: see the class."""
-        places = self.places(t)
-        return Shears((Shear("lift", places.mark), Shear("core", places.shift), Shear("lift", places.unmark)))
+    def shears(self, t: LevelSets) -> Shears:
+        """Mark, shift, erase the mark: see the class."""
+        found = self.arrangement(t)
+        return Shears((Shear("lift", found.mark), Shear("core", found.shift), Shear("lift", found.erase_mark)))
 
     def core(self, flow: NarrowingFlow) -> Tensor:
-        """The core that there was."""
+        """The same core as before the lift."""
         return flow.base.core

@@ -1,4 +1,4 @@
-"""The way of an untangling: volume-preserving shears, one after another, along which samples never meet."""
+"""Volume-preserving shears, one after another, along which paths of samples do not cross."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from cnflow.flow import VelocityField
 Floats = NDArray[np.float64]
 
 SLICES = 4
-"""Times that a step looks at; the field takes one time for a batch."""
+"""Times per optimiser step; the field takes one time for a batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shear:
-    """One part of the state is moved by what the other part says.
+    """A displacement of one part of the state that is a function of the other part.
 
     Attributes:
-        moves: "core", shape (n, k), or "lift", shape (n, m).
-        by: the other part -> displacement of this one, samples to samples.
+        moves: the part that is displaced: "core", shape (n, k), or "lift", shape (n, m).
+        by: function from the other part to the displacement of this one, sample by sample.
     """
 
     moves: Literal["core", "lift"]
     by: Callable[[Floats], Floats]
 
     def __post_init__(self) -> None:
+        """Check both."""
         _validation.choice("moves", self.moves, ("core", "lift"))
         if not callable(self.by):
             raise ValueError(f"by must be a function of samples; got {self.by!r:.80}")
@@ -43,9 +44,9 @@ class Shear:
 class Shears:
     """Shears of (h, a), core and lifted directions, one after another, each at constant velocity in an equal share of the depth.
 
-    A shear changes no volume, and its velocity is a function of the part of the state that it does not itself move, so that ways do
-    not cross. Two of them untie curves: a ← a + code(h) writes down where on its curve a sample is, h ← h - middle(a) takes away
-    from h what a says. Three move components apart and leave the lifted directions as they were.
+    A shear changes no volume, and its velocity is a function of the part of the state that it does not move, so that paths do
+    not cross. Two shears untie curves: a ← a + encode(h) adds the position on the curve, h ← h - decode(a) subtracts the curve
+    from h. Three shears move components apart and leave the lifted directions as they were.
 
     Attributes:
         shears: in order.
@@ -54,18 +55,19 @@ class Shears:
     shears: tuple[Shear, ...]
 
     def __post_init__(self) -> None:
+        """Check the shears."""
         _validation.each("shears", self.shears, _validation.instance, kind=Shear, least=1)
 
     def displacements(self, h: Floats, a: Floats) -> list[Floats]:
-        """What every shear adds to its part of (h, a), shapes (n, k) and (n, m)."""
-        state, moves = {"core": h, "lift": a}, []
+        """Displacement by every shear of its part of (h, a), shapes (n, k) and (n, m)."""
+        state, moves = {"core": h, "lift": a}, list[Floats]()
         for shear in self.shears:
             moves.append(shear.by(state["lift" if shear.moves == "core" else "core"]))
             state[shear.moves] = state[shear.moves] + moves[-1]
         return moves
 
     def end(self, h: Floats, a: Floats) -> tuple[Floats, Floats]:
-        """Where (h, a), shapes (n, k) and (n, m), is carried."""
+        """Image of (h, a), shapes (n, k) and (n, m), under all shears."""
         moves = self.displacements(h, a)
         parts = {"core": h, "lift": a}
         for shear, move in zip(self.shears, moves, strict=True):
@@ -73,7 +75,7 @@ class Shears:
         return parts["core"], parts["lift"]
 
     def states(self, h: Tensor, a: Tensor, moves: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        """State and velocity a ``share`` in [0, 1] along the way, per unit of share; each shape (n, k + m)."""
+        """State and velocity, per unit of share, at a ``share`` in [0, 1] of the path; each shape (n, k + m)."""
         parts = {"core": h, "lift": a}
         rates = {"core": torch.zeros_like(h), "lift": torch.zeros_like(a)}
         count = len(self.shears)
@@ -84,7 +86,7 @@ class Shears:
                 rates[shear.moves] = count * move
         return torch.cat([parts["core"], parts["lift"]], 1), torch.cat([rates["core"], rates["lift"]], 1)
 
-    def teach(
+    def fit(
         self,
         fields: Sequence[VelocityField],
         h: Floats,
@@ -99,15 +101,15 @@ class Shears:
         lr: float = 5e-3,
         seed: int = 0,
     ) -> list[float]:
-        """Fit a field to every shear, by least squares at random times: flow matching with paths that are known.
+        """Fit a field to every shear, by least squares at random times: flow matching with known paths.
 
         Args:
             fields: one for every shear, on k + m directions, the lifted ones last.
             h: core states, shape (n, k).
             lift: number m of lifted directions.
             spread: standard deviation of the lifted noise.
-            start: depth at which the way begins.
-            end: depth at which it ends.
+            start: depth at which the shears begin.
+            end: depth at which they end.
             steps: of Adam, for each field, with a cosine rate.
             batch: samples per step.
             draws: of the lifted noise per sample.
@@ -137,16 +139,16 @@ class Shears:
         a = spread * rng.standard_normal((len(h), lift))
         like = next(fields[0].parameters())
         core, lifted, *moves = [torch.as_tensor(v).to(like) for v in (h, a, *self.displacements(h, a))]
-        errors = []
+        errors: list[float] = []
         for number, field in enumerate(fields):
             optimizer = torch.optim.Adam(field.parameters(), lr=lr)
             rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
             error = power = 0.0
             for step in tqdm(range(steps), desc=f"shear {number + 1} of {count}", unit="step", mininterval=5):
-                rows = torch.randint(0, len(h), (SLICES, batch // SLICES), generator=draw)
+                samples = torch.randint(0, len(h), (SLICES, batch // SLICES), generator=draw)
                 times = (torch.rand(SLICES, generator=draw) + torch.arange(SLICES)) / SLICES
                 loss, scale = like.new_zeros(()), 0.0
-                for chosen, time in zip(rows, times.tolist(), strict=True):
+                for chosen, time in zip(samples, times.tolist(), strict=True):
                     share = (number + time) / count
                     state, velocity = self.states(core[chosen], lifted[chosen], [m[chosen] for m in moves], share)
                     velocity = velocity / (end - start)

@@ -1,4 +1,4 @@
-"""From a flow whose core holds closed curves to a lifted flow whose core holds circles, side by side in a plane."""
+"""Untying: from closed curves in the core to circles side by side in the plane of two lifted directions."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from cnflow.untangling._lifted_stage import LiftedStages, UntangleError
 from cnflow.untangling._shears import Shear, Shears
 
 VERTICES = 128
-"""Of the curve that is taken from a loop's members."""
+"""Of the polygon along the members of a loop."""
+
 LEAST_MASS, DOWN = 0.5, 0.05
-"""Smallest mass of a level set that is looked at, and the step down to it."""
+"""Smallest mass of a level set that is tried, and the step between masses."""
 
 
 class Untangle(LiftedStages):
-    """Lift a flow by two directions and untie the closed curves of its core: topology first, then a flow that follows it.
+    """Lift a flow by two directions and untie the closed curves of its core: by topology first, then by a flow fitted to it.
 
-    The level sets of the core give the components, and in each the loop and its angle. One shear writes the angle into the
-    lifted directions, a circle for every component, a second takes the curve away from the core; new last stages, one for each, are
-    fitted to them by flow matching. What was core becomes noise, the two lifted directions the core, however the curves were
-    knotted or linked. What the fit leaves undone is for the likelihood to train: the flow is exact all the way (or its bound is).
+    The level sets of the core give the components, and the loop in each with its angle. One shear writes the angle into the
+    lifted directions, a circle for every component; a second subtracts the curve from the core. New last stages, one for each
+    shear, are fitted by flow matching. The core becomes noise, and the two lifted directions become the core, however the
+    curves were knotted or linked. The likelihood can then train what the fit missed: the flow stays exact (or its bound does).
 
     Args:
         radius: of the circles, in units of the frame.
-        spread: standard deviation of the lifted noise, in units of the frame. Over the radius it is the error, in radians, that the
-            lift adds to an angle; the thinner, the harder the density is to follow.
+        spread: standard deviation of the lifted noise, in units of the frame. Divided by the radius it is the error, in radians,
+            that the lift adds to an angle; the smaller it is, the harder the density is to fit.
         mass: largest mass of the level set whose loops are untied; where components touch there, a smaller one is tried, down to
             ``LEAST_MASS``.
         units: per hidden layer of the new stages' fields.
         components: of the new base.
         steps: of the fit to each shear.
-        rows: most training samples to look at.
+        n_samples: largest number of training samples used; a random subset when there are more.
 
     Raises:
         ValueError: for numbers out of range.
@@ -57,14 +58,14 @@ class Untangle(LiftedStages):
         units: int = 96,
         components: int = 32,
         steps: int = 2500,
-        rows: int = 20_000,
+        n_samples: int = 20_000,
     ) -> None:
         self.radius = _validation.number("radius", radius, above=0)
-        super().__init__(spread, mass, units, components, steps, rows)
+        super().__init__(spread, mass, units, components, steps, n_samples)
         if not spread < radius / 3:
             raise ValueError(f"expected 0 < spread < radius / 3, or circles have no hole; got {spread} and {radius}")
 
-    def strands(self, t: LevelSets) -> ClosedCurves:
+    def closed_curves(self, t: LevelSets) -> ClosedCurves:
         """The closed curves of the level set of the largest mass that is a disjoint union of them.
 
         Raises:
@@ -75,7 +76,7 @@ class Untangle(LiftedStages):
         if loops is None:
             raise UntangleError(
                 f"the level set of mass {self.mass:g} has Betti numbers {t.at(self.mass).betti} and {len(t.loops_at(self.mass))} "
-                f"loops that could be drawn, and none down to mass {masses[-1]:g} has what was expected, one loop in every "
+                f"loops that could be drawn, and none down to mass {masses[-1]:g} has one loop in every "
                 "component. Look at t.betti(); a core that is no disjoint union of closed curves cannot be untied this way, but "
                 "its components can be moved apart (Separation)"
             )
@@ -90,10 +91,10 @@ class Untangle(LiftedStages):
         each = len(loops) == len(level.components) and level.betti[1:2] == (len(loops),)
         return list(loops) if each else []
 
-    def way(self, t: LevelSets) -> Shears:
-        """Up, then down: see the class."""
-        strands = self.strands(t)
-        return Shears((Shear("lift", strands.code), Shear("core", lambda a: -strands.middle(a))))
+    def shears(self, t: LevelSets) -> Shears:
+        """Add the circle to the lifted directions, then subtract the curve from the core."""
+        curves = self.closed_curves(t)
+        return Shears((Shear("lift", curves.encode), Shear("core", lambda a: -curves.decode(a))))
 
     def core(self, flow: NarrowingFlow) -> Tensor:
         """The lifted directions."""

@@ -12,6 +12,7 @@ from cnflow.app._narrowing_path import NLL_FILE, NarrowingPath, PathMismatchErro
 from cnflow.data import ArrayDataModule, PlantedDataModule
 from cnflow.flow import MLPField, load_flow, save_flow
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty
+from cnflow.training._initial_flow import copy_parameters
 
 GRID = [2.0, 0.0]
 
@@ -57,12 +58,12 @@ def test_the_second_penalty_starts_where_the_selection_of_the_first_ended(finish
     assert module.penalties[0].weight == 0.4 and module.penalties[0].price == 0.6
     assert module.penalties[3].weight == 0.2 and module.penalties[1].weight == 0.01
     module.build(3)
-    module._start_from(load_flow(module.start))
+    copy_parameters(module.flow, load_flow(module.start), module.start)
     assert all(torch.equal(value, start[name]) for name, value in module.flow.state_dict().items())
     other = NarrowingModule(components=5, start=module.start)
     other.build(3)
     with pytest.raises(ValueError, match=r"with 4 components, and this model is .* with 5"):
-        other._start_from(load_flow(other.start))
+        copy_parameters(other.flow, load_flow(other.start), other.start)
 
 
 def test_a_finished_path_is_read_and_a_stopped_one_goes_on(finished, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from cnflow.training import KineticPenalty, NarrowingModule, Schedule
 from cnflow.training._preparation import Preparation
 from cnflow.untangling import Separation, Untangle, UntangleError
 from cnflow.untangling._closed_curves import ClosedCurves
-from cnflow.untangling._separation import Placement
+from cnflow.untangling._separation import Arrangement
 from cnflow.untangling._shears import Shear, Shears
 
 TURN = 2 * np.pi
@@ -45,21 +45,21 @@ def test_angles_count_rows_whatever_the_parametrisation():
     rows = trefoil(t)
     # the polygon's vertices are uneven; samples are uniform in t
     u = TURN * np.arange(300) / 300
-    strands = ClosedCurves.along([trefoil(u + 0.4 * np.sin(u))], rows, radius=1.0, gap=3.0)
-    which, angle = strands.place(rows)
+    curves = ClosedCurves.along([trefoil(u + 0.4 * np.sin(u))], rows, radius=1.0, gap=3.0)
+    which, angle = curves.place(rows)
     assert (which == 0).all()
     error = around(angle - angle[t.argmin()], t)
     assert np.median(error) < 0.02 and error.max() < 0.06
-    np.testing.assert_allclose(np.linalg.norm(strands.code(rows), axis=1), 1.0)
+    np.testing.assert_allclose(np.linalg.norm(curves.encode(rows), axis=1), 1.0)
     # there and back
-    assert np.linalg.norm(strands.middle(strands.code(rows)) - rows, axis=1).max() < 0.03
+    assert np.linalg.norm(curves.decode(curves.encode(rows)) - rows, axis=1).max() < 0.03
 
 
 def test_every_component_has_a_circle_of_its_own(hopf):
     points = hopf.points.reshape(-1, 3)
     which = np.repeat([0, 1], hopf.points.shape[1])
     assert (hopf.place(points)[0] == which).all()
-    assert (hopf.ring(hopf.code(points)) == which).all()
+    assert (hopf.nearest_circle(hopf.encode(points)) == which).all()
     np.testing.assert_allclose(hopf.centres, [[-2.25, 0], [2.25, 0]])
     assert "2 closed curves in 3-D" in repr(hopf)
 
@@ -68,7 +68,7 @@ def test_the_way_starts_and_ends_right_and_its_velocity_is_its_derivative(hopf):
     rng = np.random.default_rng(1)
     h = hopf.points.reshape(-1, 3)[::40] + 0.1 * rng.standard_normal((52, 3))
     a = 0.15 * rng.standard_normal((52, 2))
-    shears = Shears((Shear("lift", hopf.code), Shear("core", lambda a: -hopf.middle(a))))
+    shears = Shears((Shear("lift", hopf.encode), Shear("core", lambda a: -hopf.decode(a))))
     left, code = shears.end(h, a)
     assert np.abs(left).max() < 0.9 and np.linalg.norm(code, axis=1).min() > 0.3
     moves = [torch.as_tensor(v) for v in shears.displacements(h, a)]
@@ -88,17 +88,17 @@ def test_strands_never_meet_on_the_way(name):
     curves = [trefoil(t)]
     if name == "linked_rings":
         curves = [circle((-0.75, 0, 0), (0, 1), radius=1.5), circle((0.75, 0, 0), (0, 2), radius=1.5)]
-    strands = ClosedCurves.along(curves, sample, radius=1.5, gap=4.5)
+    curves = ClosedCurves.along(curves, sample, radius=1.5, gap=4.5)
     h, a = sample[:400], np.zeros((400, 2))
-    code = strands.code(h)
-    shears = Shears((Shear("lift", strands.code), Shear("core", lambda a: -strands.middle(a))))
+    code = curves.encode(h)
+    shears = Shears((Shear("lift", curves.encode), Shear("core", lambda a: -curves.decode(a))))
     given = torch.as_tensor(h), torch.as_tensor(a), [torch.as_tensor(v) for v in shears.displacements(h, a)]
     apart = np.linalg.norm(code[:, None] - code, axis=2)
     far = apart > 0.75
     for share in np.linspace(0, 1, 21):
         state = shears.states(*given, float(share))[0].numpy()
         distance = np.linalg.norm(state[:, None] - state, axis=2)[far]
-        # strands a third of a circle apart keep the distance that the data's own crossings have, or more
+        # points of the curves a third of a circle apart stay at least as far apart as at the crossings of the data
         assert distance.min() > 0.4, share
 
 
@@ -131,8 +131,8 @@ def test_a_module_starts_from_what_was_prepared_and_resumes(tmp_path, rng):
     from cnflow.flow._deepen import deepen
 
     class Deeper(Preparation):
-        def __call__(self, flow, rows, seed=0):
-            assert rows.shape[1:] == (3,)
+        def __call__(self, flow, x, seed=0):
+            assert x.shape[1:] == (3,)
             return deepen(flow, 1, 0.5)
 
         def __repr__(self):
@@ -197,10 +197,10 @@ def test_rings_that_touch_at_one_mass_are_untied_at_a_smaller_one():
 
     t = level_sets(log_prob, rows, refits=0)
     assert t.at(0.9).betti == (1, 2) and t.at(0.7).betti == (2, 2)
-    strands = Untangle().strands(t)
-    which, _ = strands.place(rows)
+    curves = Untangle().closed_curves(t)
+    which, _ = curves.place(rows)
     assert (
-        len(strands.centres) == 2 and np.mean((which == which[0]) == ((rows[:, 0] < 1.4) == (rows[0, 0] < 1.4))) > 0.98
+        len(curves.centres) == 2 and np.mean((which == which[0]) == ((rows[:, 0] < 1.4) == (rows[0, 0] < 1.4))) > 0.98
     )
 
 
@@ -209,19 +209,21 @@ def test_components_are_moved_side_by_side_and_their_marks_taken_away():
     which = rng.choice(2, 4000, p=[0.2, 0.8])
     unit = rng.standard_normal((4000, 3))
     rows = np.array([0.9, 2.0])[which][:, None] * unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    places = Placement.beside(rows, which, gap=0.5, step=1.5)
-    way = Shears((Shear("lift", places.mark), Shear("core", places.shift), Shear("lift", places.unmark)))
+    arrangement = Arrangement.side_by_side(rows, which, gap=0.5, step=1.5)
+    way = Shears(
+        (Shear("lift", arrangement.mark), Shear("core", arrangement.shift), Shear("lift", arrangement.erase_mark))
+    )
     a = 0.15 * rng.standard_normal((4000, 1))
     h, left = way.end(rows, a)
     np.testing.assert_allclose(left, a, atol=1e-12)
     np.testing.assert_allclose(h.mean(0), rows.mean(0), atol=1e-9)
-    low, high = h[which == 0, places.axis], h[which == 1, places.axis]
+    low, high = h[which == 0, arrangement.axis], h[which == 1, arrangement.axis]
     gap = max(low.min() - high.max(), high.min() - low.max())
     assert gap == pytest.approx(0.5, abs=1e-9)
     # each is as it was, only elsewhere, and nothing else is moved
     off = h - rows
     assert all(np.ptp(off[which == c], axis=0).max() < 1e-12 for c in (0, 1))
-    assert (np.delete(off, places.axis, 1) == 0).all()
+    assert (np.delete(off, arrangement.axis, 1) == 0).all()
 
 
 def test_circles_in_one_another_are_parted_by_one_direction():
