@@ -713,7 +713,7 @@ UNTANGLING = [
         n_samples=("count", 100),
     ),
     entry(
-        "untangling.Places.beside",
+        "untangling.Arrangement.side_by_side",
         lambda **o: Arrangement.side_by_side(BLOBS, (np.arange(120) >= 60).astype(int), **o),
         lambda r, g: finite(r.moved, g),
         gap=("size", 0.5),
@@ -727,7 +727,7 @@ UNTANGLING = [
         shears=("object", (Shear("core", np.sin),)),
     ),
     entry(
-        "untangling.Strands.along",
+        "untangling.ClosedCurves.along",
         lambda **o: ClosedCurves.along([RING], RING, **o),
         lambda r, g: finite(r.points, g),
         radius=("positive", 1.0),

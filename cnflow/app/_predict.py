@@ -39,6 +39,10 @@ class ShardWriter(Callback):
         self._parts: list[dict[str, Any]] = []
         self._key: dict[str, Any] = {}
 
+    @property
+    def _written(self) -> int:
+        return sum(part["rows"] for part in self._parts)
+
     def resume(self, key: dict[str, Any]) -> int:
         """Number of samples that a prediction that was stopped has already written.
 
@@ -61,7 +65,7 @@ class ShardWriter(Callback):
                     f"{self.folder} holds a part of a prediction by another flow or of other data. Remove it, or choose another "
                     "folder with --run.predictions DIR."
                 )
-        return sum(part["rows"] for part in self._parts)
+        return self._written
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the folder."""
@@ -84,9 +88,9 @@ class ShardWriter(Callback):
             self._flush()
         # the trainer ends a fit at a signal, but not a prediction
         if getattr(trainer, "received_sigterm", False):
-            done = sum(part["rows"] for part in self._parts)
             print(
-                f"stopped by SIGTERM after {done:,} samples in {len(self._parts)} shards; run the same command again to go on",
+                f"stopped by SIGTERM after {self._written:,} samples in {len(self._parts)} shards; "
+                "run the same command again to go on",
                 file=sys.stderr,
                 flush=True,
             )
@@ -98,11 +102,10 @@ class ShardWriter(Callback):
         """Write the last shard and the index."""
         if self._waiting:
             self._flush()
-        total = sum(part["rows"] for part in self._parts)
-        index = {"rows": total, "unit": "nats", "parts": self._parts}
+        index = {"rows": self._written, "unit": "nats", "parts": self._parts}
         write_text(self.folder / "index.json", json.dumps(index, indent=2))
         (self.folder / PROGRESS).unlink(missing_ok=True)
-        trainer.print(f"{total:,} samples in {len(self._parts)} shards: {self.folder}")
+        trainer.print(f"{self._written:,} samples in {len(self._parts)} shards: {self.folder}")
 
     def _flush(self) -> None:
         arrays: dict[str, Any] = {
@@ -111,8 +114,7 @@ class ShardWriter(Callback):
         file = self.folder / f"part-{len(self._parts):05d}.npz"
         with replacing(file) as part:
             np.savez(part, **arrays)
-        start = sum(part["rows"] for part in self._parts)
-        self._parts.append({"file": file.name, "start": start, "rows": self._count})
+        self._parts.append({"file": file.name, "start": self._written, "rows": self._count})
         self._waiting, self._count = [], 0
         write_text(self.folder / PROGRESS, json.dumps({"key": self._key, "parts": self._parts}, indent=2))
 

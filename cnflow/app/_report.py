@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from cnflow import __version__
 from cnflow._atomic_files import write_text
+from cnflow._json import plain
 from cnflow.app._history import History
 from cnflow.app._report_figures import draw
 from cnflow.app._samples import take_at_most
@@ -191,15 +191,6 @@ def stopped_early(model: NarrowingModule) -> str | None:
     )
 
 
-def strict_json(value: Any) -> Any:
-    """Dictionaries, lists, numbers and strings with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: strict_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict_json(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_report(
     folder: str | Path, model: NarrowingModule, data: Any, history: History, *, figures: bool = True
 ) -> dict[str, Any]:
@@ -217,7 +208,7 @@ def write_report(
     """
     folder = Path(folder)
     summary, check = summarise(model, data, history)
-    write_text(folder / "summary.json", json.dumps(strict_json(summary), indent=2, allow_nan=False))
+    write_text(folder / "summary.json", json.dumps(plain(summary), indent=2, allow_nan=False))
     held_out = summary["held_out"]
     if model.flow is not None and model.flow.selection is not None:
         print(f"\n{model.flow.selection}")

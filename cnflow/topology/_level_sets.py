@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
 from cnflow._figures import draw
-from cnflow.topology._json import plain
+from cnflow._json import plain
 from cnflow.topology._level_set import LevelSet
 from cnflow.topology.density._calibration import Calibration
 from cnflow.topology.density._mass_axis import MassAxis

@@ -5,8 +5,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from cnflow._json import plain
 from cnflow.app._history import History
-from cnflow.app._report import OverfitWarning, _best, _left_out, _rose, strict_json
+from cnflow.app._report import OverfitWarning, _best, _left_out, _rose
 from cnflow.data import ArrayDataModule
 from cnflow.flow import load_flow
 from cnflow.training import NarrowingModule, Schedule
@@ -96,4 +97,4 @@ def test_columns_that_were_left_out_are_named():
 
 def test_numbers_that_json_does_not_have_are_null():
     value = {"nll": {"val": float("nan"), "test": 1.5}, "p": [np.float64("inf"), 0], "core": None, "name": "nan"}
-    assert strict_json(value) == {"nll": {"val": None, "test": 1.5}, "p": [None, 0], "core": None, "name": "nan"}
+    assert plain(value) == {"nll": {"val": None, "test": 1.5}, "p": [None, 0], "core": None, "name": "nan"}
