@@ -29,23 +29,18 @@ PACKAGES = (
 
 HOLDS = "holds what a function of this table found; nobody makes one by hand"
 HOLDERS = {
-    "alignment": "Alignment SmoothMap Certificate ContinuousSymmetry Evaluation Match Matching Part Side Symmetries",
-    "data": "Columns PlantedSample Structure StructureSample Support",
+    "alignment": "Alignment SmoothMap",
     "distributed": "Encoded",
-    "flow": "Components CoreDensity LiftBound Narrowed NoiseCheck Passage Selection Spectrum SpectrumPath Transport",
-    "network": "BasisKurtosis Bottleneck CoordinateChange Factorization InputAlignment InsensitiveCoordinates Invariance "
-    "LevelSetSizes Perturbation Preimage Ratio ReebGraph Relabelling Sensitivity",
-    "topology": "Band Calibration CircularCoordinates CoarseMixture Cycle GridHomology Homology HomologyClass LevelSetTree Loop "
-    "Structure",
-    "untangling": "LiftedStages",
+    "flow": "NoiseCheck Trajectories Spectrum",
+    "network": "Factorization Preimage ReebGraph Sensitivity",
+    "topology": "LevelSetTree Loop Structure",
     "cnflow": "NarrowingPath",
 }
-BASES = ("flow.Solver", "flow.VelocityField", "topology.Density", "training.Objective", "training.Preparation")
+BASES = ("flow.VelocityField", "topology.Density", "training.Objective")
 REASONS = (
     {f"{package}.{name}": HOLDS for package, names in HOLDERS.items() for name in names.split()}
     | dict.fromkeys(BASES, "a base class, whose subclasses are called here")
     | {
-        "network.Measure": "a description that invariance reads, and checks",
         "training.Likelihood": "takes nothing",
         "cnflow.narrowing_path": "trains for minutes; its bad input is in tests/app/test_path.py",
     }

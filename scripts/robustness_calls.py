@@ -835,7 +835,7 @@ NETWORK = [
         acts=("rows", BLOBS),
         rotations=("count", 3),
         seed=SEED,
-        rows=("count", 100),
+        n_samples=("count", 100),
     ),
     entry(
         "network.random_encoding",
