@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import cnflow
-from cnflow.flow._serialization import _spec
+from cnflow.flow._serialization import spec_of
 from cnflow.training import NarrowingModule
 from cnflow.training._settings import METHODS, PARTS, usual_parts
 
@@ -125,14 +125,8 @@ def asks_for_penalties(settings: Mapping[str, Any]) -> bool:
 
 def default_parts() -> dict[str, Any]:
     """Default parts of a model by penalties, as settings: class paths and their arguments."""
-
-    def spec(part: Any) -> dict[str, Any]:
-        own = _spec(part)
-        package = own["class_path"].split(".")[1]
-        return {"class_path": f"cnflow.{package}.{type(part).__name__}", "init_args": own["init_args"]}
-
     return {
-        f"model.{name}": [spec(each) for each in part] if isinstance(part, list) else spec(part)
+        f"model.{name}": [spec_of(each) for each in part] if isinstance(part, list) else spec_of(part)
         for name, part in usual_parts().items()
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 100_000
 """Most samples that are analysed; a random choice when there are more."""
 
-_DATA_MODULES = ("ArrayDataModule", "DigitsDataModule", "PlantedDataModule", "VectorDataModule")
+_DATA_MODULES = tuple(f"cnflow.data.{name}DataModule" for name in ("Array", "Digits", "Planted", "Vector"))
 
 
 def topology(
@@ -99,7 +98,7 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         FileNotFoundError: if the directory has no config.
         CheckpointError: if the config has no data, or names a class that is neither cnflow's nor allowed.
     """
-    from cnflow.flow import CheckpointError
+    from cnflow.flow._serialization import CheckpointError, without_module
 
     file = Path(folder) / "config.yaml"
     if not file.is_file():
@@ -119,15 +118,16 @@ def run_data(folder: str | Path, allow: Sequence[str] = ()) -> Any:
         raise CheckpointError(
             f"{file}: expected init_args of {path!r:.100} as names and values; got {type(arguments).__name__}"
         )
-    # configs of older versions name the module of the class
-    own = re.fullmatch(rf"cnflow\.data\.(?:\w+\.)?({'|'.join(_DATA_MODULES)})", path)
-    if own is None and path not in allow:
+    own = without_module(path)
+    if own in _DATA_MODULES:
+        path = own
+    elif path not in allow:
         raise CheckpointError(
             f"{file} names the data module {path!r:.200}, which is not cnflow's; nothing was imported. If you trust it, "
             "allow it by name: --allow=[{path:.50}], or allow=[{path!r:.50}]"
         )
     try:
-        return imported(f"cnflow.data.{own[1]}" if own else path)(**arguments)
+        return imported(path)(**arguments)
     except TypeError as error:
         raise CheckpointError(f"{file}: {path!r:.100} cannot be made from its init_args ({error!s:.200})") from error
 

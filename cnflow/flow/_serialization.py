@@ -29,16 +29,17 @@ class CheckpointError(RuntimeError):
 
 def _class_path(one: type) -> str:
     """Name of a class in a file: cnflow's own by their package, so that modules may be renamed; others by their module."""
-    return _without_module(f"{one.__module__}.{one.__qualname__}")
+    return without_module(f"{one.__module__}.{one.__qualname__}")
 
 
-def _without_module(path: str) -> str:
+def without_module(path: str) -> str:
+    """A class path of cnflow's own without the module, as in files of older versions; other paths as they are."""
     first, *_, last = path.split(".")
     own = first == __name__.split(".")[0] and path.count(".") > 2
     return ".".join([*path.split(".")[:2], last]) if own else path
 
 
-def _spec(part: Any) -> dict[str, Any]:
+def spec_of(part: Any) -> dict[str, Any]:
     """Class path and arguments of a field or a solver, plain enough for JSON."""
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         arguments = dataclasses.asdict(part)
@@ -84,7 +85,7 @@ def _build_part(spec: Any, kind: type, classes: Sequence[type] = ()) -> Any:
         raise CheckpointError(
             f"expected class path and arguments of a {kind.__name__} in the checkpoint; got {spec!r:.200}"
         )
-    path, arguments = _without_module(spec["class_path"]), spec["init_args"]
+    path, arguments = without_module(spec["class_path"]), spec["init_args"]
     known = _allowed_classes(kind, classes)
     if path not in known:
         raise CheckpointError(
@@ -190,15 +191,15 @@ def describe(flow: NarrowingFlow) -> dict[str, Any]:
             "inputs": flow.inputs and flow.inputs.to_dict(),
             "components": flow.base.components,
             "tilted": flow.base.tilt is not None,
-            "field": _spec(_innermost(flow.stages[0].field)),
+            "field": spec_of(_innermost(flow.stages[0].field)),
             "stages": [_layout(stage) for stage in flow.stages],
             "profile": flow.profile,
             "radial": flow.radial,
             "hidden": flow.stages[0].field.hidden if flow.profile else 64,
             "core": None if flow.base.core_mean is None else _describe_core(flow),
             "divergence": dataclasses.asdict(flow.divergence),
-            "solver": _spec(flow.solver),
-            "evaluation": _spec(flow.evaluation),
+            "solver": spec_of(flow.solver),
+            "evaluation": spec_of(flow.evaluation),
         },
         "selection": None if flow.selection is None else flow.selection.to_dict(),
     }
@@ -210,7 +211,7 @@ def _describe_core(flow: NarrowingFlow) -> dict[str, Any]:
     return {
         "density": None if density is None else {"hidden": density.hidden, "bumps": density.bumps},
         "stages": 0 if stages is None else len(stages),
-        "field": None if stages is None else _spec(stages[0].field),
+        "field": None if stages is None else spec_of(stages[0].field),
     }
 
 
