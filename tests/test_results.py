@@ -211,11 +211,6 @@ CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
 """
 """Results that there is no picture of."""
 
-KNOWN = {
-    "plot": "NarrowingPath",
-}
-"""Of each part of the contract, the results that do not keep it yet: take them out as they do."""
-
 
 @cache
 def made(name):
@@ -223,14 +218,10 @@ def made(name):
     return MAKERS[name]()
 
 
-def cases(part):
-    failing = pytest.mark.xfail(strict=True, reason="its own change is to come")
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=failing if name in KNOWN.get(part, "").split() else ()) for name in MAKERS]
-    )
+cases = pytest.mark.parametrize("name", MAKERS)
 
 
-@cases("frozen")
+@cases
 def test_a_result_is_frozen(name):
     result = made(name)
     assert type(result).__name__ == name
@@ -239,7 +230,7 @@ def test_a_result_is_frozen(name):
         setattr(result, field, getattr(result, field))
 
 
-@cases("pickle")
+@cases
 def test_a_result_survives_being_pickled(name):
     result = made(name)
     back = pickle.loads(pickle.dumps(result))
@@ -248,7 +239,7 @@ def test_a_result_survives_being_pickled(name):
         pd.testing.assert_frame_equal(back.to_frame(), result.to_frame())
 
 
-@cases("repr")
+@cases
 def test_a_repr_is_short(name):
     text = repr(made(name))
     assert text.startswith(name), text
@@ -256,13 +247,13 @@ def test_a_repr_is_short(name):
     assert max(map(len, text.splitlines())) <= WIDTH, text
 
 
-@cases("to_frame")
+@cases
 def test_a_result_is_a_table(name):
     frame = made(name).to_frame()
     assert isinstance(frame, pd.DataFrame) and len(frame) and frame.columns.is_unique
 
 
-@cases("plot")
+@cases
 def test_a_result_draws_itself_on_given_axes(name):
     result = made(name)
     if name in WITHOUT_PLOT.split() and not hasattr(result, "plot"):

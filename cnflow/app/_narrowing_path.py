@@ -17,6 +17,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cnflow import _validation
 from cnflow._atomic_files import write_text
+from cnflow._figures import draw
+from cnflow._json import plain
 from cnflow.app._history import History, Progress
 from cnflow.app._report import write_report
 from cnflow.app._run_directory import checkpoint_to_resume
@@ -28,6 +30,7 @@ from cnflow.training._checkpoints import CheckpointEvery, WholeCheckpoints
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 GRID = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -152,11 +155,13 @@ class NarrowingPath:
             )
         return "\n".join(lines)
 
-    def plot(self, fig: Figure | None = None) -> Figure:
-        """Draw width, NLL, budget and noise check against λ; see ``plot_path``."""
-        from cnflow.plot._narrowing_path import plot_path
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the directions active in every stage against λ, on `ax` if given."""
+        return cast("Axes", draw("plot_widths", self.to_frame(), ax))
 
-        return plot_path(self.to_frame(), fig=fig)
+    def figure(self, fig: Figure | None = None) -> Figure:
+        """Width, NLL, budget and noise check against λ, in a figure of four axes."""
+        return cast("Figure", draw("plot_path", self.to_frame(), fig))
 
     def __repr__(self) -> str:
         """Number of penalties and the chosen one."""
@@ -275,8 +280,8 @@ def _check(file: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that holds a path of another model or of other data."""
     if not file.is_file():
         return
-    held = json.loads(file.read_text())["settings"]
-    wanted = json.loads(json.dumps(settings))
+    held = plain(json.loads(file.read_text())["settings"])
+    wanted = json.loads(json.dumps(plain(settings)))
     if held != wanted:
         names = sorted(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))
         raise PathMismatchError(
@@ -330,15 +335,12 @@ def _point(value: float, run: Path) -> PathPoint:
 
 def _write(folder: Path, path: NarrowingPath, settings: dict[str, Any], *, figure: bool) -> None:
     """Write table, JSON and figure of the λ that are done."""
-    frame = path.to_frame()
-    frame.to_csv(folder / "path.csv", index=False)
+    path.to_frame().to_csv(folder / "path.csv", index=False)
     rows = [dataclasses.asdict(point) for point in path.points]
     content = {"settings": settings, "chosen": path.choose().penalty, "points": rows}
-    write_text(folder / "path.json", json.dumps(content, indent=1))
+    write_text(folder / "path.json", json.dumps(plain(content), indent=1, allow_nan=False))
     write_text(folder / "path.md", path.to_markdown() + "\n")
     if figure:
         from matplotlib.figure import Figure
 
-        from cnflow.plot._narrowing_path import plot_path
-
-        plot_path(frame, fig=Figure(figsize=(6.4, 7.6), layout="constrained")).savefig(folder / "path.png", dpi=130)
+        path.figure(Figure(figsize=(6.4, 7.6), layout="constrained")).savefig(folder / "path.png", dpi=130)

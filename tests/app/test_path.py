@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from cnflow.app._history import Progress
-from cnflow.app._narrowing_path import NLL_FILE, NarrowingPath, PathMismatchError, PathPoint, narrowing_path
+from cnflow.app._narrowing_path import (
+    NLL_FILE,
+    NarrowingPath,
+    PathMismatchError,
+    PathPoint,
+    _check,
+    _write,
+    narrowing_path,
+)
 from cnflow.data import ArrayDataModule, PlantedDataModule
 from cnflow.flow import MLPField, load_flow, save_flow
 from cnflow.training import ColumnPenalty, JacobianPenalty, KineticPenalty, NarrowingModule, RetirementPenalty
@@ -126,6 +134,17 @@ def test_paired_differences_are_a_sharper_rule(tmp_path):
     path = NarrowingPath(tuple(points), tmp_path)
     assert path.choose().penalty == 2
     assert path.choose(2.0, paired=True).penalty == 1
+
+
+def test_the_file_of_a_path_is_strict_json(tmp_path):
+    """What is not known is null, and settings that are infinite are compared with what the file holds."""
+    settings = {"cap": float("inf")}
+    _write(tmp_path, NarrowingPath((point(0, (4, 4, 4), 1.0),), tmp_path), settings, figure=True)
+    content = json.loads((tmp_path / "path.json").read_text(), parse_constant=pytest.fail)
+    assert content["points"][0]["test_nll"] is None and (tmp_path / "path.png").is_file()
+    _check(tmp_path / "path.json", settings)
+    with pytest.raises(PathMismatchError, match="a path with other cap"):
+        _check(tmp_path / "path.json", {"cap": 1.0})
 
 
 def test_every_run_of_a_path_keeps_the_nll_of_its_rows(finished):

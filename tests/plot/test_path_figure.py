@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cnflow.plot._narrowing_path import plot_path
+from cnflow.plot._narrowing_path import plot_path, plot_widths
 
 
 def table(auc=0.5, test=2.0):
@@ -26,6 +26,13 @@ def test_the_figure_says_which_penalty_was_chosen_and_how_wide_it_is():
     assert [label.get_text() for label in noise.get_xticklabels()] == ["0", "1"]
     assert likelihood.get_ylabel() == "NLL (nats)" and budget.get_ylim()[0] == twin.get_ylim()[0] == 0
     figure.canvas.draw()
+
+
+def test_the_widths_alone_have_penalties_and_a_legend():
+    ax = plot_widths(table())
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["stage 1", "stage 2", "core"]
+    assert ax.get_title() == "Width 4 → 3 → 1 at the chosen λ = 1" and ax.get_xlabel() == "penalty λ (chosen: shaded)"
 
 
 def test_a_path_without_noise_or_test_rows_is_drawn_all_the_same():
