@@ -98,11 +98,13 @@ def killed(n: int, folder: Path) -> dict[str, Any]:
     for share in (0.3, 0.7):
         command = [sys.executable, __file__, "--child", "killed", "--rows", str(n), "--folder", str(part)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (record.is_file() and json.loads(record.read_text())["rows"] > share * n):
+        while process.poll() is None and not (
+            record.is_file() and json.loads(record.read_text())["n_samples"] > share * n
+        ):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        at.append(json.loads(record.read_text())["rows"])
+        at.append(json.loads(record.read_text())["n_samples"])
     row = run("resumed", n, part)
     run("whole", n, whole)
     files = sorted(p.name for p in whole.iterdir())

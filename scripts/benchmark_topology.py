@@ -164,7 +164,7 @@ def flow(case: str, seed: int, runs: Path) -> Row:
     truth = data.planted.shape.betti
     if trained.core_dim == 0:
         return {"core": 0, "betti": [], "truth": list(truth), "right": False}
-    t = level_sets(trained, np.asarray(data.all_rows(), dtype=float), held_out=np.asarray(data.split("test")))
+    t = level_sets(trained, np.asarray(data.all_samples(), dtype=float), held_out=np.asarray(data.split("test")))
     betti = t.at(0.9).betti
     row: Row = {
         "core": trained.core_dim,
@@ -201,7 +201,7 @@ def digits(case: str, seed: int, runs: Path) -> Row:
     if not (folder / "summary.json").is_file():
         train(["digits"], seed, folder, ["--run.figures=false"])
     flow, data = load_flow(folder), run_data(folder)
-    x = np.asarray(data.all_rows(), dtype=float)
+    x = np.asarray(data.all_samples(), dtype=float)
     truth = data.all_labels()
     beyond = len(level_sets(flow, x, homology=False).tree.leaves)
     t = level_sets(flow, x, refits=0, homology=False)

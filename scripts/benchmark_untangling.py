@@ -35,7 +35,7 @@ PART = "--model.objective.init_args"
 OBJECTIVES: dict[str, list[str]] = {
     "likelihood": [],
     "adversarial": [
-        f"{PART}.likelihood=0", f"{PART}.weight=3", f"{PART}.pace=2",
+        f"{PART}.likelihood=0", f"{PART}.weight=3", f"{PART}.rate_ratio=2",
         "--model.schedule.lr=0.004", "--model.schedule.refit_lr=0.002",
     ],
     "both": [f"{PART}.likelihood=1", f"{PART}.weight=0.1"],
@@ -92,7 +92,7 @@ def again(name: str, seed: int, runs: Path, overlay: str, word: str) -> tuple[Pa
 def before_and_after(base: Path, folder: Path, seed: int) -> tuple[Row, LevelSets, NarrowingFlow]:
     """Cores, Betti numbers and densities of a run without a lift, and of the one that went on from it."""
     data, before, flow = run_data(folder), load_flow(base), load_flow(folder)
-    rows, split = np.asarray(data.all_rows(), dtype=float), np.asarray(data.split("test"), dtype=float)
+    rows, split = np.asarray(data.all_samples(), dtype=float), np.asarray(data.split("test"), dtype=float)
     test = split[:TEST_ROWS]
     # the band is that of all samples
     tangled, t = level_sets(before, rows), level_sets(flow, rows)

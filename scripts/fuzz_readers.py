@@ -140,7 +140,7 @@ def samples(
     torch.save({"cnflow": describe(flow), "state_dict": state}, places["flow"] / "flow.ckpt")
     MassAxis.fit(np.random.default_rng(0).normal(size=2_000)).save(places["axis"] / "axis.bin")
     np.savez(places["predictions"] / "part-00000.npz", log_prob=np.arange(50.0))
-    index = {"rows": 50, "unit": "nats", "parts": [{"file": "part-00000.npz", "start": 0, "rows": 50}]}
+    index = {"n_samples": 50, "unit": "nats", "parts": [{"file": "part-00000.npz", "start": 0, "n_samples": 50}]}
     (places["predictions"] / "index.json").write_text(json.dumps(index))
     collect(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval(), x, ["1"], to=places["activations"])
     progress = next(places["activations"].glob("*.json"))

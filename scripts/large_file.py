@@ -140,7 +140,7 @@ def main() -> None:
             command = [*train, "predict", "--config", str(place / "run/config.yaml")]
             whole = capped("predict", command, options.cap, options.minutes)
             parts = json.loads((shards / ("index.json" if whole else "progress.json")).read_text())["parts"]
-            done = sum(part["rows"] for part in parts)
+            done = sum(part["n_samples"] for part in parts)
             print(f"predicted {done:,} of {rows:,} samples", flush=True)
             assert not whole or done == rows
             if "axis" in options.steps:

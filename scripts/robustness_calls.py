@@ -369,7 +369,7 @@ TOPOLOGY = [
         lambda **o: topology.MassAxis.fit(LOG_PROB).level(**o),
         finite,
         mass=("share", 0.5),
-        rows_needed=("count", 10),
+        samples_needed=("count", 10),
     ),
     entry(
         "topology.MassAxis.band",
@@ -639,7 +639,7 @@ TRAINING = [
         likelihood=("size", 0.5),
         weight=("size", 1.0),
         r1=("size", 0.1),
-        pace=("positive", 1.0),
+        rate_ratio=("positive", 1.0),
         hidden=("count", 4),
         depth=("count", 1),
     ),

@@ -74,7 +74,7 @@ def _open_samples(folder: Path, seed: int, allow: Sequence[str]) -> tuple[Any, n
     from cnflow.app._topology import open_run
 
     flow, data = open_run(folder, allow)
-    everything = data.all_rows()
+    everything = data.all_samples()
     indices = np.sort(np.random.default_rng(seed).permutation(len(everything))[:MOST_SAMPLES])
     labels = data.all_labels()
     return flow, take(everything, indices).double().numpy(), None if labels is None else labels[indices]

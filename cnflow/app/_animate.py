@@ -65,7 +65,7 @@ def run_trajectories(
     from cnflow.untangling._closed_curves import ClosedCurves
 
     flow, data = open_run(folder, allow)
-    everything = data.all_rows()
+    everything = data.all_samples()
     indices = np.random.default_rng(seed).permutation(len(everything))[:20_000]
     x = take(everything, indices).double().numpy()
     if flow.core_dim == 0:

@@ -16,7 +16,7 @@ from cnflow.network.activations._errors import NetworkError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PARTS = ("factorization", "kurtosis", "inheritance", "level sets", "sensitivity", "invariance", "training")
+PARTS = ("factorization", "kurtosis", "input alignment", "level sets", "sensitivity", "invariance", "training")
 """Parts of the report, in their order."""
 
 
@@ -63,7 +63,7 @@ def inspect_network(
         points: number of samples at which Jacobians are computed.
         n_samples: most samples that are used; a random choice when there are more.
         fit: whether to train networks source → k → target.
-        parts: parts of the report: factorization, kurtosis, inheritance, level sets, sensitivity, invariance, training.
+        parts: parts of the report: factorization, kurtosis, input alignment, level sets, sensitivity, invariance, training.
         out: folder to write to.
         overwrite: whether to replace the parts that are there.
         seed: of all draws.
@@ -86,7 +86,7 @@ def inspect_network(
     makers: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
         "factorization": lambda: gallery.factorization(points, energy, fit),
         "kurtosis": gallery.kurtosis,
-        "inheritance": lambda: gallery.inheritance(None if grid is None else (grid[0], grid[1])),
+        "input alignment": lambda: gallery.input_alignment(None if grid is None else (grid[0], grid[1])),
         "level sets": lambda: gallery.level_sets(level_sets or []),
         "sensitivity": lambda: gallery.sensitivity(None if loss is None else _imported(loss, "loss")),
         "invariance": gallery.invariance,
@@ -125,13 +125,13 @@ class _Gallery:
         acts = collect(self.model, self.x, self.layers, progress=False)
         yield "kurtosis", basis_kurtosis(acts, seed=self.seed, progress=False)
 
-    def inheritance(self, grid: tuple[int, int] | None) -> Iterator[tuple[str, Any]]:
+    def input_alignment(self, grid: tuple[int, int] | None) -> Iterator[tuple[str, Any]]:
         """Whether the coordinates of each layer are aligned with those of the input."""
         from cnflow.network import input_alignment
 
         for layer in self.layers:
             yield (
-                f"inheritance {layer}",
+                f"input alignment {layer}",
                 input_alignment(self.model, self.x, layer, grid=grid, seed=self.seed, progress=False),
             )
 

@@ -41,7 +41,7 @@ class ShardWriter(Callback):
 
     @property
     def _written(self) -> int:
-        return sum(part["rows"] for part in self._parts)
+        return sum(_count(part) for part in self._parts)
 
     def resume(self, key: dict[str, Any]) -> int:
         """Number of samples that a prediction that was stopped has already written.
@@ -102,7 +102,7 @@ class ShardWriter(Callback):
         """Write the last shard and the index."""
         if self._waiting:
             self._flush()
-        index = {"rows": self._written, "unit": "nats", "parts": self._parts}
+        index = {"n_samples": self._written, "unit": "nats", "parts": self._parts}
         write_text(self.folder / "index.json", json.dumps(index, indent=2))
         (self.folder / PROGRESS).unlink(missing_ok=True)
         trainer.print(f"{self._written:,} samples in {len(self._parts)} shards: {self.folder}")
@@ -114,7 +114,7 @@ class ShardWriter(Callback):
         file = self.folder / f"part-{len(self._parts):05d}.npz"
         with replacing(file) as part:
             np.savez(part, **arrays)
-        self._parts.append({"file": file.name, "start": self._written, "rows": self._count})
+        self._parts.append({"file": file.name, "start": self._written, "n_samples": self._count})
         self._waiting, self._count = [], 0
         write_text(self.folder / PROGRESS, json.dumps({"key": self._key, "parts": self._parts}, indent=2))
 
@@ -148,8 +148,11 @@ def read_shards(folder: str | Path, name: str = "log_prob") -> np.ndarray:
         raise ValueError(
             f"{folder}: {name!r} cannot be read from its shards; predict again ({error!s:.200})"
         ) from error
-    if len(whole) != content.get("rows"):
-        raise ValueError(
-            f"{folder}: expected {content.get('rows')!r:.20} samples of {name!r}; its shards hold {len(whole)}"
-        )
+    if len(whole) != (expected := _count(content)):
+        raise ValueError(f"{folder}: expected {expected!r:.20} samples of {name!r}; its shards hold {len(whole)}")
     return whole
+
+
+def _count(entry: dict[str, Any]) -> Any:
+    """The number of samples that an entry of an index tells; the key of older files is "rows"."""
+    return entry["n_samples"] if "n_samples" in entry else entry.get("rows")

@@ -44,7 +44,7 @@ def _nll(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
         "nll": float(exact.mean()),
         "nll_se": float(exact.std() / len(exact) ** 0.5),
         "nll_training_solver": float(grid.mean()),
-        "rows": len(rows),
+        "n_samples": len(rows),
     }
 
 

@@ -165,7 +165,7 @@ def write_topology(
     if flow.core_dim == 0 and options.get("space", "core") == "core":
         print(f"{folder}: every direction was routed to noise, so that there is no core to describe")
         return None
-    everything = data.all_rows()
+    everything = data.all_samples()
     indices = subsample(np.arange(len(everything)), n_samples, seed)
     x = take(everything, indices).double().numpy()
     held_out_parts = [

@@ -54,7 +54,7 @@ class Rows:
 class VectorDataModule(LightningDataModule):
     """Samples of shape (n, d), split into train, val and test.
 
-    A subclass fills ``self._splits`` (name -> samples) in ``prepare_rows``, and may fill ``self._labels``.
+    A subclass fills ``self._splits`` (name -> samples) in ``prepare_samples``, and may fill ``self._labels``.
 
     Args:
         batch_size: samples per training batch.
@@ -75,14 +75,14 @@ class VectorDataModule(LightningDataModule):
         self._splits: dict[str, Any] = {}
         self._labels: dict[str, np.ndarray] = {}
 
-    def prepare_rows(self) -> None:
+    def prepare_samples(self) -> None:
         """Fill ``self._splits`` and ``self._labels``."""
-        raise NotImplementedError(f"{type(self).__name__} must define prepare_rows")
+        raise NotImplementedError(f"{type(self).__name__} must define prepare_samples")
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the data, once."""
         if not self._splits:
-            self.prepare_rows()
+            self.prepare_samples()
 
     @property
     def dim(self) -> int:
@@ -129,16 +129,16 @@ class VectorDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> Batches:
         """All samples, in the order of the data."""
-        batches = Batches(self.all_rows(), EVALUATION_BATCH)
+        batches = Batches(self.all_samples(), EVALUATION_BATCH)
         batches.at(self.predicted // EVALUATION_BATCH)
         return batches
 
-    def all_rows(self) -> Any:
+    def all_samples(self) -> Any:
         """All samples in the order of the data, shape (n, d)."""
         return torch.cat([torch.as_tensor(np.asarray(self.split(name))) for name in SPLITS])
 
     def all_labels(self) -> np.ndarray | None:
-        """Labels of ``all_rows``, in the same order, shape (n,); None unless every split has some."""
+        """Labels of ``all_samples``, in the same order, shape (n,); None unless every split has some."""
         parts = [part for part in map(self.labels, SPLITS) if part is not None]
         return np.concatenate(parts) if len(parts) == len(SPLITS) else None
 
@@ -192,7 +192,7 @@ class ArrayDataModule(VectorDataModule):
         self.label_source, self.fractions = labels, tuple(split)
         self.inputs: Any = None
 
-    def prepare_rows(self) -> None:
+    def prepare_samples(self) -> None:
         """Read, check, and split at random by the seed."""
         name = str(self.path or "array")
         rows, self._names, labels = self._contents(name)
@@ -270,7 +270,7 @@ class ArrayDataModule(VectorDataModule):
         path = Path(self.path).resolve()
         return {"path": str(path), "bytes": path.stat().st_size, "mtime": path.stat().st_mtime} | own
 
-    def all_rows(self) -> Rows:
+    def all_samples(self) -> Rows:
         """All samples in the order of the data, shape (n, d)."""
         self.setup()
         return self._rows
@@ -316,7 +316,7 @@ class PlantedDataModule(VectorDataModule):
         self.n, self.n_test = _validation.integer("n", n, low=2), _validation.integer("n_test", n_test, low=0)
         self._samples: dict[str, PlantedSample] = {}
 
-    def prepare_rows(self) -> None:
+    def prepare_samples(self) -> None:
         """Draw the splits."""
         held = self.n // 10
         sizes = {"train": self.n - held, "val": held, "test": self.n_test}

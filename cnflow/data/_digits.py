@@ -55,7 +55,7 @@ class DigitsDataModule(VectorDataModule):
             raise ValueError(f"need 0 <= n_val < n_train < 1797 images; got n_val={n_val}, n_train={n_train}")
         self.components, self.n_train, self.n_val = components, n_train, n_val
 
-    def prepare_rows(self) -> None:
+    def prepare_samples(self) -> None:
         """Load, split, dequantise and project."""
         digits = load_digits()
         order = np.random.default_rng([self.seed, 1797]).permutation(1797)

@@ -87,16 +87,16 @@ class VelocityField(nn.Module):
         """
         return EmbeddedField(self, keep, fill)
 
-    def widen(self, extra: int, pace: float) -> VelocityField:
+    def widen(self, extra: int, speed: float) -> VelocityField:
         """The same field with ``extra`` further directions, last, that it neither moves nor reads.
 
-        It is run ``pace`` times as fast: pace · v(pace · t, z).
+        It is run ``speed`` times as fast: speed · v(speed · t, z).
 
         Raises:
             NotImplementedError: for a field that cannot be widened.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} cannot be widened: give it widen(extra, pace), or train the flow with MLPField"
+            f"{type(self).__name__} cannot be widened: give it widen(extra, speed), or train the flow with MLPField"
         )
 
 

@@ -233,14 +233,14 @@ class MLPField(VelocityField):
         return small
 
     @torch.no_grad()
-    def widen(self, extra: int, pace: float) -> MLPField:
+    def widen(self, extra: int, speed: float) -> MLPField:
         """See :meth:`VelocityField.widen`: zero weights to and from the new directions."""
         wide = copy.deepcopy(self)
         wide.width = self.width + extra
         wide.linear[0].weight = nn.Parameter(F.pad(self.linear[0].weight, (0, extra)))
-        wide.out.weight = nn.Parameter(pace * F.pad(self.out.weight, (0, 0, 0, extra)))
-        wide.out.bias = nn.Parameter(pace * F.pad(self.out.bias, (0, extra)))
-        wide.clock.mul_(pace)
+        wide.out.weight = nn.Parameter(speed * F.pad(self.out.weight, (0, 0, 0, extra)))
+        wide.out.bias = nn.Parameter(speed * F.pad(self.out.bias, (0, extra)))
+        wide.clock.mul_(speed)
         return wide
 
     def extra_repr(self) -> str:

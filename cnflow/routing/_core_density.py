@@ -149,7 +149,7 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     inner = base if density is None else density
     parameters = [*stages.parameters(), *inner.parameters()]
     optimizer = torch.optim.AdamW(
-        [{"params": list(stages.parameters()), "pace": 1.0}, {"params": list(inner.parameters()), "pace": 0.25}],
+        [{"params": list(stages.parameters()), "rate_ratio": 1.0}, {"params": list(inner.parameters()), "rate_ratio": 0.25}],
         betas=(0.9, 0.99), weight_decay=1e-3,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
@@ -159,7 +159,7 @@ def _with_flow(start: CoreFit, h: Tensor, held: Tensor, seed: int, limit: float)
     began, step, done = time.monotonic(), 0, 0.0
     while done < 1:
         for group in optimizer.param_groups:
-            group["lr"] = FLOW_RATE * group["pace"] * learning_rate(done, 0.3)
+            group["lr"] = FLOW_RATE * group["rate_ratio"] * learning_rate(done, 0.3)
         x = h[torch.randint(0, len(h), (FLOW_BATCH,), generator=generator)]
         loss = -_log_prob(stages, base, density, x, solver).mean()
         clipped_step(optimizer, loss, parameters)

@@ -217,19 +217,20 @@ class LevelSets:
             }
             structures.append(plain(entry))
         return {
-            "space": self.source.space, "density": repr(self.source.density), "rows": len(self.rows),
+            "space": self.source.space, "density": repr(self.source.density), "n_samples": len(self.rows),
             "dim": self.source.density.dim, "unit": "nats",
             "method": self.tree.method, "resolution": self.tree.resolution, "structures": structures,
             "betti": plain(self.betti().reset_index().to_dict("records")),
             "classes": [] if self.homology is None else plain(self.homology.to_frame().to_dict("records")),
-            "loops": [{"structure": loop.structure, "rows": loop.rows.tolist()} for loop in self.loops],
+            "loops": [{"structure": loop.structure, "samples": loop.rows.tolist()} for loop in self.loops],
             "band": None if self.band is None else plain(
                 {"size": self.band.size, "scale": self.band.scale, "confidence": self.band.confidence,
                  "refits": len(self.band.refits), "source": self.band.source}
             ),
             "evidence": None if self.evidence is None else plain(
-                {"statement": self.evidence.statement(), "confidence": self.evidence.confidence, "rows": self.evidence.n_rows,
-                 "source": self.evidence.source, "valleys": self.evidence.to_frame().reset_index().to_dict("records")}
+                {"statement": self.evidence.statement(), "confidence": self.evidence.confidence,
+                 "n_samples": self.evidence.n_samples, "source": self.evidence.source,
+                 "valleys": self.evidence.to_frame().reset_index().to_dict("records")}
             ),
             "calibration": None if self.calibration is None else repr(self.calibration),
         }  # fmt: skip

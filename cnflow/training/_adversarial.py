@@ -61,7 +61,7 @@ class Adversarial(Objective):
         likelihood: weight of the negative log-likelihood; 0 for none.
         weight: of the adversarial loss.
         r1: weight γ/2 of the gradient penalty.
-        pace: learning rate of the critics over the flow's.
+        rate_ratio: learning rate of the critics over the flow's.
         hidden: units per layer of the critic.
         depth: its hidden layers.
 
@@ -88,14 +88,17 @@ class Adversarial(Objective):
         likelihood: float = 0.0,
         weight: float = 1.0,
         r1: float = 0.05,
-        pace: float = 1.0,
+        rate_ratio: float = 1.0,
         hidden: int = 128,
         depth: int = 2,
     ) -> None:
         super().__init__()
         self.likelihood = _validation.number("likelihood", likelihood, low=0)
         self.weight = _validation.number("weight", weight, low=0)
-        self.r1, self.pace = _validation.number("r1", r1, low=0), _validation.number("pace", pace, above=0)
+        self.r1, self.rate_ratio = (
+            _validation.number("r1", r1, low=0),
+            _validation.number("rate_ratio", rate_ratio, above=0),
+        )
         self.hidden, self.depth = (
             _validation.integer("hidden", hidden, low=1),
             _validation.integer("depth", depth, low=1),
@@ -205,9 +208,8 @@ class Adversarial(Objective):
 
     def __repr__(self) -> str:
         """The weights."""
-        return (
-            f"Adversarial(likelihood={self.likelihood:g}, weight={self.weight:g}, r1={self.r1:g}, pace={self.pace:g})"
-        )
+        settings = ", ".join(f"{name}={getattr(self, name):g}" for name in ("likelihood", "weight", "r1", "rate_ratio"))
+        return f"Adversarial({settings})"
 
 
 def _divergence_bound(joint: Tensor, product: Tensor) -> Tensor:

@@ -208,7 +208,7 @@ class NarrowingModule(FlowModule):
         if step >= self.schedule.prune_step(total) and self.pruned_at is None:
             self._prune(step)
         for group in self._optimizer.param_groups:
-            group["lr"] = group.get("pace", 1.0) * self.schedule.rate(step, total)
+            group["lr"] = group.get("rate_ratio", 1.0) * self.schedule.rate(step, total)
         if step and step % _solver_grid.GRID_EVERY == 0:
             _solver_grid.refine_grid(self.flow, batch, self.trainer, step)
 
@@ -300,5 +300,7 @@ class NarrowingModule(FlowModule):
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         if critics:
             # no momentum against an opponent that moves
-            groups.append({"params": critics, "weight_decay": 0.0, "betas": (0.0, 0.99), "pace": self.objective.pace})
+            groups.append(
+                {"params": critics, "weight_decay": 0.0, "betas": (0.0, 0.99), "rate_ratio": self.objective.rate_ratio}
+            )
         return torch.optim.AdamW(groups, lr=self.schedule.lr, betas=(0.9, 0.99))

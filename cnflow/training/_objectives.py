@@ -14,13 +14,13 @@ class Objective(nn.Module):
     Attributes:
         data_parallel: whether several processes can have a part of a batch each: the value is a mean over samples, or is made
             of such means by :func:`~cnflow.training._distributed.batch_mean`.
-        pace: learning rate of the critics over the flow's.
+        rate_ratio: learning rate of the critics over the flow's.
         metrics: further scalars of the last batch to log, by name.
     """
 
     name = "objective"
     data_parallel = False
-    pace: float = 1.0
+    rate_ratio: float = 1.0
     metrics: dict[str, Tensor]
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ def test_fit_leaves_what_it_says(finished):
     assert summary["dim"] == 4 and summary["steps"] == 40 and summary["pruned_at"] == 24
     assert summary["width_profile"] == [4, 3, summary["core_dim"]] and summary["truth"]["core_dim"] == 2
     assert {"auc", "distance_correlation"} <= set(summary["noise_check"])
-    assert summary["nll"]["test"]["rows"] == 100
+    assert summary["nll"]["test"]["n_samples"] == 100
     metrics = pd.read_csv(finished / "metrics.csv")
     assert metrics["step"].is_unique and metrics["step"].max() == 40
     assert metrics["val/nll"].notna().sum() == 5
@@ -179,7 +179,7 @@ def test_topology_of_a_run_is_written_at_the_end_and_on_demand(finished, tmp_pat
         names = {p.name for p in folder.iterdir()}
         assert {"structures.csv", "betti.csv", "level_sets.json", "members.npz", "data_space.npz"} <= names
         told = json.loads((folder / "level_sets.json").read_text())
-        assert told["space"] == "core" and told["rows"] == 800 and told["dim"] == summary["core_dim"]
+        assert told["space"] == "core" and told["n_samples"] == 800 and told["dim"] == summary["core_dim"]
         members = np.load(folder / "members.npz")
         assert members["leaf"].shape == (800,)
         assert np.load(folder / "data_space.npz")["peaks"].shape[1] == 4
@@ -219,7 +219,7 @@ def test_validate_test_and_predict_read_the_run(finished, tmp_path):
     call("predict", *SMALL[:-1], "--run.dir", finished, "--run.predictions", tmp_path / "out")
     flow = cnflow.load_flow(finished)
     data = PlantedDataModule("ring", dim=4, n=700, n_test=100)
-    narrowed = flow.encode(data.all_rows())
+    narrowed = flow.encode(data.all_samples())
     for name in ("core", "noise", "log_prob", "core_log_prob"):
         np.testing.assert_array_equal(read_shards(tmp_path / "out", name), getattr(narrowed, name).numpy())
     again = call("predict", *SMALL[:-1], "--run.dir", finished, "--run.predictions", tmp_path / "out", expect=1)
@@ -239,7 +239,11 @@ def test_shards_are_no_larger_than_asked(tmp_path):
     assert len(list((tmp_path / "out").glob("*.npz"))) == 2
     writer.on_predict_end(printer, None)
     np.testing.assert_array_equal(read_shards(tmp_path / "out"), np.arange(28.0))
-    assert [p["rows"] for p in json.loads((tmp_path / "out/index.json").read_text())["parts"]] == [10, 10, 8]
+    assert [p["n_samples"] for p in json.loads((tmp_path / "out/index.json").read_text())["parts"]] == [10, 10, 8]
+    # an index of before has another key
+    index = tmp_path / "out/index.json"
+    index.write_text(index.read_text().replace("n_samples", "rows"))
+    np.testing.assert_array_equal(read_shards(tmp_path / "out"), np.arange(28.0))
     with pytest.raises(FileNotFoundError, match=r"no index\.json: was the prediction finished"):
         read_shards(tmp_path)
 

@@ -47,14 +47,14 @@ def test_a_network_given_by_path_and_checkpoint(tmp_path, maker, capsys):
         "layers": ["1", "3"], "maps": [["input", "output"], ["1", "output"]], "checkpoints": str(tmp_path / "epoch=*.ckpt"),
         "level_sets": [{"layer": "output", "unit": 0, "value": 0.0}, {"layer": "output", "unit": 0, "value": 99.0}],
         "out": str(out), "fit": False, "points": 16,
-        "parts": ["factorization", "kurtosis", "inheritance", "level sets", "training"],
+        "parts": ["factorization", "kurtosis", "input alignment", "level sets", "training"],
     }  # fmt: skip
     inspect_network(**given)
     report = (out / "report.md").read_text()
     assert "3 → 2 → 2" in report and "Kurtosis" in report and "## Training" in report
     # a level set that is not there is said, and what came before it is kept
     assert "Not measured" in report and (out / "level_set_output_0_at_0.csv").is_file()
-    for name in ("rank_input_to_output", "kurtosis", "inheritance_1", "training"):
+    for name in ("rank_input_to_output", "kurtosis", "input_alignment_1", "training"):
         assert (out / f"{name}.png").stat().st_size > 5_000, name
     assert "report.md" in capsys.readouterr().out
     # what is there is kept

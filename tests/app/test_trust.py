@@ -41,7 +41,7 @@ def test_a_config_without_a_data_module_is_refused(tmp_path, content):
 def test_data_modules_of_cnflow_are_read(tmp_path, path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 3)))
     given = {"class_path": path, "init_args": {"path": str(tmp_path / "x.npy")}}
-    assert len(run_data(config(tmp_path, {"data": given})).all_rows()) == 50
+    assert len(run_data(config(tmp_path, {"data": given})).all_samples()) == 50
 
 
 def test_a_data_module_of_ones_own_is_read_where_it_is_allowed(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_a_memory_map_stays_on_disk(rows, tmp_path):
     data = ArrayDataModule(str(write(rows, tmp_path / "big.npy")), batch_size=8)
     data.setup()
     assert isinstance(data.split("train").array, np.memmap)
-    assert isinstance(data.all_rows().array, np.memmap)
+    assert isinstance(data.all_samples().array, np.memmap)
 
 
 def test_labels_follow_their_rows(rows):
@@ -133,7 +133,7 @@ def test_labels_follow_their_rows(rows):
     data.setup()
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(np.asarray(data.split(part)), rows[data.labels(part)])
-    np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[data.all_labels()])
+    np.testing.assert_array_equal(np.asarray(data.all_samples()), rows[data.all_labels()])
     assert ArrayDataModule(array=rows).all_labels() is None
     with pytest.raises(ValueError, match=r"one entry per sample, shape \(57,\); got \(3,\)"):
         ArrayDataModule(array=rows, labels=[1, 2, 3]).setup()
@@ -252,7 +252,7 @@ def test_labels_beside_the_data(rows, tmp_path):
     both = ArrayDataModule(str(tmp_path / "both.npz"), labels="y")
     more = ArrayDataModule(str(tmp_path / "more.npz"), labels="y", key="z")
     for data, expected in ((both, rows), (more, rows + 1)):
-        np.testing.assert_array_equal(np.asarray(data.all_rows()), expected)
+        np.testing.assert_array_equal(np.asarray(data.all_samples()), expected)
         assert data.all_labels().tolist() == text.tolist()
     with pytest.raises(ValueError, match="no array 'w'; did you mean x or y"):
         ArrayDataModule(str(tmp_path / "both.npz"), labels="w").setup()
@@ -265,7 +265,7 @@ def test_labels_of_text_in_files_of_torch_and_numpy(rows, tmp_path):
     text = [f"kind {i % 3}" for i in range(len(rows))]
     torch.save({"x": torch.tensor(rows), "kind": text}, tmp_path / "list.pt")
     data = ArrayDataModule(str(tmp_path / "list.pt"), labels="kind")
-    assert data.all_labels().tolist() == text and data.all_rows().shape == rows.shape
+    assert data.all_labels().tolist() == text and data.all_samples().shape == rows.shape
     torch.save({"x": torch.tensor(rows), "kind": list(np.array(text))}, tmp_path / "numpy.pt")
     with pytest.raises(ValueError, match=r"numpy.pt cannot be read as tensors .*Python's own numbers and texts"):
         ArrayDataModule(str(tmp_path / "numpy.pt"), labels="kind").setup()
@@ -277,7 +277,7 @@ def test_labels_of_text_in_files_of_torch_and_numpy(rows, tmp_path):
 def test_a_dataframe_as_an_array(rows):
     frame = pd.DataFrame(rows, columns=list("abcd")).assign(e=1.0, f=rows[:, 1], kind="x")
     data = ArrayDataModule(array=frame, columns=["c", "a"], labels="kind")
-    np.testing.assert_array_equal(np.asarray(data.all_rows()), rows[:, [2, 0]])
+    np.testing.assert_array_equal(np.asarray(data.all_samples()), rows[:, [2, 0]])
     assert data.names == ["c", "a"] and data.kept == [0, 1] and set(data.all_labels()) == {"x"}
     with pytest.raises(ValueError, match="array, sample 0, column 'kind': 'x' is not a number"):
         ArrayDataModule(array=frame).setup()
@@ -289,7 +289,7 @@ def test_a_dataframe_as_an_array(rows):
     frame = pd.DataFrame(rows, columns=[3, 2, 1, 0])
     for column, number in (("3", 0), (3, 3), (-1, 3)):
         np.testing.assert_array_equal(
-            np.asarray(ArrayDataModule(array=frame, columns=[column]).all_rows()), rows[:, [number]]
+            np.asarray(ArrayDataModule(array=frame, columns=[column]).all_samples()), rows[:, [number]]
         )
     with pytest.raises(ValueError, match=r"array: no column 'a'\. It has no names"):
         ArrayDataModule(array=rows, columns=["a"]).setup()

@@ -26,7 +26,7 @@ FLOW = NarrowingFlow(2, components=1).initialise(X)
         pd.DataFrame({"a": X[:, 0], "b": pd.array(X[:, 1], dtype="Float64")}),
         torch.tensor(X, requires_grad=True),
         [torch.tensor(row) for row in X],
-        ArrayDataModule(array=X).all_rows(),
+        ArrayDataModule(array=X).all_samples(),
     ],
     ids=["array", "list", "unmasked", "frame", "nullable", "tensor", "tensors", "split"],
 )

@@ -221,6 +221,13 @@ def test_files_that_were_damaged_or_are_of_others_are_refused(model, x, tmp_path
         Activations.load(tmp_path / "none")
 
 
+def test_a_record_of_before_has_another_key(model, x, tmp_path):
+    quiet(model, list(x.split(20)), ["1"], to=tmp_path)
+    record = tmp_path / "progress.json"
+    record.write_text(record.read_text().replace("n_samples", "rows"))
+    assert Activations.load(tmp_path).n_samples == quiet(model, list(x.split(20)), ["1"], to=tmp_path).n_samples == 100
+
+
 def test_more_than_memory_holds(model, x, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     batches = list(x.split(10))

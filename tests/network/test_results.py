@@ -28,7 +28,7 @@ MAKERS = {
     "collect": lambda m, x: network.collect(m, x, "*", progress=False),
     "basis_kurtosis": lambda m, x: network.basis_kurtosis(x, progress=False),
     "factorization": lambda m, x: network.factorization(m, x, "input", "output", call=lambda net, batch: net(batch)),
-    "inheritance": lambda m, x: network.input_alignment(m, x, "1", grid=(2, 2), progress=False),
+    "input_alignment": lambda m, x: network.input_alignment(m, x, "1", grid=(2, 2), progress=False),
     "sensitivity": lambda m, x: network.sensitivity(PCA(2), m, x, "1", draws=2, progress=False),
     "sparsest_insensitive": lambda m, x: network.sparsest_insensitive(
         m, x, "1", 1e9, n_components=2, draws=2, progress=False

@@ -65,7 +65,7 @@ def test_groups_five_deviations_apart_are_shown_in_any_number_of_directions(d):
     t = level_sets(GaussianMixture(2, random_state=0).fit(x), x, homology=False)
     assert len(t.tree.leaves) == 2
     (valley,) = t.evidence.shown
-    assert valley.at_peak > valley.at_pass
+    assert valley.at_peak > valley.at_saddle
     assert valley.needed < 1500
     assert "2 groups are there" in repr(t)
 
@@ -134,7 +134,7 @@ def test_rows_of_a_tree_without_a_merge_need_no_test():
     assert t.evidence.valleys == ()
     assert t.evidence.statement() == "1 group is there (95%)"
     assert len(t.evidence.to_frame()) == 0
-    assert valleys_of(density, x, t.tree, t.landscape, held_out=x).n_rows == 500
+    assert valleys_of(density, x, t.tree, t.landscape, held_out=x).n_samples == 500
 
 
 def test_another_kind_of_evidence_is_refused():

@@ -1,5 +1,6 @@
 """The mass axis and its calibration, against Gaussians in closed form."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from scipy import stats
 
 from cnflow.topology.density._calibration import Calibration, calibrate
-from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._mass_axis import MAGIC, MassAxis, _digest
 from cnflow.topology.density._mass_levels import LADDER
 
 MASSES = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
@@ -86,8 +87,8 @@ def test_the_level_set_is_the_smallest_that_holds_the_mass():
     axis = MassAxis.fit(np.random.default_rng(0).permutation(values))
     # .07 * 100, .29 * 100 and .57 * 100 are not whole numbers in floating point
     mass = np.array([0.07, 0.29, 0.295, 0.57, 0.9])
-    np.testing.assert_array_equal(axis.level(mass, rows_needed=1), [94, 72, 71, 44, 11])
-    np.testing.assert_array_equal(axis.mass(axis.level(mass, rows_needed=1)), [0.07, 0.29, 0.3, 0.57, 0.9])
+    np.testing.assert_array_equal(axis.level(mass, samples_needed=1), [94, 72, 71, 44, 11])
+    np.testing.assert_array_equal(axis.mass(axis.level(mass, samples_needed=1)), [0.07, 0.29, 0.3, 0.57, 0.9])
     assert axis.mass(-np.inf) == 1 and axis.mass(np.inf) == 0 and axis.mass([[1.0, 100.0]]).shape == (1, 2)
     assert isinstance(axis.level(0.5), float)
 
@@ -215,13 +216,17 @@ def test_axes_come_back_from_bytes_files_and_pickles(kind, tmp_path):
     assert MassAxis.combine([axis.to_bytes(), tmp_path / "axis", axis]).n == 600_000
     with pytest.raises(ValueError, match=r"(?s)cut or changed"):
         MassAxis.from_bytes(axis.to_bytes()[:-8])
+    head, _, body = axis.to_bytes().removeprefix(MAGIC).partition(b"\n")
+    old = {{"n_samples": "rows"}.get(key, key): value for key, value in json.loads(head).items() if key != "sha256"}
+    old["sha256"] = _digest(old, body)
+    assert MassAxis.from_bytes(MAGIC + json.dumps(old).encode() + b"\n" + body).n == axis.n
     with pytest.raises(ValueError, match=r"5 bytes are not a mass axis.*got b'hello'"):
         MassAxis.from_bytes(b"hello")
 
 
 RANK = """
 import sys, numpy as np, torch.distributed as dist
-from cnflow.topology.density._mass_axis import MassAxis
+from cnflow.topology.density._mass_axis import MAGIC, MassAxis, _digest
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 values = np.random.default_rng(rank).normal(size=30_000)
@@ -254,7 +259,7 @@ def test_masses_that_the_rows_cannot_tell_are_refused():
     axis = MassAxis.fit(gaussian(1000))
     assert axis.askable() == pytest.approx((0.01, 0.99)) and axis.askable(50) == pytest.approx((0.05, 0.95))
     assert np.isfinite(axis.level_error([0.01, 0.99])).all()
-    assert np.isfinite(axis.level_error([0.001, 0.999], rows_needed=1)).all()
+    assert np.isfinite(axis.level_error([0.001, 0.999], samples_needed=1)).all()
     with pytest.raises(
         ValueError,
         match=r"mass 0.999 needs 10 samples on either side .* 1000 samples .* ask for 0.01 to 0.99, give more",
@@ -272,7 +277,7 @@ def test_masses_that_the_rows_cannot_tell_are_refused():
             axis.level(wrong)
     with pytest.raises(ValueError, match=r"mass is 95, .* for 95 % write 0.95"):
         axis.level(95)
-    with pytest.raises(ValueError, match="rows_needed must be a whole number, at least 1; got 0"):
+    with pytest.raises(ValueError, match="samples_needed must be a whole number, at least 1; got 0"):
         axis.askable(0)
     with pytest.raises(ValueError, match=r"1 of 2 levels are NaN"):
         axis.mass([0.0, np.nan])

@@ -86,8 +86,8 @@ def test_a_core_is_split_off_once_there_is_one(rng):
 def test_weights_that_make_no_sense():
     with pytest.raises(ValueError, match="must not both be zero"):
         Adversarial(likelihood=0, weight=0)
-    with pytest.raises(ValueError, match="pace must be a finite number, above 0; got 0"):
-        Adversarial(pace=0)
+    with pytest.raises(ValueError, match="rate_ratio must be a finite number, above 0; got 0"):
+        Adversarial(rate_ratio=0)
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path")
@@ -103,7 +103,10 @@ def test_a_module_trains_and_resumes_with_critics(tmp_path, rng, likelihood):
 
     def fit(folder, keep=True, **resume):
         model = NarrowingModule(
-            components=3, objective=Adversarial(likelihood, pace=2.0), schedule=Schedule(select=0.5), field=MLPField(8)
+            components=3,
+            objective=Adversarial(likelihood, rate_ratio=2.0),
+            schedule=Schedule(select=0.5),
+            field=MLPField(8),
         )
         keeper = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=15, save_top_k=-1)
         kept = {"callbacks": [keeper]} if keep else {"enable_checkpointing": False}

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROGRESS = "progress.json"
-"""Its count of samples, "rows", decides: what a killed run wrote beyond it is cut off."""
+"""Its count of samples, "n_samples", decides: what a killed run wrote beyond it is cut off."""
+
+
+RECORD = ("batches", "n_samples", "finished", "dtype", "model", "first", "last", "sites")
+"""What that file holds."""
 
 
 class MissingError(NetworkError, KeyError):
@@ -64,18 +68,18 @@ class Activations(Abridged, Mapping[str, NDArray[Any]]):
         if not (path / PROGRESS).is_file():
             raise NetworkError(f"{path} holds no {PROGRESS}: expected a folder that collect(…, to=folder) wrote")
         record = read_record(path)
-        if not record["rows"]:
+        if not record["n_samples"]:
             raise NetworkError(f"{path} holds no samples yet: run collect(…, to=folder) first")
         try:
             sites = tuple(Site(each["name"], each["position"], each["item"]) for each in record["sites"])
             # files lie beside the record, whatever it says, and may be a batch ahead of it
             arrays = tuple(
-                np.load(path / Path(each["file"]).name, mmap_mode="r", allow_pickle=False)[: record["rows"]]
+                np.load(path / Path(each["file"]).name, mmap_mode="r", allow_pickle=False)[: record["n_samples"]]
                 for each in record["sites"]
             )
-            if not arrays or any(array.ndim != 2 or len(array) != record["rows"] for array in arrays):
+            if not arrays or any(array.ndim != 2 or len(array) != record["n_samples"] for array in arrays):
                 raise ValueError(
-                    f"expected arrays of {record['rows']} samples; got {[array.shape for array in arrays]}"
+                    f"expected arrays of {record['n_samples']} samples; got {[array.shape for array in arrays]}"
                 )
         except Exception as error:
             raise NetworkError(f"{path} is damaged, collect again with resume=False ({error!s:.200})") from error
@@ -133,7 +137,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((path / PROGRESS).read_text())
-        return {key: record[key] for key in ("batches", "rows", "finished", "dtype", "model", "first", "last", "sites")}
+        if "rows" in record:
+            # the key of older files
+            record["n_samples"] = record.pop("rows")
+        return {key: record[key] for key in RECORD}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(
             f"{path / PROGRESS} is not one that collect wrote: choose another folder, or remove it"

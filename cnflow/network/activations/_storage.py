@@ -164,7 +164,7 @@ class Folder:
         self.files: dict[Site, GrowingFile] = {}
         self.names = _file_names(sites)
         self.record: dict[str, Any] = {
-            "batches": 0, "rows": 0, "finished": False, "dtype": dtype, "model": model, "first": "", "last": "",
+            "batches": 0, "n_samples": 0, "finished": False, "dtype": dtype, "model": model, "first": "", "last": "",
             "sites": [asdict(s) | {"file": self.names[s]} for s in sites],
         }  # fmt: skip
         path.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ class Folder:
     @property
     def rows(self) -> int:
         """Samples that are on disk."""
-        return int(self.record["rows"])
+        return int(self.record["n_samples"])
 
     def _resume(self, there: dict[str, Any]) -> None:
         """Take over what is on disk, if it is of the same."""
@@ -230,7 +230,7 @@ class Folder:
                 each |= {"dim": block.shape[1], "stored": block.dtype.str}
                 self.files[site] = GrowingFile(self.path / each["file"], block.shape[1], block.dtype)
             self.files[site].append(block)
-        self.record["rows"] += len(block)
+        self.record["n_samples"] += len(block)
         self.record["batches"] += 1
         self.record["first"], self.record["last"] = self.record["first"] or fingerprint, fingerprint
         self.record["finished"] = False

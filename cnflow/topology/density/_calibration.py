@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
 from cnflow.topology.density._mass_axis import MassAxis
-from cnflow.topology.density._mass_levels import LADDER, ROWS_NEEDED, SIGMAS
+from cnflow.topology.density._mass_levels import LADDER, SAMPLES_NEEDED, SIGMAS
 from cnflow.topology.density._quantiles import SortedLogDensities, read_log_prob
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def calibrate(
     pooled = max(1, round(1 / (1 / n_effective + 1 / n)))
     if ladder is None:
         least, greatest = axis.askable()
-        least, greatest = max(least, ROWS_NEEDED / n), min(greatest, 1 - ROWS_NEEDED / n)
+        least, greatest = max(least, SAMPLES_NEEDED / n), min(greatest, 1 - SAMPLES_NEEDED / n)
         ladder = [mass for mass in LADDER if least <= mass <= greatest]
     else:
         ladder = np.asarray(ladder, dtype=np.float64).reshape(-1)

@@ -217,7 +217,7 @@ class MassAxis(MassLevels):
     def to_bytes(self) -> bytes:
         """Give the axis as bytes, 8 a sample if exact; no pickle is in them."""
         body = self.store.to_bytes()
-        head: dict[str, Any] = {"exact": self.exact, "rows": self.store.n, "outside": self.n_outside}
+        head: dict[str, Any] = {"exact": self.exact, "n_samples": self.store.n, "outside": self.n_outside}
         head["sha256"] = _digest(head, body)
         return MAGIC + json.dumps(head).encode() + b"\n" + body
 
@@ -242,8 +242,10 @@ class MassAxis(MassLevels):
             raise ValueError(
                 f"a mass axis of {len(content)} bytes cannot be read, it was cut or changed: {error}"
             ) from error
-        if store.n != head["rows"]:
-            raise ValueError(f"a mass axis of {head['rows']} samples has {store.n} in its bytes: it was cut or changed")
+        # "rows" is the key of older files
+        count = head["n_samples"] if "n_samples" in head else head["rows"]
+        if store.n != count:
+            raise ValueError(f"a mass axis of {count} samples has {store.n} in its bytes: it was cut or changed")
         return cls(store, head["outside"])
 
     def save(self, path: str | os.PathLike[str]) -> None:

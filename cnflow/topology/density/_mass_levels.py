@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-ROWS_NEEDED = 10
+SAMPLES_NEEDED = 10
 """Samples on either side of a level; with 10 the mass on the thinner side is known to a third of itself."""
 
 LADDER = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -55,12 +55,12 @@ class MassLevels:
         """What the sketch's error of every mass stays below in 99 % of sketches; 0 if exact."""
         return self.store.rank_error * self.store.n / self.n
 
-    def level(self, mass: ArrayLike, *, rows_needed: int = ROWS_NEEDED) -> Floats:
+    def level(self, mass: ArrayLike, *, samples_needed: int = SAMPLES_NEEDED) -> Floats:
         """Give the level whose set ``{log p ≥ level}`` is the smallest that holds a mass.
 
         Args:
             mass: in (0, 1), any shape.
-            rows_needed: see `askable`.
+            samples_needed: see `askable`.
 
         Returns:
             Levels in nats, of the shape of mass.
@@ -68,9 +68,9 @@ class MassLevels:
         Raises:
             ValueError: for masses outside (0, 1), or outside what this many samples can tell.
         """
-        return self._level(self._asked(mass, rows_needed))
+        return self._level(self._asked(mass, samples_needed))
 
-    def level_error(self, mass: ArrayLike, *, rows_needed: int = ROWS_NEEDED) -> Floats:
+    def level_error(self, mass: ArrayLike, *, samples_needed: int = SAMPLES_NEEDED) -> Floats:
         """Give the standard error of the level: half the width of [level(m + s), level(m − s)], s that of the mass.
 
         It needs no density estimate and holds whatever the law of log p is. Infinite where m + s reaches samples
@@ -78,7 +78,7 @@ class MassLevels:
 
         Args:
             mass: in (0, 1), any shape.
-            rows_needed: see `askable`.
+            samples_needed: see `askable`.
 
         Returns:
             Standard errors in nats, of the shape of mass.
@@ -86,7 +86,7 @@ class MassLevels:
         Raises:
             ValueError: as `level`.
         """
-        mass = self._asked(mass, rows_needed)
+        mass = self._asked(mass, samples_needed)
         error = self._error(mass)
         return (self._level(mass - error) - self._level(mass + error)) / 2
 
@@ -138,23 +138,23 @@ class MassLevels:
         delta = _validation.number("delta", delta, above=0, below=1)
         return float(np.sqrt(np.log(2 / delta) / (2 * self.n))) + self.rank_error
 
-    def askable(self, rows_needed: int = ROWS_NEEDED) -> tuple[float, float]:
+    def askable(self, samples_needed: int = SAMPLES_NEEDED) -> tuple[float, float]:
         """Give the least and the greatest mass whose level can be asked for.
 
-        Samples needed on either side of the level, so that the mass there is known to about one part in √rows_needed;
+        Samples needed on either side of the level, so that the mass there is known to about one part in √samples_needed;
         where a sketch errs by more than that, the range is narrower. Samples outside the support have no level.
 
         Args:
-            rows_needed: at least 1.
+            samples_needed: at least 1.
 
         Returns:
             (least, greatest); least is above greatest if no mass can be asked for.
 
         Raises:
-            ValueError: if rows_needed is less than 1.
+            ValueError: if samples_needed is less than 1.
         """
-        rows_needed = _validation.integer("rows_needed", rows_needed, low=1)
-        side = max(rows_needed / self.n, np.sqrt(rows_needed) * self.rank_error / SIGMAS)
+        samples_needed = _validation.integer("samples_needed", samples_needed, low=1)
+        side = max(samples_needed / self.n, np.sqrt(samples_needed) * self.rank_error / SIGMAS)
         return float(side), float(self.store.n / self.n - side)
 
     def to_frame(self, masses: ArrayLike | None = None) -> pd.DataFrame:
@@ -196,13 +196,13 @@ class MassLevels:
         inner = np.clip(mass, 1 / self.n, 1 - 1 / self.n)
         return np.hypot(np.sqrt(inner * (1 - inner) / self.n), self.rank_error / SIGMAS)
 
-    def _asked(self, mass: ArrayLike, rows_needed: int) -> Floats:
+    def _asked(self, mass: ArrayLike, samples_needed: int) -> Floats:
         mass = np.asarray(as_numbers(mass, "mass"), dtype=np.float64)
         bad = mass[~((mass > 0) & (mass < 1))]
         if bad.size:
             percent = f"; for {bad[0]:g} % write {bad[0] / 100:g}" if 1 < bad[0] < 100 else ""
             raise ValueError(f"mass is {bad[0]:g}, expected a probability in (0, 1){percent}")
-        low, high = self.askable(rows_needed)
+        low, high = self.askable(samples_needed)
         # masses such as 1 - 10/n are to be askable whichever way they were rounded
         bad = mass[(mass < low * (1 - 1e-12)) | (mass > high + 1e-12 * (1 - high))]
         if bad.size:
@@ -210,9 +210,9 @@ class MassLevels:
             outside = f", {self.n_outside} of them outside the support" if self.n_outside else ""
             can = f"ask for {low:.6g} to {high:.9g}" if low <= high else "no mass can be asked for"
             raise ValueError(
-                f"mass {bad[0]:g} needs {rows_needed} samples on either side of its level, and {self.n} "
+                f"mass {bad[0]:g} needs {samples_needed} samples on either side of its level, and {self.n} "
                 f"samples{kind}{outside} do not "
-                f"have them: {can}, give more samples, or lower rows_needed"
+                f"have them: {can}, give more samples, or lower samples_needed"
             )
         return mass
 

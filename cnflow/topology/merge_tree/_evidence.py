@@ -25,7 +25,7 @@ class Valley:
     Attributes:
         structure: number of the structure that is born in the merge.
         at_peak: samples in the window at a peak of the weaker side.
-        at_pass: samples in the same window at the saddle.
+        at_saddle: samples in the same window at the saddle.
         p_value: of no valley, for this merge alone.
         adjusted: of no valley, simultaneous over all merges of the tree (Holm).
         needed: samples that would be needed to show it, if counts go on in this proportion; infinite if they show no valley.
@@ -33,7 +33,7 @@ class Valley:
 
     structure: int
     at_peak: int
-    at_pass: int
+    at_saddle: int
     p_value: float
     adjusted: float
     needed: float
@@ -47,14 +47,14 @@ class Evidence:
         tree: all structures of the density, shown or not.
         valleys: one for every merge of the tree.
         confidence: such as .95: that no valley is called shown that is not there.
-        n_rows: samples that were counted.
+        n_samples: samples that were counted.
         source: which samples these are.
     """
 
     tree: LevelSetTree
     valleys: tuple[Valley, ...]
     confidence: float
-    n_rows: int
+    n_samples: int
     source: str
 
     @property
@@ -89,11 +89,11 @@ class Evidence:
             side = self.side(v)
             rows.append({
                 "structure": v.structure, "prominence": side.prominence, "mass": side.basin_mass, "at_peak": v.at_peak,
-                "at_pass": v.at_pass, "p_value": v.p_value, "adjusted": v.adjusted,
+                "at_saddle": v.at_saddle, "p_value": v.p_value, "adjusted": v.adjusted,
                 "shown": v.adjusted <= 1 - self.confidence, "needed": v.needed,
             })  # fmt: skip
         names = [
-            "structure", "prominence", "mass", "at_peak", "at_pass", "p_value", "adjusted", "shown", "needed",
+            "structure", "prominence", "mass", "at_peak", "at_saddle", "p_value", "adjusted", "shown", "needed",
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=names).set_index("structure")
 
@@ -105,7 +105,7 @@ class Evidence:
 
     def __repr__(self) -> str:
         """The statement, the samples, and what is not shown."""
-        lines = [f"Evidence({self.statement()}; {self.n_rows} samples: {self.source})"]
+        lines = [f"Evidence({self.statement()}; {self.n_samples} samples: {self.source})"]
         for v in sorted(self.open, key=lambda v: v.adjusted)[:5]:
             side = self.side(v)
             need = (

@@ -71,7 +71,7 @@ def valleys_of(
         seen = cKDTree(held_out).query(rows)[0] > 1e-9 * np.sqrt(rows.var(0).sum())
         kept = replace(tree, label=tree.label[seen], log_prob=tree.log_prob[seen])
         found = _test_merges(kept, land, rows[seen], held_out, density)
-        source, n_rows = "held out", len(held_out)
+        source, n_samples = "held out", len(held_out)
     else:
         order = np.random.default_rng([seed, 0x76616C]).permutation(len(rows))
         halves = [np.sort(half) for half in np.array_split(order, 2)]
@@ -83,7 +83,7 @@ def valleys_of(
             if mixture is not None
             else "which the density must not have been fitted to"
         )
-        n_rows, parts = len(rows), []
+        n_samples, parts = len(rows), []
         for own, other in (halves, halves[::-1]) if merges else ():
             if mixture is not None:
                 parts.append(_test_half(mixture, rows, tree, land, own, other, seed))
@@ -96,10 +96,10 @@ def valleys_of(
     valleys = []
     for merge, simultaneous in zip(merges, adjusted, strict=True):
         test = found[merge]
-        more = test.at_peak - test.at_pass
-        needed = n_rows * level**2 * (test.at_peak + test.at_pass) / more**2 if more > 0 else np.inf
-        valleys.append(Valley(merge, test.at_peak, test.at_pass, test.p_value, float(simultaneous), float(needed)))
-    return Evidence(_with_p_values(tree, valleys, confidence), tuple(valleys), confidence, n_rows, source)
+        more = test.at_peak - test.at_saddle
+        needed = n_samples * level**2 * (test.at_peak + test.at_saddle) / more**2 if more > 0 else np.inf
+        valleys.append(Valley(merge, test.at_peak, test.at_saddle, test.p_value, float(simultaneous), float(needed)))
+    return Evidence(_with_p_values(tree, valleys, confidence), tuple(valleys), confidence, n_samples, source)
 
 
 def _with_p_values(tree: LevelSetTree, valleys: Sequence[Valley], confidence: float) -> LevelSetTree:
@@ -117,7 +117,7 @@ class _Test(NamedTuple):
     """Samples at peak and saddle of one merge, and the p-value of no valley."""
 
     at_peak: int
-    at_pass: int
+    at_saddle: int
     p_value: float
 
 
@@ -127,9 +127,9 @@ NO_EVIDENCE = _Test(0, 0, 1.0)
 P_VALUE = attrgetter("p_value")
 
 
-def _binomial_test(at_peak: int, at_pass: int) -> _Test:
+def _binomial_test(at_peak: int, at_saddle: int) -> _Test:
     """The test of counts in two windows."""
-    return _Test(at_peak, at_pass, float(binom.cdf(at_pass, at_peak + at_pass, EVEN)))
+    return _Test(at_peak, at_saddle, float(binom.cdf(at_saddle, at_peak + at_saddle, EVEN)))
 
 
 def _pooled(tests: Sequence[_Test]) -> _Test:
@@ -137,7 +137,7 @@ def _pooled(tests: Sequence[_Test]) -> _Test:
 
     Together has half of the level, and of that half again, for what is counted in one half chooses the windows of the other.
     """
-    together = _binomial_test(sum(test.at_peak for test in tests), sum(test.at_pass for test in tests))
+    together = _binomial_test(sum(test.at_peak for test in tests), sum(test.at_saddle for test in tests))
     best = min((together, *tests), key=P_VALUE)
     return best._replace(p_value=min(1.0, 4 * best.p_value))
 

@@ -135,7 +135,7 @@ class RipsDiagrams:
         landmarks: sample numbers, shape (l,).
         points: the landmarks, shape (l, k).
         radius: covering radius: no sample is farther from all landmarks.
-        n_rows: samples the landmarks were picked from.
+        n_samples: samples the landmarks were picked from.
         alpha: probability that noise alone gives any class that counts, in each dimension.
         cap: longest edge; infinite classes die no earlier.
         shares: for every class of H0 in the order of its diagram, the share of samples on its side when it dies, shape (l,).
@@ -147,7 +147,7 @@ class RipsDiagrams:
     landmarks: Ints
     points: Floats
     radius: float
-    n_rows: int
+    n_samples: int
     alpha: float
     cap: float
     shares: Floats
@@ -187,7 +187,7 @@ class RipsDiagrams:
         if dim == 0:
             return none, ["none"] * len(ratio)
         universal = universal_p(ratio) * len(ratio) if len(ratio) >= ENOUGH else none
-        measured = noise_p(ratio, dim, len(self.landmarks), self.n_rows / len(self.landmarks))
+        measured = noise_p(ratio, dim, len(self.landmarks), self.n_samples / len(self.landmarks))
         both = np.stack([universal, measured])
         known = np.isfinite(both)
         best = np.where(known, both, np.inf).argmin(0)
@@ -230,7 +230,7 @@ class RipsDiagrams:
         """Betti numbers over each field."""
         told = ", ".join(f"{self.betti(p)} over Z/{p}" for p in self.diagrams)
         return (
-            f"RipsDiagrams({len(self.landmarks)} landmarks of {self.n_rows} samples, covering radius {self.radius:.3g}: "
+            f"RipsDiagrams({len(self.landmarks)} landmarks of {self.n_samples} samples, covering radius {self.radius:.3g}: "
             f"Betti {told} at alpha {self.alpha:g})"
         )
 

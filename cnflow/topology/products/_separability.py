@@ -51,7 +51,7 @@ class Separability:
         mixture_offset: the band is ``|z @ mixture_direction - mixture_offset| < band · √(1 + mixture_offset²)``.
         splits: every split compared: sizes and nats, the best first, before it was refined.
         profile: in the plane, angles in degrees and nats, shape (m, 2); else None.
-        n_rows: samples used.
+        n_samples: samples used.
     """
 
     first: Floats
@@ -70,7 +70,7 @@ class Separability:
     mixture_offset: float
     splits: tuple[tuple[int, int, float], ...]
     profile: Floats | None
-    n_rows: int
+    n_samples: int
 
     @property
     def is_product(self) -> bool:
@@ -108,7 +108,7 @@ class Separability:
     def __repr__(self) -> str:
         """Summarise for a person."""
         return (
-            f"Separability: {self.verdict} ({self.n_rows} samples)\n"
+            f"Separability: {self.verdict} ({self.n_samples} samples)\n"
             f"  best split {self.first.shape[1]} + {self.second.shape[1]}: {self.dependence:.3f} ± {self.std_error:.3f} nats, "
             f"null {self.null.mean():.3f} ± {self.null.std():.3f}, p = {self.p_value:.3g} ({len(self.null)} permutations)\n"
             f"  mixture index {self.mixture_index:.3f} ± {self.mixture_std_error:.3f}, Gaussian {self.mixture_null:.3f}"
@@ -213,7 +213,7 @@ def separability(
         mixture_offset=offset,
         splits=splits,
         profile=profile,
-        n_rows=len(z),
+        n_samples=len(z),
     )
 
 
