@@ -25,8 +25,8 @@ from cnflow.topology import MassAxis, MixtureDensity, grid_homology, level_sets,
 from cnflow.topology.density._sources import read_source
 from cnflow.topology.knots._invariants import knot_determinant
 from cnflow.topology.knots._polygons import linking_number
-from cnflow.topology.merge_tree._builder import survey
 from cnflow.topology.merge_tree._confidence_band import SCALES
+from cnflow.topology.merge_tree._landscape import survey
 
 sys.path.append(str(ROOT))
 from tests.topology.densities import curved_valleys, eight_leaves, grid_merges, trimodal

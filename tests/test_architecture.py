@@ -1,6 +1,8 @@
 """The structure of the package: no circle of imports, arrows one way, and a small public surface."""
 
+import re
 import sys
+import unicodedata
 from importlib import import_module
 from pathlib import Path
 
@@ -74,6 +76,32 @@ def test_the_public_surface_is_small_and_importable():
 
     names = {id(value) for value in public.values()} | {id(getattr(cnflow, name)) for name in cnflow.__all__}
     assert len(names) <= 120, f"{len(names)} public names"
+
+
+def words(text):
+    """The words of a text, without accents and endings of plurals."""
+    text = unicodedata.normalize("NFKD", text.replace("–", " ")).encode("ascii", "ignore").decode()
+    return {re.sub("ies$", "y", word).rstrip("es") for word in re.findall("[a-z]+", text.lower())}
+
+
+def unknown_words(name, known):
+    """The words of a module's name that the glossary does not have."""
+    return words(name.replace("_", " ")) - known
+
+
+def test_module_names_are_made_of_words_of_the_glossary():
+    glossary = (ROOT / "docs/glossary.md").read_text("utf-8")
+    concepts, listed = re.split("^## .*$", glossary, flags=re.M)[1:3]
+    defined = [cell for line in concepts.splitlines() if line.startswith("|") for cell in line.split("|")[1:3]]
+    known = words(" ".join(defined)) | words(listed.split("Terms of the field:")[1])
+    names = {
+        part
+        for path in (ROOT / "cnflow").rglob("*.py")
+        for part in path.relative_to(ROOT / "cnflow").with_suffix("").parts
+    }
+    riddles = {name: sorted(new) for name in names - {"__init__"} if (new := unknown_words(name, known))}
+    assert not riddles, f"{riddles}: use words of docs/glossary.md, or add a term of the field to it"
+    assert unknown_words("_landscape_thingamy", known) == {"thingamy"}
 
 
 def test_every_module_is_private_or_an_entry():

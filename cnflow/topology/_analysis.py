@@ -19,8 +19,8 @@ from cnflow.topology.density._missed_groups import add_missed_groups
 from cnflow.topology.density._mixture import MixtureDensity
 from cnflow.topology.density._mixture_refit import refits_of
 from cnflow.topology.density._sources import SPACES, Source, as_density, read_source
-from cnflow.topology.merge_tree._builder import Landscape, survey
 from cnflow.topology.merge_tree._confidence_band import SCALES, Band, confidence_band
+from cnflow.topology.merge_tree._landscape import Landscape, survey
 from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree
 from cnflow.topology.merge_tree._valleys import valleys_of
 from cnflow.topology.persistence._rips import primes_of

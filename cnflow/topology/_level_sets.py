@@ -19,9 +19,9 @@ from cnflow.topology._level_set import LevelSet
 from cnflow.topology.density._calibration import Calibration
 from cnflow.topology.density._mass_axis import MassAxis
 from cnflow.topology.density._sources import Source
-from cnflow.topology.merge_tree._builder import Landscape
 from cnflow.topology.merge_tree._confidence_band import Band
 from cnflow.topology.merge_tree._evidence import Evidence
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._tree import LevelSetTree
 from cnflow.topology.persistence._homology import Homology
 from cnflow.topology.persistence._loops import Loop, find_loops

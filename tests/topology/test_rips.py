@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest
 
-from cnflow.topology.persistence._noise_laws import noise_p, universal_p
+from cnflow.topology.persistence._null_distributions import noise_p_value, universal_p_value
 from cnflow.topology.persistence._rips import covering_radius, maxmin_landmarks, rips
 
 RNG = np.random.default_rng(0)
@@ -148,31 +148,31 @@ def test_noise_in_space_has_no_void():
 def test_the_universal_law_gives_uniform_p_values_under_it():
     # with A = 1, P(p < t) = t means that log(death / birth) is exponential, at any rate
     rng = np.random.default_rng(0)
-    p = universal_p(np.exp(rng.exponential(0.3, 20_000)))
+    p = universal_p_value(np.exp(rng.exponential(0.3, 20_000)))
     assert kstest(p, "uniform").statistic < 1.63 / 20_000**0.5 + 0.005
-    np.testing.assert_allclose(universal_p(np.exp([2.0, 6.0])), universal_p(np.exp([1.0, 3.0])))
+    np.testing.assert_allclose(universal_p_value(np.exp([2.0, 6.0])), universal_p_value(np.exp([1.0, 3.0])))
     # by hand: ratios e and e to the e have log logs 0 and 1, B = -γ - 1/2
     expected = np.exp(-np.exp(np.array([0, 1]) - np.euler_gamma - 0.5))
-    np.testing.assert_allclose(universal_p(np.exp([1, np.e])), expected)
+    np.testing.assert_allclose(universal_p_value(np.exp([1, np.e])), expected)
 
 
 def test_the_measured_law_is_one_of_probabilities_that_fall():
     ratio = np.linspace(1.01, 6, 200)
     for dim in (1, 2):
-        p = noise_p(ratio, dim, 200, 10.0)
+        p = noise_p_value(ratio, dim, 200, 10.0)
         assert (np.diff(p) <= 0).all() and p[0] > 0.999 and 0 <= p[-1] < 1e-6
-    assert (noise_p(ratio, 1, 200, 1.0) >= noise_p(ratio, 1, 200, 10.0) - 1e-12).all()
-    assert np.isnan(noise_p(ratio, 3, 200, 10.0)).all()
+    assert (noise_p_value(ratio, 1, 200, 1.0) >= noise_p_value(ratio, 1, 200, 10.0) - 1e-12).all()
+    assert np.isnan(noise_p_value(ratio, 3, 200, 10.0)).all()
 
 
 def test_which_law_judged_is_told():
     found = rips(SPHERE, 100, max_dim=2)
     # a single void: no mean to estimate
     assert len(found.diagrams[2][2]) < 20 and found.laws(2) == ["measured"] * len(found.diagrams[2][2])
-    np.testing.assert_array_equal(found.p_values(2), noise_p(found.ratios(2), 2, 100, N / 100))
+    np.testing.assert_array_equal(found.p_values(2), noise_p_value(found.ratios(2), 2, 100, N / 100))
     one = rips(np.random.default_rng(0).normal(size=(2000, 3)), 150)
-    universal = len(one.diagrams[2][1]) * universal_p(one.ratios(1))
-    both = 2 * np.minimum(universal, noise_p(one.ratios(1), 1, 150, 2000 / 150))
+    universal = len(one.diagrams[2][1]) * universal_p_value(one.ratios(1))
+    both = 2 * np.minimum(universal, noise_p_value(one.ratios(1), 1, 150, 2000 / 150))
     np.testing.assert_array_equal(one.p_values(1), np.minimum(both, 1))
     assert set(one.laws(1)) <= {"universal", "measured"} and set(one.laws(0)) == {"none"}
 

@@ -8,7 +8,7 @@ import pytest
 from cnflow.topology.density._density import FunctionDensity, Tabulated
 from cnflow.topology.density._mass_axis import MassAxis
 from cnflow.topology.density._mixture import MixtureDensity
-from cnflow.topology.merge_tree._builder import survey
+from cnflow.topology.merge_tree._landscape import survey
 from cnflow.topology.merge_tree._merging import merge_peaks
 from cnflow.topology.merge_tree._modes import _together
 from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cnflow import _validation
 from cnflow.topology.density._density import Density, DensityError
-from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._refit_matching import match_refits
 from cnflow.topology.merge_tree._tree import LevelSetTree
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._tree import LevelSetTree, Structure
 
 if TYPE_CHECKING:

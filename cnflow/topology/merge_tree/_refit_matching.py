@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
 from cnflow.topology.density._density import Density
-from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._merging import merge_peaks
 from cnflow.topology.merge_tree._modes import find_modes
 from cnflow.topology.merge_tree._saddles import find_saddles, resample

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._merging import merge_peaks
 
 if TYPE_CHECKING:

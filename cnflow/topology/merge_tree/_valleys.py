@@ -17,9 +17,9 @@ from cnflow.topology.density._density import Density
 from cnflow.topology.density._missed_groups import add_missed_groups
 from cnflow.topology.density._mixture import MixtureDensity, is_kernel
 from cnflow.topology.density._mixture_refit import MAX_SAMPLES, refit_mixture
-from cnflow.topology.merge_tree._builder import Landscape, survey
 from cnflow.topology.merge_tree._evidence import Evidence, Valley, holm
-from cnflow.topology.merge_tree._merge_places import MergePlace, lowest_between, merge_places
+from cnflow.topology.merge_tree._landscape import Landscape, survey
+from cnflow.topology.merge_tree._merge_points import MergePoint, lowest_between, merge_points
 from cnflow.topology.merge_tree._mode_seeking import seek_modes
 from cnflow.topology.merge_tree._modes import known_mode_of, reach_of
 from cnflow.topology.merge_tree._tree import LevelSetTree, grow_tree
@@ -146,7 +146,7 @@ def _test_merges(
     tree: LevelSetTree, land: Landscape, rows: Floats, counted: Floats, density: Density
 ) -> dict[int, _Test]:
     """Every merge of a tree over samples, tested by other samples."""
-    splits = merge_places(tree, land, density)
+    splits = merge_points(tree, land, density)
     # every sample can be one of those counted, where values are few
     if not splits or not len(rows):
         return {s.number: NO_EVIDENCE for s in tree if not s.is_leaf}
@@ -173,7 +173,7 @@ class _ProjectedSamples:
     basis: Floats
 
 
-def _structured_directions(splits: Iterable[MergePlace], tree: LevelSetTree, rows: Floats) -> Floats:
+def _structured_directions(splits: Iterable[MergePoint], tree: LevelSetTree, rows: Floats) -> Floats:
     """Directions in which peaks and saddles lie apart by more than the means of so many samples do by chance, shape (k, q).
 
     In all others the density is taken to have no structure, and samples are counted wherever they are.
@@ -194,7 +194,7 @@ def _structured_directions(splits: Iterable[MergePlace], tree: LevelSetTree, row
     return np.asarray(directions[keep].T)
 
 
-def _weakest_test(split: MergePlace, tree: LevelSetTree, seen: _ProjectedSamples, density: Density) -> _Test:
+def _weakest_test(split: MergePoint, tree: LevelSetTree, seen: _ProjectedSamples, density: Density) -> _Test:
     """Counts at peak and saddle where the valley shows least.
 
     At the saddle for both sides, the saddle as it is or moved to where samples are; and where the density is lowest

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cnflow.topology.density._density import Density
 from cnflow.topology.density._mass_axis import MassAxis
-from cnflow.topology.merge_tree._builder import Landscape
 from cnflow.topology.merge_tree._confidence_band import Band
 from cnflow.topology.merge_tree._evidence import holm
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._mode_seeking import seek_modes
 from cnflow.topology.merge_tree._modes import known_mode_of, reach_of
 from cnflow.topology.merge_tree._tree import LevelSetTree

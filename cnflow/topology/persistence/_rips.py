@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist, squareform
 
 from cnflow import _validation
 from cnflow.topology.density._density import DensityError, rows_of
-from cnflow.topology.persistence._noise_laws import noise_p, universal_p
+from cnflow.topology.persistence._null_distributions import noise_p_value, universal_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,8 +186,8 @@ class RipsDiagrams:
         none = np.full(len(ratio), np.nan)
         if dim == 0:
             return none, ["none"] * len(ratio)
-        universal = universal_p(ratio) * len(ratio) if len(ratio) >= ENOUGH else none
-        measured = noise_p(ratio, dim, len(self.landmarks), self.n_samples / len(self.landmarks))
+        universal = universal_p_value(ratio) * len(ratio) if len(ratio) >= ENOUGH else none
+        measured = noise_p_value(ratio, dim, len(self.landmarks), self.n_samples / len(self.landmarks))
         both = np.stack([universal, measured])
         known = np.isfinite(both)
         best = np.where(known, both, np.inf).argmin(0)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cnflow.topology.density._density import Density, Tabulated
 from cnflow.topology.density._mass_axis import MassAxis
-from cnflow.topology.merge_tree._builder import Landscape
 from cnflow.topology.merge_tree._confidence_band import Band
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._tree import LevelSetTree, Structure
 from cnflow.topology.persistence._grid_by_mass import grid_by_mass
 from cnflow.topology.persistence._homology import Homology, HomologyClass

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cnflow.topology.density._density import Density, Tabulated
-from cnflow.topology.merge_tree._builder import Landscape
+from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._tree import LevelSetTree
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ MAX_PEAKS = 4
 
 
 @dataclass(frozen=True)
-class MergePlace:
+class MergePoint:
     """Where two branches merge: a saddle, the leaves that meet there, and for both branches their leaves and peaks.
 
     If ``straight``, the place is not a saddle of the density, but its lowest point on the segment between two peaks.
@@ -41,7 +41,7 @@ class MergePlace:
     straight: bool = False
 
 
-def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[MergePlace]]:
+def merge_points(tree: LevelSetTree, land: Landscape, density: Density) -> dict[int, list[MergePoint]]:
     """Places of every merge, by the number of the structure born in it: its saddle, and segments between near leaves."""
     peaks = np.stack([leaf.peak for leaf in tree.leaves])
     saddles = land.saddles
@@ -60,7 +60,7 @@ def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[
             ((own, at_saddle[own]), *((leaf, peaks[leaf]) for leaf in others if leaf not in ends))
             for own, others in zip(met, heavy, strict=True)
         ]
-        found[merge] = [MergePlace(saddles.points[best], ends, tuple(sides))]
+        found[merge] = [MergePoint(saddles.points[best], ends, tuple(sides))]
         # the ridge that joins the sides may not be where the density has its saddle
         for pair in _near_leaves(peaks, a, b):
             if set(pair) == set(ends):
@@ -72,7 +72,7 @@ def merge_places(tree: LevelSetTree, land: Landscape, density: Density) -> dict[
                 tuple((leaf, peaks[leaf]) for leaf in dict.fromkeys((own, *others)))
                 for own, others in zip(pair, heavy, strict=True)
             ]
-            found[merge].append(MergePlace(at, pair, tuple(sides), straight=True))
+            found[merge].append(MergePoint(at, pair, tuple(sides), straight=True))
     return found
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def universal_p(ratio: Floats) -> Floats:
+def universal_p_value(ratio: Floats) -> Floats:
     """p-value of every class by the universal law of persistence in random points, not corrected for their number.
 
     ℓ = A log log(death / birth) + B has the law P(ℓ > t) = exp(-exp(t)), with A = 1 for Rips and B such that the mean of ℓ over
@@ -21,7 +21,7 @@ def universal_p(ratio: Floats) -> Floats:
     return np.exp(-np.exp(loglog - np.euler_gamma - loglog.mean())) if len(ratio) else ratio
 
 
-def noise_p(ratio: Floats, dim: int, count: int, thinning: float) -> Floats:
+def noise_p_value(ratio: Floats, dim: int, count: int, thinning: float) -> Floats:
     """How probable it is that noise alone has any class of as large a ratio; nan beyond H2.
 
     Log of the largest ratio in the diagram follows a Gumbel law, with mean and spread as measured on Gaussian and
