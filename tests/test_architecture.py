@@ -1,5 +1,6 @@
 """The structure of the package: no circle of imports, arrows one way, and a small public surface."""
 
+import inspect
 import re
 import sys
 import unicodedata
@@ -76,6 +77,37 @@ def test_the_public_surface_is_small_and_importable():
 
     names = {id(value) for value in public.values()} | {id(getattr(cnflow, name)) for name in cnflow.__all__}
     assert len(names) <= 120, f"{len(names)} public names"
+
+
+ARRAYS = re.compile("ArrayLike|NDArray|ndarray|Tensor|Floats|Ints")
+
+
+def described(owner, name, function):
+    """Arrays that a public function takes or gives, and whether its docstring, or its class's for a constructor, has shapes."""
+    function = getattr(function, "__func__", getattr(function, "fget", function))
+    if not inspect.isfunction(function) or (name.startswith(("_", "on_")) and name != "__init__"):
+        return None
+    function = inspect.unwrap(function)
+    arrays = any(ARRAYS.search(str(kind)) for kind in function.__annotations__.values())
+    text = (owner if name == "__init__" else function).__doc__ or ""
+    return (function.__qualname__, re.search("[Ss]hape|scalar", text)) if arrays else None
+
+
+def vars_of(package):
+    """Public classes and functions of a package."""
+    values = (getattr(package, name) for name in package.__all__)
+    return [value for value in values if inspect.isclass(value) or inspect.isfunction(value)]
+
+
+def test_public_docstrings_say_the_shapes_of_arrays():
+    found = []
+    for package in set(PACKAGES) - {"alignment"}:
+        for value in vars_of(import_module(f"cnflow.{package}")):
+            members = vars(value).items() if inspect.isclass(value) else [(value.__name__, value)]
+            found += [described(value, *member) for member in members]
+    found = [each for each in found if each]
+    assert len(found) > 100
+    assert not [name for name, shape in found if not shape]
 
 
 def words(text):

@@ -98,14 +98,27 @@ class DigitsDataModule(VectorDataModule):
         return self._training_batches(self._pixels, self._dequantise)
 
     def to_images(self, x: Tensor) -> np.ndarray:
-        """Samples, shape (n, d), as images with pixels about 0 … 16, shape (n, 8, 8)."""
+        """Samples as images.
+
+        Args:
+            x: samples, shape (n, d).
+
+        Returns:
+            Pixels about 0 … 16, shape (n, 8, 8), float64.
+        """
         self.setup()
         flat = torch.zeros(len(x), 64, dtype=torch.float64)
         flat[:, self.varying] = x.detach().double().cpu() * self.scale @ self.axes + self.centre - 0.5
         return flat.reshape(-1, 8, 8).numpy()
 
     def from_images(self, images: Any) -> Tensor:
-        """Images with integer pixels 0 … 16, shape (n, 8, 8) or (n, 64), as samples, shape (n, d), at mid-cell.
+        """Images as samples, at the middle of the cells that dequantization draws from.
+
+        Args:
+            images: integer pixels 0 … 16, shape (n, 8, 8) or (n, 64).
+
+        Returns:
+            Samples, shape (n, d), float32.
 
         Raises:
             ValueError: for another shape.

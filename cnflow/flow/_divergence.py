@@ -84,10 +84,19 @@ class Divergence:
     def with_pull(
         self, field: VelocityField, t: Tensor, z: Tensor, probe: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity (n, k), divergence (n,) and Jᵀ @ probe (n, k), for the costs of the path.
+        """Velocity, divergence and Jᵀ @ probe, for the costs of the path.
 
         For a probe with unit covariance (Jᵀ @ probe)_d² is an unbiased estimate of Σ_i (∂v_i/∂z_d)², the
         dependence on direction d, and their sum one of ‖J‖²_F.
+
+        Args:
+            field: the velocity field.
+            t: scalar.
+            z: states, shape (n, k).
+            probe: shape (n, k), mean zero and unit covariance.
+
+        Returns:
+            Velocity, shape (n, k); divergence, shape (n,); Jᵀ @ probe, shape (n, k).
 
         Raises:
             ValueError: if the probe is missing.

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 class VelocityField(nn.Module):
     """A field v(t, z) on k active directions. Subclass it to bring your own network.
 
-    A subclass gives ``forward(t, z)``; everything else (divergence by autograd, by a probe) works on
-    any such field. A field with a Jacobian in closed form overrides ``closed_form``, ``trace`` and
-    ``jacobian``.
+    A subclass gives ``forward(t, z)``; everything else (divergence by autograd, by a probe) works on any such field. A field
+    with a Jacobian in closed form overrides ``closed_form``, ``trace`` and ``jacobian``.
 
-    The constructor of a subclass takes hyperparameters only, all of them keyword arguments that
-    are plain numbers and strings, and keeps each as an attribute of the same name; ``build(width)``
-    makes the weights once the number of directions is known. Configuration files and checkpoints
-    rely on this.
+    The constructor of a subclass takes hyperparameters only, all of them keyword arguments that are plain numbers and strings,
+    and keeps each as an attribute of the same name; ``build(width)`` makes the weights once the number of directions is known.
+    Configuration files and checkpoints rely on this.
     """
 
     closed_form: bool = False
@@ -32,24 +30,72 @@ class VelocityField(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define build(width)")
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """Velocity at scalar time t and states z, shape (n, k); returns shape (n, k)."""
+        """Velocity v(t, z).
+
+        Args:
+            t: scalar.
+            z: states, shape (n, k).
+
+        Returns:
+            Shape (n, k).
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward(t, z)")
 
     def trace(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity, shape (n, k), and exact divergence, shape (n,), in closed form."""
+        """Velocity and exact divergence in closed form.
+
+        Args:
+            t: scalar.
+            z: states, shape (n, k).
+
+        Returns:
+            Velocity, shape (n, k), and divergence, shape (n,).
+
+        Raises:
+            NotImplementedError: for a field without one.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no closed-form trace; use an autograd estimator")
 
     def jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity, shape (n, k), and Jacobian J[:, i, j] = dv_i/dz_j, shape (n, k, k), in closed form."""
+        """Velocity and Jacobian in closed form.
+
+        Args:
+            t: scalar.
+            z: states, shape (n, k).
+
+        Returns:
+            Velocity, shape (n, k), and J[:, i, j] = ∂v_i/∂z_j, shape (n, k, k).
+
+        Raises:
+            NotImplementedError: for a field without one.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no closed-form Jacobian; use an autograd estimator")
 
     def trace_and_pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity (n, k), exact divergence (n,) and Jᵀ @ probe (n, k)."""
+        """Velocity, exact divergence and Jᵀ @ probe.
+
+        Args:
+            t: scalar.
+            z: states, shape (n, k).
+            probe: shape (n, k).
+
+        Returns:
+            Velocity, shape (n, k); divergence, shape (n,); Jᵀ @ probe, shape (n, k).
+        """
         velocity, divergence = self.trace(t, z)
         return velocity, divergence, self.pull(t, z, probe)[1]
 
     def pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and Jᵀ @ probe, both shape (n, k)."""
+        """Velocity and Jᵀ @ probe, by autograd.
+
+        Args:
+            t: scalar.
+            z: states, shape (n, k).
+            probe: shape (n, k).
+
+        Returns:
+            Velocity and Jᵀ @ probe, both shape (n, k).
+        """
         keep = torch.is_grad_enabled()
         velocity, pulled = torch.autograd.functional.vjp(  # type: ignore[no-untyped-call]
             lambda state: self(t, state), z, probe, create_graph=keep

@@ -178,7 +178,7 @@ def invariance(
 
     Args:
         model: the network, in evaluation mode; all is computed in double precision.
-        x: samples of data, one tensor.
+        x: samples of data, one tensor, shape (n, …).
         layer: module that is re-encoded by random rotations, affine maps and flows.
         target: module that the maps from the layer end in.
         measures: see ``Measure``; your own can be among them.

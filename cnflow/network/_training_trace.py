@@ -56,7 +56,7 @@ class TrainingTrace(Callback):
     - of level sets (layer, value): "components", "loops", "voids".
 
     Args:
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         maps: pairs of modules.
         layers: modules.
         level_sets: pairs of a layer and a value, for outputs of few dimensions.
@@ -153,7 +153,7 @@ class TrainingTrace(Callback):
 
         Args:
             model: the network; its weights are put back at the end.
-            checkpoints: state dictionaries, or files that ``torch.save`` wrote, by step.
+            checkpoints: by step, state dictionaries, or paths of files that ``torch.save`` wrote.
             key: where in a file the state dictionary is, if it is not the whole.
             prefix: of the network's names there, as "model." in a Lightning checkpoint whose module has the network as ``model``.
 

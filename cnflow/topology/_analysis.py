@@ -60,8 +60,8 @@ def level_sets(
         x: samples, shape (n, d): data for a flow, else points of the density. Drawn if not given.
         space: for a flow. "core": mass is counted in p_core (the default: noise holds no structure, but thins out mass).
             "joint": core and noise together. "data": the density of x itself, whose level sets are other sets.
-        held_out: samples that the density was not fitted to, to calibrate the masses and test structures with; default x, where
-            masses come from draws of the density.
+        held_out: samples that the density was not fitted to, shape (m, d), to calibrate the masses and test structures with;
+            default x, where masses come from draws of the density.
         ensemble: further densities of the same thing, such as refits from other seeds; default refits of a mixture or a
             bootstrap of a kernel density.
         evidence: what decides which structures are there. "samples": samples are counted at peaks and saddles, in any

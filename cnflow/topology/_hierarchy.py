@@ -175,7 +175,7 @@ def hierarchy(
     one from the start. The tree is that of ``level_sets``.
 
     Args:
-        source: a mixture: the core of a flow, a torch mixture of Gaussians, a scikit-learn GaussianMixture.
+        source: a mixture: the core of a flow, a torch mixture of Gaussians, or a scikit-learn GaussianMixture.
         n: samples drawn to find modes and masses.
         prominence: valleys less deep, in nats, divide nothing; see ``level_sets``.
         mass: leaves that hold a smaller share of the samples belong to their neighbours.

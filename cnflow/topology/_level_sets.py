@@ -150,7 +150,14 @@ class LevelSets:
         return self.tree.to_frame()
 
     def decode(self, points: ArrayLike) -> Floats:
-        """Points of the density's space in data space, shape (n, d); noise at its mean."""
+        """Points of the density's space in data space; noise at its mean.
+
+        Args:
+            points: shape (n, k).
+
+        Returns:
+            Shape (n, d), float64.
+        """
         points = np.asarray(points, dtype=np.float64)
         return points if self.source.decode is None else self.source.decode(points)
 

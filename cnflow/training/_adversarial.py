@@ -141,7 +141,16 @@ class Adversarial(Objective):
         return made
 
     def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
-        """Loss of flow and critics of a batch, scalar; the gradients of each go to its own parameters."""
+        """Loss of flow and critics of a batch; the gradients of each go to its own parameters.
+
+        Args:
+            flow: the flow.
+            x: samples, shape (n, d).
+            transport: latent states, shape (n, D), log-determinants and costs of their transport.
+
+        Returns:
+            Shape (), in nats per sample.
+        """
         if self.critic is None:
             self.start(flow.dim)
         critic = self.critic

@@ -193,7 +193,14 @@ class NarrowingModule(FlowModule):
         return self.schedule.phase(self.global_step, self.total_steps)
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Jittered, lifted samples and a probe with entries ±1, shapes (b, D): functions of the seed and the step alone."""
+        """Jittered, lifted samples and a probe with entries ±1: functions of the seed and the step alone.
+
+        Args:
+            x: samples of a batch, shape (b, d).
+
+        Returns:
+            Samples and probe, both shape (b, D).
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         probe = torch.randint(0, 2, (len(x), self.flow.dim), generator=generator).to(x) * 2 - 1
         if self.jitter:

@@ -40,10 +40,10 @@ class Objective(nn.Module):
         Args:
             flow: the flow.
             x: samples, shape (n, d).
-            transport: latent states, log-determinants and costs of their transport.
+            transport: latent states, shape (n, D), log-determinants and costs of their transport.
 
         Returns:
-            Scalar, in nats per sample.
+            Shape (), in nats per sample.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(flow, x, transport)")
 
@@ -55,5 +55,5 @@ class Likelihood(Objective):
     data_parallel = True
 
     def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
-        """Mean negative log-likelihood of the batch, scalar, in nats per sample."""
+        """Mean negative log-likelihood of a batch x, shape (n, d), in nats per sample; shape ()."""
         return (flow.lift_log_prob(x) - flow.base.log_prob(transport.z) - transport.log_det).mean()

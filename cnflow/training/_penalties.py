@@ -49,7 +49,16 @@ class Penalty(nn.Module):
         """Prepare for a flow of ``dim`` directions, where the penalty has a state; nothing by default."""
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """The unweighted penalty of a batch, scalar, at a ``progress`` in [0, 1] through the selection."""
+        """The unweighted penalty of a batch.
+
+        Args:
+            flow: the flow.
+            transport: latent states, shape (n, D), and costs of their transport.
+            progress: through the selection, in [0, 1].
+
+        Returns:
+            Shape ().
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward(flow, transport, progress)")
 
     def scaled(self, factor: float) -> Self:
@@ -135,7 +144,7 @@ class ColumnPenalty(Penalty):
         self.calls.zero_()
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Capped sum of the column activations, scalar; ``progress`` through the selection is in [0, 1]."""
+        """Capped sum of the activations of the columns, shape (); ``progress`` through the selection is in [0, 1]."""
         columns = flow.base.columns()
         exempt = columns.detach() >= self.cap
         if self.count:
@@ -163,7 +172,15 @@ class ColumnPenalty(Penalty):
         return self.worth
 
     def keep(self, flow: NarrowingFlow, z: Tensor) -> Tensor:
-        """Columns above the floor and worth the price, or the ``count`` columns that are worth the most, bool, shape (D,)."""
+        """Columns above the floor and worth the price, or the ``count`` columns that are worth the most.
+
+        Args:
+            flow: the flow.
+            z: latent states of training samples, shape (n, D).
+
+        Returns:
+            Bool, shape (D,).
+        """
         if self.count:
             return _largest(flow.base.gains(z), self.count)
         return (flow.base.columns().detach() >= self.floor) & (flow.base.gains(z) >= self.price)
@@ -210,7 +227,7 @@ class TransportPenalty(Penalty):
     data_parallel = True
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Σ_s Σ_d u_sd, scalar, in units of the shared scales."""
+        """Σ_s Σ_d u_sd, shape (), in units of the shared scales."""
         return activations(flow, transport)[0].sum()
 
 
@@ -251,7 +268,7 @@ class RetirementPenalty(Penalty):
         return (moved.square() + read.square()).flip(0).cumsum(0).flip(0)
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Weighted sum of the norms of the groups, scalar."""
+        """Weighted sum of the norms of the groups, shape ()."""
         count = len(flow.stages)
         groups = _root(self._groups(flow, transport) + flow.base.columns().detach().square())
         weights = torch.arange(1, count + 1).to(groups) / count
@@ -278,7 +295,7 @@ class KineticPenalty(Penalty):
     data_parallel = True
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Mean kinetic energy of the batch, scalar."""
+        """Mean kinetic energy of the batch, shape ()."""
         return transport.kinetic.mean()
 
 
@@ -293,7 +310,7 @@ class JacobianPenalty(Penalty):
     data_parallel = True
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Mean squared Frobenius norm along the path, scalar."""
+        """Mean squared Frobenius norm along the path, shape ()."""
         return transport.jacobian.mean()
 
 
@@ -313,7 +330,7 @@ class CorePenalty(Penalty):
     data_parallel = True
 
     def forward(self, flow: NarrowingFlow, transport: Transport, progress: float = 1.0) -> Tensor:
-        """Mean squared length of the path in the core, scalar."""
+        """Mean squared length of the path in the core, shape ()."""
         if progress < 1:
             return transport.path.new_zeros(())
         return transport.path.sum(0).square()[:, flow.base.core].sum(1).mean()

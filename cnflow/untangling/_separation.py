@@ -175,5 +175,5 @@ class Separation(LiftedStages):
         return Shears((Shear("lift", found.mark), Shear("core", found.shift), Shear("lift", found.erase_mark)))
 
     def core(self, flow: NarrowingFlow) -> Tensor:
-        """The same core as before the lift."""
+        """The same core as before the lift, bool, shape (D,)."""
         return flow.base.core

@@ -97,5 +97,5 @@ class Untangle(LiftedStages):
         return Shears((Shear("lift", curves.encode), Shear("core", lambda a: -curves.decode(a))))
 
     def core(self, flow: NarrowingFlow) -> Tensor:
-        """The lifted directions."""
+        """The lifted directions, bool, shape (D,)."""
         return torch.arange(flow.dim) >= flow.data_dim

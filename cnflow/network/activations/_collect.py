@@ -63,9 +63,9 @@ def collect(
 
     Args:
         model: the network, in evaluation mode.
-        batches: an iterable of batches (a DataLoader, a list, a generator); each is a tensor, an array, keywords, or a tuple
-            of which as many are taken as the network has arguments, so that (x, y) will do. Or the data as a whole: one
-            tensor, array, dictionary or *tuple* of them, which is cut into batches of ``batch_size``.
+        batches: an iterable of batches (a DataLoader, a list, a generator); each is a tensor or an array, shape (n, …),
+            keywords, or a tuple of which as many are taken as the network has arguments, so that (x, y) will do. Or the data as
+            a whole: one tensor, array, dictionary or *tuple* of them, which is cut into batches of ``batch_size``.
         names: of modules, with wildcards; "input" and "output"; or sites, to choose a position or an item. Of a module that is
             called several times in a forward pass every call is a place of its own: "act:0", "act:1", or "act:*" for all.
         to: folder for the files; default in memory.

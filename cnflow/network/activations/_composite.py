@@ -26,7 +26,7 @@ class Composite:
 
     Args:
         model: the network, in evaluation mode. It is left alone: its parameters are copied if they are to be of another type.
-        x: samples of data: a tensor, keywords, or a tuple of tensors, as the network is called with.
+        x: samples of data as the network is called with, shape (n, …): a tensor, keywords, or a tuple of tensors.
         source: module whose output is put in; "input" for what the network is fed.
         target: module whose output is read; "output" for what the network returns.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.
@@ -89,7 +89,11 @@ class Composite:
 
         Args:
             s: activations of the source, shape (m, d_source).
-            samples: of the data that they stand for: what passes the source by is that of these; default all.
+            samples: numbers of the samples of data that they stand for, shape (m,), or a slice: what passes the source by is that
+                of these; default all.
+
+        Returns:
+            Shape (m, d_target).
         """
         x = self.x if isinstance(samples, slice) and samples == slice(None) else take(self.x, samples)
         return forward(self.model, x, [self.target], put={self.source: s}, call=self.call)[self.target]
@@ -103,7 +107,7 @@ class Composite:
 
         Args:
             s: where, shape (m, d_source); default the samples' own activations.
-            samples: see ``__call__``.
+            samples: numbers of the samples, shape (m,), or a slice; default all.
         """
         return jacobians(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s)
 
@@ -112,8 +116,8 @@ class Composite:
 
         Args:
             v: shape (q, m, d_target).
-            s: see ``jacobians``.
-            samples: see ``__call__``.
+            s: where, shape (m, d_source); default the samples' own activations.
+            samples: numbers of the samples, shape (m,), or a slice; default all.
         """
         return vjp(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s, v)
 
@@ -122,8 +126,8 @@ class Composite:
 
         Args:
             u: shape (q, m, d_source).
-            s: see ``jacobians``.
-            samples: see ``__call__``.
+            s: where, shape (m, d_source); default the samples' own activations.
+            samples: numbers of the samples, shape (m,), or a slice; default all.
         """
         return jvp(lambda leaf: self(leaf, samples), self.at[samples] if s is None else s, u)
 

@@ -56,6 +56,9 @@ class Site:
     def key(self, output: Any) -> int | str | None:
         """Number or key under which the tensor lies in what the module gave back; None for a bare tensor.
 
+        Args:
+            output: of the module: a tensor, shape (n, …), or a tuple or dictionary with one.
+
         Raises:
             NetworkError: if there is no tensor, or several and none was chosen.
         """
@@ -95,7 +98,7 @@ class Site:
         """Samples of activations, shape (n, d); with position="each", (n · positions or fewer, d).
 
         Args:
-            output: of the module.
+            output: of the module: a tensor, shape (n, …), or a tuple or dictionary with one.
             mask: which positions are not padding, shape (n, positions): others count neither in a mean nor as samples of their own.
 
         Raises:
@@ -154,7 +157,7 @@ class Site:
         """What the module gives back, with these samples in their place.
 
         Args:
-            output: of the module.
+            output: of the module: a tensor, shape (n, …), or a tuple or dictionary with one.
             samples: shape (n, d).
 
         Raises:

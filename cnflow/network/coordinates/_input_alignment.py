@@ -159,8 +159,8 @@ def input_alignment(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples, as the network is called with. The cost is a backward pass per sample and unit of the layer, or per
-            sample, unit and rotation where that is less.
+        x: samples of data, shape (n, …), as the network is called with. The cost is a backward pass per sample and unit of the
+            layer, or per sample, unit and rotation where that is less.
         layer: whose units.
         source: whose coordinates are the inputs.
         grid: (rows, columns) of an image, whose channels come first, as in a flattened (channels, rows, columns); or

@@ -48,7 +48,7 @@ def flat_perturbations(
 
     Args:
         model: the network, in evaluation mode; left alone.
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         draws: directions.
         step: largest ‖δ‖ / ‖θ‖, over all parameters that require a gradient.
         bound: largest behaviour change; the step is halved until it is met, on all samples.
@@ -109,7 +109,7 @@ def sgd_perturbations(
 
     Args:
         model: the network, in evaluation mode; left alone.
-        x: samples of data, as the loss is called with.
+        x: samples of data, shape (n, …), as the loss is called with.
         loss: a number that training lowers, from ``loss(model, batch)``.
         draws: runs, each on other batches.
         step: largest ‖δ‖ / ‖θ‖.

@@ -144,9 +144,10 @@ def sensitivity(
 
     Args:
         transform: an estimator with fit and transform, cloned for each fit, or a function from activations (n, d) to
-            coordinates (n, k); or a list, or a dictionary by name, of several, which then see the same moves.
+            coordinates (n, k); or a list, or a dictionary by name, of several, which then see the same
+            perturbations.
         model: the network, in evaluation mode; left alone.
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         layer: module whose activations are read.
         perturb: "flat" for random directions that leave the behaviour the same, "sgd" for a few steps of training, or a list of
             other networks with that layer, such as those of other seeds. See ``flat_perturbations``,
@@ -154,7 +155,7 @@ def sensitivity(
         loss: ``loss(model, batch)``, a number; what stays the same if "flat", needed for "sgd".
         step: largest ‖δ‖ / ‖θ‖.
         bound: largest relative change of the outputs, or of the loss; the step is halved until it is met.
-        draws: moves.
+        draws: number of perturbations.
         seed: of all that is random.
         call: how to call the network with a batch.
         dtype: to compute in; None for the network's own.

@@ -118,7 +118,7 @@ def sparsest_insensitive(
 
     A ``SparseRotation`` of the layer is fitted, and the sensitivity of each of its coordinates measured. Those above the limit
     are left out; those that stay are made sparse again within their own span, and measured again, until all are within the
-    limit. The moves are the same throughout. The limit is the trade-off: from low to high it goes from nothing, or the few
+    limit. The perturbations are the same throughout. The limit is the trade-off: from low to high it goes from nothing, or the few
     coordinates that no flat direction touches, to the sparse rotation as it is.
 
     A span that is robust but has no robust sparse basis is left out with its coordinates: compare the spans' rates, which
@@ -126,7 +126,7 @@ def sparsest_insensitive(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples of data.
+        x: samples of data, shape (n, …), as the network is called with.
         layer: module whose activations are read.
         limit: largest sensitivity, an angle per unit of ‖δ‖ / ‖θ‖; None for a third of the sparse rotation's mean, as the
             scale depends on the number of samples and of coordinates.

@@ -167,8 +167,8 @@ def same_up_to_relabelling(f: Any, g: Any) -> Relabelling:
     by one, in the order of the inputs.
 
     Args:
-        f: outputs of the one map, see ``level_set_sizes``.
-        g: outputs of the other.
+        f: outputs of one map, shape (n,) or (n, k); see ``level_set_sizes``.
+        g: outputs of the other, shape (n,) or (n, k).
 
     Raises:
         NetworkError: see ``level_set_sizes``.
@@ -197,7 +197,7 @@ def decisions(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         layer: module whose outputs are scores, shape (n, k). A single score is decided by its sign: 1 above 0. Whole numbers,
             such as those of an argmax or of a quantiser, are given back as they are.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.

@@ -172,9 +172,9 @@ def level_sets(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples of data, as the network is called with; of more than 20 000, so many are drawn.
+        x: samples of data, shape (n, …), as the network is called with; of more than 20 000, so many are drawn.
         layer: module whose outputs are f.
-        value: c, a number for each unit or one for all, in units of the output.
+        value: c, shape (units,) or one number for all, in units of the output.
         source: module whose output is s; "input" for what the network is fed. All must go through it.
         unit: number or numbers of the outputs, fewer than the source has coordinates; default all, of 8 at most.
         call: how to call the network with a batch; default ``model(x)``, ``model(**x)`` or ``model(*x)``.

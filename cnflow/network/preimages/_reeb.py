@@ -142,7 +142,7 @@ def reeb_graph(
 
     Args:
         f: the network, in evaluation mode; or the values, shape (n,).
-        x: samples of data, as the network is called with; if f is an array, coordinates, shape (n, d). Of more than
+        x: samples of data, shape (n, …), as the network is called with; if f is an array, coordinates, shape (n, d). Of more than
             20 000, so many are drawn.
         layer: module whose outputs are the map.
         source: module in whose coordinates samples are near; "input" for what the network is fed.

@@ -116,7 +116,7 @@ def train_bottleneck(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         source: module, or site of it, whose activations are summarised.
         target: module whose activations are predicted.
         dims: k, each trained anew from the best linear map of that rank.

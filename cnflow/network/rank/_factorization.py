@@ -51,7 +51,7 @@ class Factorization:
         shape: (d_target, d_source).
         samples: numbers of the samples of x at which the Jacobian was taken, shape (m,).
         spectrum: singular values at every point, largest first, shape (m, q).
-        pointwise: rank at every point; with ``energy``, directions that hold that share of ‖J‖². Shape (m,).
+        pointwise: rank at every point, shape (m,); with ``energy``, directions that hold that share of ‖J‖².
         energy: the share, or None for the rank.
         tolerance: of σ / σ₁, below which a singular value is rounding.
         complete: False if the rank may be larger than ``max_directions``; all is then a lower bound.
@@ -66,7 +66,7 @@ class Factorization:
         recoded: singular values after random smooth re-encodings of both layers, shape (encodings, m, q).
         recoded_rank: what ``pointwise`` is, of these, shape (encodings, m).
         row_share: share of the points' row spaces that holds each joint direction, largest first, shape (d_source or fewer,).
-        column_share: the same of the column spaces.
+        column_share: the same of the column spaces, shape (d_target or fewer,).
         bottleneck: held-out error against k, if it was asked for.
     """
 
@@ -125,7 +125,7 @@ class Factorization:
         """The summary of samples of data, shape (n, dimension).
 
         Args:
-            x: samples of data, as they were given to ``factorization``.
+            x: samples of data, shape (n, …), as they were given to ``factorization``.
             model: the network, if the result was pickled or copied since.
             call: how to call it with a batch, if it was pickled or copied since.
 
@@ -219,7 +219,7 @@ def factorization(
 
     Args:
         model: the network, in evaluation mode.
-        x: samples of data, as the network is called with.
+        x: samples of data, shape (n, …), as the network is called with.
         source: module, or site of it, that the map starts from; "input" for what the network is fed.
         target: module that it ends in; "output" for what the network returns.
         points: at how many samples the Jacobian is taken.

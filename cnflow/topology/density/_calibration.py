@@ -197,7 +197,7 @@ def calibrate(
     Args:
         axis: of draws of the density itself; or log-densities of such draws in nats, shape (n,).
         held_out_log_prob: log-densities of data in nats, shape (n_held_out,). −∞ counts as mass 1.
-        ladder: masses of the table; by default .01 to .99, as far as both samples have 10 rows on either side.
+        ladder: masses of the table, shape (m,); by default .01 to .99, as far as either side of a level has 10 of both samples.
         alpha: probability that a right density is called wrong.
 
     Returns:

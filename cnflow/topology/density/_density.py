@@ -37,10 +37,23 @@ class Density(ABC):
 
     @abstractmethod
     def log_prob(self, x: ArrayLike) -> Floats:
-        """Log-density in nats of samples x, shape (n, k); returns shape (n,)."""
+        """Log-density.
+
+        Args:
+            x: samples, shape (n, k).
+
+        Returns:
+            Nats, shape (n,), float64.
+        """
 
     def score(self, x: ArrayLike) -> tuple[Floats, Floats]:
-        """Log-density, shape (n,), and its gradient, shape (n, k), at samples x.
+        """Log-density and its gradient.
+
+        Args:
+            x: samples, shape (n, k).
+
+        Returns:
+            Nats, shape (n,), and nats per unit of x, shape (n, k).
 
         Raises:
             NoGradientError: if the density has none.
@@ -48,7 +61,13 @@ class Density(ABC):
         raise NoGradientError(f"{self!r} has no gradient: give a density that torch can differentiate")
 
     def hessian(self, x: ArrayLike) -> Floats:
-        """Second derivatives of the log-density at samples x, shape (n, k, k).
+        """Second derivatives of the log-density.
+
+        Args:
+            x: samples, shape (n, k).
+
+        Returns:
+            Nats per squared unit of x, shape (n, k, k).
 
         Raises:
             NoGradientError: if the density has none.
@@ -56,7 +75,14 @@ class Density(ABC):
         raise NoGradientError(f"{self!r} has no second derivatives: give a density that torch can differentiate")
 
     def sample(self, n: int, seed: int = 0) -> Floats:
-        """Draw n samples, shape (n, k).
+        """Draw samples.
+
+        Args:
+            n: number of samples.
+            seed: of the draws.
+
+        Returns:
+            Shape (n, k), float64.
 
         Raises:
             DensityError: if it cannot be drawn from.

@@ -101,7 +101,11 @@ class MixtureDensity(Density):
         return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     def log_prob(self, x: ArrayLike) -> Floats:
-        """See ``Density.log_prob``."""
+        """Log-density of samples x, shape (n, k), in nats, shape (n,).
+
+        Raises:
+            DensityError: for samples of another shape, or that are not finite real numbers.
+        """
         blocks = self._blocks(x, len(self.weights))
         return np.concatenate([self._exponentials(block)[0] for block in blocks] or [np.empty(0)])
 
@@ -120,7 +124,11 @@ class MixtureDensity(Density):
         return value, parts
 
     def responsibilities(self, x: ArrayLike) -> Floats:
-        """Probability of each component given each sample, shape (n, K)."""
+        """Probability of each component given each of the samples x, shape (n, k); returns shape (n, K).
+
+        Raises:
+            DensityError: for samples of another shape, or that are not finite real numbers.
+        """
         parts = [self._responsible(block)[1] for block in self._blocks(x, len(self.weights))]
         return np.concatenate(parts or [np.empty((0, len(self.weights)))])
 
@@ -131,7 +139,11 @@ class MixtureDensity(Density):
         return np.asarray(share @ self._linear - np.einsum("nij,nj->ni", pull, block))
 
     def score(self, x: ArrayLike) -> tuple[Floats, Floats]:
-        """See ``Density.score``."""
+        """Log-density of samples x, shape (n, k), in nats, shape (n,), and its gradient, shape (n, k).
+
+        Raises:
+            DensityError: for samples of another shape, or that are not finite real numbers.
+        """
         values, gradients = [np.empty(0)], [np.empty((0, self.dim))]
         for block in self._blocks(x, len(self.weights)):
             value, share = self._responsible(block)
@@ -140,7 +152,11 @@ class MixtureDensity(Density):
         return np.concatenate(values), np.concatenate(gradients)
 
     def hessian(self, x: ArrayLike) -> Floats:
-        """See ``Density.hessian``."""
+        """Second derivatives of the log-density at samples x, shape (n, k); returns shape (n, k, k).
+
+        Raises:
+            DensityError: for samples of another shape, or that are not finite real numbers.
+        """
         parts = [np.empty((0, self.dim, self.dim))]
         for block in self._blocks(x, len(self.weights) * self.dim):
             share = self._responsible(block)[1]
@@ -158,7 +174,7 @@ class MixtureDensity(Density):
         return np.concatenate(parts)
 
     def sample(self, n: int, seed: int = 0) -> Floats:
-        """See ``Density.sample``."""
+        """Draw n samples, shape (n, k); ``seed`` is that of the draws."""
         n, seed = _validation.integer("n", n, low=0), _validation.integer("seed", seed, low=0)
         rng = np.random.default_rng(seed)
         which = rng.choice(len(self.weights), n, p=self.weights / self.weights.sum())

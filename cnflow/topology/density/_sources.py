@@ -60,7 +60,8 @@ def as_density(source: Any, dim: int | None = None) -> Density:
     is asked with a float64 tensor first, and with an array when that fails: then it has no gradient.
 
     Args:
-        source: the density, an object with ``log_prob`` or ``score_samples``, or a function of samples (n, k).
+        source: the density, an object with ``log_prob`` or ``score_samples``, or a function of samples,
+            shape (n, k), that gives log-densities in nats, shape (n,).
         dim: k, if the source has no dimension of its own.
 
     Raises:

@@ -125,7 +125,7 @@ class LevelSetTree:
 
     @property
     def merges(self) -> Floats:
-        """Levels at which structures join, nats, highest first."""
+        """Levels at which structures join, nats, highest first, shape (number of merges,)."""
         return np.array([s.birth for s in self.structures if not s.is_leaf])
 
     def __len__(self) -> int:
@@ -149,7 +149,7 @@ class LevelSetTree:
 
         Args:
             level: nats.
-            rows: sample numbers; default all.
+            rows: numbers of the samples, shape (n,); default all.
         """
         which = slice(None) if rows is None else np.asarray(rows)
         return self.component_of(self.label[which], self.log_prob[which], level)

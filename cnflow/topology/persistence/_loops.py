@@ -24,7 +24,7 @@ class Loop:
 
     Attributes:
         structure: number of the structure that carries it.
-        rows: numbers of the samples that go once around, in order.
+        rows: numbers of the samples that go once around, in order, shape (m,).
         points: those samples, shape (m, k).
         members: numbers of all samples of the structure at the loop's level, shape (s,).
         angles: their angle around the loop, radians, shape (s,).

@@ -46,8 +46,8 @@ def kunneth(betti_a: ArrayLike, betti_b: ArrayLike) -> tuple[int, ...]:
     """Betti numbers of a product of two spaces, over a field: those of the factors multiply as polynomials.
 
     Args:
-        betti_a: β₀, β₁, … of one space.
-        betti_b: of the other, over the same field.
+        betti_a: β₀, β₁, … of one space, whole numbers, shape (p,).
+        betti_b: those of the other, over the same field, shape (q,).
 
     Returns:
         β₀, β₁, … of their product, without zeros at the end.
