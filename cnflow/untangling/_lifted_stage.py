@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnflow import _validation
+from cnflow.data._arrays import subsample
 from cnflow.flow import NarrowingFlow, NoiseMixture
 from cnflow.flow._deepen import deepen
 from cnflow.topology import LevelSets, level_sets
@@ -25,6 +28,7 @@ class UntangleError(ValueError):
     """The topology of the core is not one that this method can untie or separate."""
 
 
+@dataclass(kw_only=True, eq=False)
 class LiftedStages(Preparation):
     """Lift a flow, and add one stage for each shear that the topology of the core gives. Subclass it: ``shears`` and ``core``.
 
@@ -40,17 +44,20 @@ class LiftedStages(Preparation):
         ValueError: for numbers out of range.
     """
 
-    lift: int
+    lift: ClassVar[int]
 
-    def __init__(self, spread: float, mass: float, units: int, components: int, steps: int, n_samples: int) -> None:
-        self.spread, self.mass = (
-            _validation.number("spread", spread, above=0),
-            _validation.number("mass", mass, above=0, below=1),
-        )
-        self.units = _validation.integer("units", units, low=1)
-        self.components = _validation.integer("components", components, low=1)
-        self.steps = _validation.integer("steps", steps, low=1)
-        self.n_samples = _validation.integer("n_samples", n_samples, low=20)
+    spread: float
+    mass: float = 0.9
+    units: int = 96
+    components: int
+    steps: int = 2500
+    n_samples: int = 20_000
+
+    def __post_init__(self) -> None:
+        self.spread = _validation.number("spread", self.spread, above=0)
+        self.mass = _validation.number("mass", self.mass, above=0, below=1)
+        for name, low in (("units", 1), ("components", 1), ("steps", 1), ("n_samples", 20)):
+            setattr(self, name, _validation.integer(name, getattr(self, name), low=low))
 
     def shears(self, t: LevelSets) -> Shears:
         """The shears for a core with these level sets.
@@ -70,9 +77,7 @@ class LiftedStages(Preparation):
         Raises:
             UntangleError: if the topology of the core is not the one that is needed.
         """
-        x = np.asarray(x, dtype=np.float64)
-        if len(x) > self.n_samples:
-            x = x[np.sort(np.random.default_rng(seed).choice(len(x), self.n_samples, replace=False))]
+        x = subsample(np.asarray(x, dtype=np.float64), self.n_samples, seed)
         t = level_sets(flow, x, seed=seed)
         shears = self.shears(t)
         deeper = deepen(flow, self.lift, self.spread, self.units, len(shears.shears))
@@ -97,7 +102,3 @@ class LiftedStages(Preparation):
         base.log_std.copy_(torch.log(z.std(0)))
         base.adopt(small, core)
         flow.base = base
-
-    def __repr__(self) -> str:
-        """The arguments, by name."""
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +107,7 @@ class Arrangement:
         return out
 
 
+@dataclass(kw_only=True, eq=False)
 class Separation(LiftedStages):
     """Lift a flow by one direction and move the components of its core apart, also nested or linked ones.
 
@@ -132,24 +134,20 @@ class Separation(LiftedStages):
         Lipman, Chen, Ben-Hamu, Nickel, Le: Flow matching for generative modeling (2023).
     """
 
-    lift = 1
+    lift: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        gap: float = 0.5,
-        step: float = 1.5,
-        spread: float = 0.15,
-        mass: float = 0.9,
-        units: int = 96,
-        components: int = 96,
-        steps: int = 2500,
-        n_samples: int = 20_000,
-    ) -> None:
-        self.gap, self.step = _validation.number("gap", gap, above=0), _validation.number("step", step, above=0)
-        super().__init__(spread, mass, units, components, steps, n_samples)
-        if not spread < step / 6:
+    gap: float = 0.5
+    step: float = 1.5
+    spread: float = 0.15
+    components: int = 96
+
+    def __post_init__(self) -> None:
+        self.gap = _validation.number("gap", self.gap, above=0)
+        self.step = _validation.number("step", self.step, above=0)
+        super().__post_init__()
+        if not self.spread < self.step / 6:
             raise ValueError(
-                f"expected spread < step / 6, or marks cannot be told apart; got spread={spread}, step={step}"
+                f"expected spread < step / 6, or marks cannot be told apart; got spread={self.spread}, step={self.step}"
             )
 
     def arrangement(self, t: LevelSets) -> Arrangement:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ LEAST_MASS, DOWN = 0.5, 0.05
 """Smallest mass of a level set that is tried, and the step between masses."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Untangle(LiftedStages):
     """Lift a flow by two directions and untie the closed curves of its core: by topology first, then by a flow fitted to it.
 
@@ -48,22 +52,19 @@ class Untangle(LiftedStages):
         Lipman, Chen, Ben-Hamu, Nickel, Le: Flow matching for generative modeling (2023).
     """
 
-    lift = 2
+    lift: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        radius: float = 1.5,
-        spread: float = 0.1,
-        mass: float = 0.9,
-        units: int = 96,
-        components: int = 32,
-        steps: int = 2500,
-        n_samples: int = 20_000,
-    ) -> None:
-        self.radius = _validation.number("radius", radius, above=0)
-        super().__init__(spread, mass, units, components, steps, n_samples)
-        if not spread < radius / 3:
-            raise ValueError(f"expected 0 < spread < radius / 3, or circles have no hole; got {spread} and {radius}")
+    radius: float = 1.5
+    spread: float = 0.1
+    components: int = 32
+
+    def __post_init__(self) -> None:
+        self.radius = _validation.number("radius", self.radius, above=0)
+        super().__post_init__()
+        if not self.spread < self.radius / 3:
+            raise ValueError(
+                f"expected 0 < spread < radius / 3, or circles have no hole; got {self.spread} and {self.radius}"
+            )
 
     def closed_curves(self, t: LevelSets) -> ClosedCurves:
         """The closed curves of the level set of the largest mass that is a disjoint union of them.
