@@ -23,7 +23,7 @@ from sklearn.neighbors import KernelDensity
 from cnflow.flow import load_flow
 from cnflow.topology import MassAxis, MixtureDensity, grid_homology, level_sets, rips
 from cnflow.topology.density._sources import read_source
-from cnflow.topology.knots._invariants import knot_determinant
+from cnflow.topology.knots._invariants import knot_report
 from cnflow.topology.knots._polygons import linking_number
 from cnflow.topology.merge_tree._confidence_band import SCALES
 from cnflow.topology.merge_tree._landscape import survey
@@ -177,7 +177,7 @@ def flow(case: str, seed: int, runs: Path) -> Row:
     if case == "linked_rings" and len(curves) == 2:
         row["linking"] = linking_number(*curves)
     if case == "trefoil" and len(curves) == 1:
-        row["determinant"] = knot_determinant(curves[0])
+        row["determinant"] = knot_report(curves[0]).determinant
     if case == "nested_clusters":
         found = {frozenset(s.leaves) for s in t.tree if not s.is_leaf}
         side = (

@@ -23,9 +23,8 @@ from benchmark_rows import Row, complete, train
 from cnflow import topology
 from cnflow.app._topology import run_data
 from cnflow.flow import FixedGrid, MLPField, NarrowingFlow, check_noise, load_flow
-from cnflow.topology import LevelSets, level_sets, linking_number
-from cnflow.topology.knots._invariants import knot_determinant
-from cnflow.topology.knots._polygons import plane_crossings
+from cnflow.topology import LevelSets, knot_report, level_sets, linking_number
+from cnflow.topology.knots._polygons import pairs_of
 from cnflow.training import Adversarial
 from cnflow.untangling._closed_curves import ClosedCurves
 
@@ -57,9 +56,28 @@ def invariants(curves: list[np.ndarray]) -> str:
     if not curves or curves[0].shape[1] != 3:
         return "–"
     if len(curves) == 1:
-        return f"determinant {knot_determinant(curves[0])}"
+        return f"determinant {knot_report(curves[0]).determinant}"
     pairs = [(i, j) for j in range(len(curves)) for i in range(j)]
     return "links " + " ".join(str(abs(linking_number(curves[i], curves[j]))) for i, j in pairs)
+
+
+def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Sign of the turn from a over b to c, points of the plane, each shape (n, 2)."""
+    u, v = b - a, c - a
+    return np.sign(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+
+
+def plane_crossings(curves: list[np.ndarray]) -> int:
+    """How often closed polygons in the plane, each shape (n, 2), cross themselves and each other; a touch does not count."""
+    count = 0
+    for p, a in enumerate(curves):
+        for b in curves[p:]:
+            a_next, b_next = np.roll(a, -1, 0), np.roll(b, -1, 0)
+            for i, j in pairs_of(len(a), len(b), own=a is b):
+                over = side(a[i], a_next[i], b[j]) * side(a[i], a_next[i], b_next[j]) < 0
+                under = side(b[j], b_next[j], a[i]) * side(b[j], b_next[j], a_next[i]) < 0
+                count += int((over & under).sum())
+    return count
 
 
 def angle_errors(strands: ClosedCurves, core: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -120,7 +138,7 @@ def untie(name: str, seed: int, runs: Path) -> Row:
         core = flow.encode(test).core.numpy()
         errors = angle_errors(strands, core, sample.parameters[:TEST_ROWS, 0], sample.labels[:TEST_ROWS])
         row |= {"angle": float(np.median(errors)), "angle_95": float(np.quantile(errors, 0.95))}
-        row["crossings"] = plane_crossings(*curves)
+        row["crossings"] = plane_crossings(curves)
     return row | {"seconds": seconds}
 
 

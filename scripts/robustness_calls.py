@@ -24,9 +24,6 @@ from cnflow.flow._frame import Frame
 from cnflow.flow._noise_check import noise_independence
 from cnflow.flow._radial import RadialField
 from cnflow.flow._routing_field import RoutingField
-from cnflow.topology.knots._polygons import plane_crossings
-from cnflow.topology.persistence._cycles import representative_cycle
-from cnflow.topology.products._kunneth import factor_betti
 from cnflow.untangling._closed_curves import ClosedCurves
 from cnflow.untangling._separation import Arrangement
 from cnflow.untangling._shears import Shear, Shears
@@ -217,12 +214,6 @@ TOPOLOGY = [
         metric=("name", "euclidean"),
     ),
     entry(
-        "topology.factor_betti",
-        lambda betti: factor_betti(betti),
-        lambda r, g: len(r) > 0,
-        betti=("object", [1, 2, 1]),
-    ),
-    entry(
         "topology.grid_homology",
         lambda **o: topology.grid_homology(TWO, **o),
         lambda r, g: bool(np.isinf(r.persistence[0])),
@@ -264,12 +255,6 @@ TOPOLOGY = [
         b=("rows", LINKED),
     ),
     entry(
-        "topology.plane_crossings",
-        lambda curve: plane_crossings(curve),
-        lambda r, g: r >= 0,
-        curve=("rows", RING),
-    ),
-    entry(
         "topology.ridge_loops",
         topology.ridge_loops,
         lambda r, g: len(r) == 1,
@@ -279,12 +264,6 @@ TOPOLOGY = [
         max_gap=("?positive", 2.0),
         missing=("name", "raise"),
         seed=SEED,
-    ),
-    entry(
-        "topology.representative_cycle",
-        lambda which: representative_cycle(diagrams(), which),
-        pick("length"),
-        which=("whole", 0),
     ),
     entry(
         "topology.rips",

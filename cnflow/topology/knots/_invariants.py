@@ -189,53 +189,8 @@ def _reduced(curve: ArrayLike, seed: int) -> tuple[Floats, Crossings]:
     return points, seen
 
 
-def alexander_polynomial(curve: ArrayLike, seed: int = 0) -> tuple[int, ...]:
-    """Alexander polynomial of a closed polygon, in exact integers.
-
-    Args:
-        curve: vertices, shape (n, 3). Time n² to simplify it; beyond that it depends on the crossings which are left.
-        seed: of the directions it is seen from; the result does not depend on it.
-
-    Returns:
-        Coefficients from the lowest power to the highest: palindromic, the first positive, |Δ(1)| = 1. (1,) for the
-        unknot, and for some knots.
-
-    Raises:
-        ValueError: for another shape, fewer than 3 vertices, vertices that are not finite, or a curve that touches itself.
-
-    References:
-        Topological invariants of knots and links (Alexander, 1928).
-
-    Example:
-        >>> t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-        >>> x, y = np.sin(t) + 2 * np.sin(2 * t), np.cos(t) - 2 * np.cos(2 * t)
-        >>> alexander_polynomial(np.stack([x, y, -np.sin(3 * t)], 1))
-        (1, -1, 1)
-    """
-    return _polynomial(_reduced(curve, seed)[1])
-
-
 def _at_minus_one(polynomial: tuple[int, ...]) -> int:
     return abs(sum(polynomial[::2]) - sum(polynomial[1::2]))
-
-
-def knot_determinant(curve: ArrayLike, seed: int = 0) -> int:
-    """|Δ(-1)| of a closed polygon: odd; 1 for the unknot (and some knots), 3 for the trefoil, 5 for the figure-eight knot.
-
-    Args:
-        curve: vertices, shape (n, 3).
-        seed: of the directions it is seen from; the result does not depend on it.
-
-    Raises:
-        ValueError: as ``alexander_polynomial``.
-
-    Example:
-        >>> t = np.linspace(0, 2 * np.pi, 80, endpoint=False)
-        >>> x, y = (2 + np.cos(2 * t)) * np.cos(3 * t), (2 + np.cos(2 * t)) * np.sin(3 * t)
-        >>> knot_determinant(np.stack([x, y, np.sin(4 * t)], 1))
-        5
-    """
-    return _at_minus_one(alexander_polynomial(curve, seed))
 
 
 def knot_name(polynomial: tuple[int, ...]) -> str | None:
@@ -245,7 +200,7 @@ def knot_name(polynomial: tuple[int, ...]) -> str | None:
     and there are knots with that of the unknot. Mirror images always share it.
 
     Args:
-        polynomial: coefficients as ``alexander_polynomial`` gives them.
+        polynomial: coefficients from the lowest power to the highest, as ``knot_report`` gives them.
 
     Example:
         >>> knot_name((1, -3, 1))
@@ -255,14 +210,18 @@ def knot_name(polynomial: tuple[int, ...]) -> str | None:
 
 
 def knot_report(curve: ArrayLike, seed: int = 0) -> KnotReport:
-    """Alexander polynomial, determinant, and the simplest knot that has them.
+    """Alexander polynomial in exact integers, determinant, and the simplest knot that has them.
 
     Args:
-        curve: vertices, shape (n, 3).
+        curve: vertices of a closed polygon, shape (n, 3). Time n² to simplify it; beyond that it depends on the crossings which
+            are left.
         seed: of the directions it is seen from; only ``crossings`` may depend on it.
 
     Raises:
-        ValueError: as ``alexander_polynomial``.
+        ValueError: for another shape, fewer than 3 vertices, vertices that are not finite, or a curve that touches itself.
+
+    References:
+        Topological invariants of knots and links (Alexander, 1928).
 
     Example:
         >>> t = np.linspace(0, 2 * np.pi, 60, endpoint=False)

@@ -1,4 +1,4 @@
-"""Closed polygons: how near they come and how often they link in R³, and how often they cross in the plane."""
+"""Closed polygons in R³: how near they come, and how often they link."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cnflow.data._arrays import as_numbers, finite_rows
+from cnflow.data._arrays import as_numbers
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,24 +106,6 @@ def embedded(curve: ArrayLike) -> Floats:
     return points
 
 
-def curve_distance(a: ArrayLike, b: ArrayLike) -> float:
-    """Smallest distance between two closed polygons.
-
-    Args:
-        a: vertices, shape (n, 3).
-        b: vertices, shape (m, 3). Time grows as n m; memory does not.
-
-    Raises:
-        ValueError: for another shape, fewer than 3 vertices, or vertices that are not finite.
-
-    Example:
-        >>> square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
-        >>> curve_distance(square, square + [0, 0, 2])
-        2.0
-    """
-    return _nearest_edges(polygon_of(a, "a"), polygon_of(b, "b"), own=False)[0]
-
-
 def linking_number(a: ArrayLike, b: ArrayLike) -> int:
     """How often one closed polygon winds through another: Gauss's integral, exact for each pair of edges.
 
@@ -169,42 +151,3 @@ def linking_number(a: ArrayLike, b: ArrayLike) -> int:
             f"the linking integral is {turns:.6f}, expected an integer: the curves are only {distance:.2g} apart, move them apart"
         )
     return round(turns)
-
-
-def _side(a: Floats, b: Floats, c: Floats) -> Floats:
-    """Sign of the turn from a over b to c, points of the plane, each shape (n, 2)."""
-    u, v = b - a, c - a
-    return np.sign(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
-
-
-def plane_crossings(*curves: ArrayLike) -> int:
-    """How often closed polygons in the plane cross themselves and each other.
-
-    Edges that only touch do not count.
-
-    Args:
-        curves: each shape (n, 2), implicitly closed.
-
-    Raises:
-        ValueError: for a curve of another shape.
-
-    Example:
-        >>> square = [[0, 0], [1, 0], [1, 1], [0, 1]]
-        >>> bow = [[0, 0], [1, 1], [1, 0], [0, 1]]
-        >>> plane_crossings(square), plane_crossings(bow), plane_crossings(square, np.array(square) + 0.5)
-        (0, 1, 2)
-    """
-    closed = [finite_rows(curve, "curve", 2) for curve in curves]
-    for curve in closed:
-        if len(curve) < 3:
-            raise ValueError(f"curve: expected polygons of shape (n, 2) with n > 2; got {curve.shape}")
-    count = 0
-    for p, a in enumerate(closed):
-        for q in range(p, len(closed)):
-            b = closed[q]
-            a_next, b_next = np.roll(a, -1, 0), np.roll(b, -1, 0)
-            for i, j in pairs_of(len(a), len(b), own=p == q):
-                over = _side(a[i], a_next[i], b[j]) * _side(a[i], a_next[i], b_next[j]) < 0
-                under = _side(b[j], b_next[j], a[i]) * _side(b[j], b_next[j], a_next[i]) < 0
-                count += int((over & under).sum())
-    return count
