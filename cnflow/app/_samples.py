@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnflow.data._arrays import subsample
+
 
 def take(split: Any, indices: NDArray[np.int64]) -> Tensor:
     """Samples of a split by their indices, shape (m,); as a tensor, shape (m, d)."""
@@ -20,7 +22,5 @@ def take(split: Any, indices: NDArray[np.int64]) -> Tensor:
 def take_at_most(split: Any, most: int) -> tuple[Tensor, NDArray[np.int64]]:
     """All samples of a split or a random choice of ``most`` of them, in their order, and their indices."""
     n = len(split)
-    indices = np.arange(n)
-    if n > most:
-        indices = np.sort(np.random.default_rng([n, most]).choice(n, most, replace=False))
+    indices = subsample(np.arange(n), most, [n, most])
     return take(split, indices), indices

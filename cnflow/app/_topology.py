@@ -40,7 +40,7 @@ def topology(
         run: the run directory.
         space: core, joint or data.
         masses: of the tables; default those of ``level_sets``.
-        evidence: what decides which structures are there: rows, band or none.
+        evidence: what decides which structures are there: samples, band or none.
         refits: number of refits of the core's density, for the band.
         prominence: least depth of a valley between two structures, nats.
         mass: least share of the samples that a structure must hold.

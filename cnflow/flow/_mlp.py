@@ -145,15 +145,7 @@ class MLPField(VelocityField):
         return rows
 
     def trace(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and exact divergence.
-
-        Args:
-            t: scalar.
-            z: states, shape (n, k).
-
-        Returns:
-            Velocity, shape (n, k), and divergence, shape (n,).
-        """
+        """Velocity and exact divergence; arguments and shapes are those of `VelocityField.trace`."""
         velocity, slopes = self._slopes(t, z)
         return velocity, self._trace(slopes)
 
@@ -166,29 +158,12 @@ class MLPField(VelocityField):
         return torch.einsum("njh,jh->n", self._forward_jacobian(slopes), last)
 
     def jacobian(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and Jacobian.
-
-        Args:
-            t: scalar.
-            z: states, shape (n, k).
-
-        Returns:
-            Velocity, shape (n, k), and J[:, i, j] = ∂v_i/∂z_j, shape (n, k, k).
-        """
+        """Velocity and Jacobian; arguments and shapes are those of `VelocityField.jacobian`."""
         velocity, slopes = self._slopes(t, z)
         return velocity, (self._forward_jacobian(slopes) @ self.out.weight.T).transpose(1, 2)
 
     def pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity and Jᵀ @ probe.
-
-        Args:
-            t: scalar.
-            z: states, shape (n, k).
-            probe: shape (n, k).
-
-        Returns:
-            Velocity and Jᵀ @ probe, both shape (n, k).
-        """
+        """Velocity and Jᵀ @ probe; arguments and shapes are those of `VelocityField.pull`."""
         velocity, slopes = self._slopes(t, z)
         return velocity, self._pull(slopes, probe)
 
@@ -199,16 +174,7 @@ class MLPField(VelocityField):
         return probe
 
     def trace_and_pull(self, t: Tensor, z: Tensor, probe: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity, exact divergence and Jᵀ @ probe, from one evaluation of the layers.
-
-        Args:
-            t: scalar.
-            z: states, shape (n, k).
-            probe: shape (n, k).
-
-        Returns:
-            Velocity, shape (n, k); divergence, shape (n,); Jᵀ @ probe, shape (n, k).
-        """
+        """The same from one evaluation of the layers; arguments and shapes are those of `VelocityField.trace_and_pull`."""
         velocity, slopes = self._slopes(t, z)
         return velocity, self._trace(slopes), self._pull(slopes, probe)
 

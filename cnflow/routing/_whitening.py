@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.stats import chi2
 
+from cnflow.data._arrays import subsample
+
 Floats = NDArray[np.float64]
 
 CUT_LEVEL, CUT_FACTOR = 0.999, 1.5
@@ -179,8 +181,7 @@ def nongaussian_rotation(u: Floats, seed: int = 0, max_samples: int = 10_000, ma
     """
     from sklearn.decomposition import FastICA
 
-    if len(u) > max_samples:
-        u = u[np.sort(np.random.default_rng(seed).choice(len(u), max_samples, replace=False))]
+    u = subsample(u, max_samples, seed)
     r = u.shape[1]
     squares = (u**2).sum(1)
     values, axes = np.linalg.eigh((u * squares[:, None]).T @ u / len(u))

@@ -141,16 +141,7 @@ class Adversarial(Objective):
         return made
 
     def forward(self, flow: NarrowingFlow, x: Tensor, transport: Transport) -> Tensor:
-        """Loss of flow and critics of a batch; the gradients of each go to its own parameters.
-
-        Args:
-            flow: the flow.
-            x: samples, shape (n, d).
-            transport: latent states, shape (n, D), log-determinants and costs of their transport.
-
-        Returns:
-            Shape (), in nats per sample.
-        """
+        """Loss of flow and critics, whose gradients go to their own parameters; arguments and shape as of `Objective.forward`."""
         if self.critic is None:
             self.start(flow.dim)
         critic = self.critic

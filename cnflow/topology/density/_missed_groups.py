@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cnflow.data._arrays import subsample
 from cnflow.topology.density._density import Density
 from cnflow.topology.density._mixture import MixtureDensity, is_kernel
 from cnflow.topology.density._mixture_refit import STARTS, covariance_type, refit_mixture
@@ -39,11 +40,7 @@ def add_missed_groups(density: Density, rows: Floats) -> MixtureDensity | None:
         return None
     if len(rows) < 20 * len(density.weights):
         return None
-    x = (
-        rows
-        if len(rows) <= MAX_SAMPLES
-        else rows[np.sort(np.random.default_rng(0).choice(len(rows), MAX_SAMPLES, replace=False))]
-    )
+    x = subsample(rows, MAX_SAMPLES, 0)
     best = _bic(density, x)
     found = None
     for _ in range(MAX_ADDED):
