@@ -64,12 +64,16 @@ def evidence():
     ).evidence
 
 
+def ring_of_points(n):
+    angle = 2 * np.pi * np.arange(n) / n
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
 @cache
-def homology():
-    """Of a density with one loop."""
-    angle = 2 * np.pi * np.arange(12) / 12
-    density = topology.MixtureDensity(np.full(12, 1 / 12), 4 * np.stack([np.cos(angle), np.sin(angle)], 1), np.ones(12))
-    return topology.level_sets(density, density.sample(600, 0), refits=0).homology
+def with_a_loop():
+    """Level sets of a density with one loop."""
+    density = topology.MixtureDensity(np.full(12, 1 / 12), 4 * ring_of_points(12), np.ones(12))
+    return topology.level_sets(density, density.sample(600, 0), refits=0)
 
 
 @cache
@@ -173,11 +177,16 @@ MAKERS = {
     "MassAxis": lambda: topology.MassAxis.fit(mixture().log_prob(mixture().sample(300, 0))),
     "Calibration": lambda: level_sets().calibration,
     "LevelSets": level_sets,
+    "Band": lambda: topology.level_sets(mixture(), mixture().sample(400, 1), evidence="band", refits=3, homology=False).band,
+    "CoarseMixture": lambda: topology.hierarchy(mixture()).at(0.5),
+    "Loop": lambda: with_a_loop().loops[0],
+    "RidgeLoop": lambda: topology.ridge_loops(ring(), landmarks=40)[0],
+    "KnotReport": lambda: topology.knot_report(np.pad(ring_of_points(12), ((0, 0), (0, 1)))),
     "LevelSet": lambda: level_sets().at(0.5),
     "LevelSetTree": lambda: level_sets().tree,
     "Evidence": evidence,
     "Hierarchy": lambda: topology.hierarchy(mixture()),
-    "Homology": homology,
+    "Homology": lambda: with_a_loop().homology,
     "GridHomology": lambda: topology.grid_homology(mixture(), mixture().sample(300, 1)),
     "RipsDiagrams": lambda: topology.rips(ring(), 40),
     "CircularCoordinates": lambda: topology.circular_coordinates(ring(), 40),
@@ -207,7 +216,7 @@ MAKERS = {
 WITHOUT_PLOT = """
 StructureSample PlantedSample Support
 MassAxis Calibration LevelSet LevelSetTree Evidence Hierarchy Homology GridHomology RipsDiagrams CircularCoordinates Separability
-CupProduct Evaluation Activations Invariance Trajectories Narrowed LiftBound
+CupProduct Band CoarseMixture Loop RidgeLoop KnotReport Evaluation Activations Invariance Trajectories Narrowed LiftBound
 """
 """Results that there is no picture of."""
 

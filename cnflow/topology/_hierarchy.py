@@ -80,6 +80,12 @@ class CoarseMixture:
             covariances.append(np.einsum("j,jab->ab", density.weights, own + off[:, :, None] * off[:, None]))
         return MixtureDensity(self.weights, np.stack(means), np.stack(covariances))
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row per group: its weight, its components and the leaves of the merge tree that it holds."""
+        import pandas as pd
+
+        return pd.DataFrame({"weight": self.weights, "components": self.groups, "leaves": self.leaves})
+
     def __repr__(self) -> str:
         """Mass and weights."""
         weights = ", ".join(f"{w:.3f}" for w in self.weights[:8])

@@ -440,6 +440,8 @@ def test_rows_outside_the_support_have_mass_one():
         found.n_outside == 20 and (found.masses[-20:] == 1).all() and "20 held-out samples lie outside" in repr(found)
     )
     assert found.coverage(0.999999) == 0.98 and not found.trustworthy(0.99)
+    lines = repr(calibrate(gaussian(20_000), np.append(gaussian(4000, seed=1), np.full(80, -np.inf)))).splitlines()
+    assert len(lines) <= 6 and max(map(len, lines)) <= 120 and lines[-2].startswith("  wrong: ")
 
 
 def test_calibration_tells_its_table():

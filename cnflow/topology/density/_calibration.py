@@ -143,16 +143,13 @@ class Calibration:
             + (" can tell" if right else ""),
             f"  KS statistic {self.statistic:.3g}, p = {self.p_value:.2g}; with 95 % confidence every mass is right within "
             f"{self.within:.2g}",
-            f"  largest deviation {self.deviation:+.3g} at mass {self.at_mass:.3g}, whose set holds "
-            f"{self.at_mass + self.deviation:.3g} of the held-out samples",
+            f"  largest deviation {self.deviation:+.3g} at mass {self.at_mass:.3g}",
         ]
-        if not right:
-            side = (
-                "lower in the density than its own draws: it is too narrow, or misses a part of the data"
-                if self.deviation < 0
-                else "higher in the density than its own draws: it is too wide"
-            )
-            lines.append(f"  held-out samples lie {side}")
+        if right:
+            lines[-1] += f", whose set holds {self.at_mass + self.deviation:.3g} of the held-out samples"
+        else:
+            narrow = self.deviation < 0
+            lines[-1] += f": the density is {'too narrow, or misses a part of the data' if narrow else 'too wide'}"
         if good.any() and len(good):
             error = self.std_error(self.ladder[good]).max()
             lines.append(

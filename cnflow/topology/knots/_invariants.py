@@ -7,13 +7,17 @@ integers, before and after, test a solver at no cost. Equal invariants do not pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cnflow import _validation
 from cnflow.topology.knots._diagram import TRIES, Crossings, generic_projection, remove_twists, simplify
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,6 +66,12 @@ class KnotReport:
     name: str | None
     crossings: int
     vertices: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(self)])
 
     def __repr__(self) -> str:
         """Name, polynomial and determinant."""

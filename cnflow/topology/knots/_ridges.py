@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,9 @@ from cnflow.topology.knots._closed_polygon import (
 )
 from cnflow.topology.knots._ridge_projection import MAX_KERNELS, kernel_density, project_to_ridge
 from cnflow.topology.persistence._rips import covering_radius, maxmin_landmarks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +71,13 @@ class RidgeLoop:
     def length(self) -> float:
         """Length of the closed polygon, in the units of x."""
         return float(np.linalg.norm(np.roll(self.vertices, -1, 0) - self.vertices, axis=1).sum())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per vertex: its coordinates, and the sample nearest to it."""
+        import pandas as pd
+
+        names = [f"direction {i + 1}" for i in range(self.vertices.shape[1])]
+        return pd.DataFrame(self.vertices, columns=names).assign(sample=self.rows)
 
     def __repr__(self) -> str:
         """Component, size and how sure the closing is."""

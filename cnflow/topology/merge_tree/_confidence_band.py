@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from cnflow.topology.density._density import Density, DensityError
 from cnflow.topology.merge_tree._landscape import Landscape
 from cnflow.topology.merge_tree._refit_matching import match_refits
 from cnflow.topology.merge_tree._tree import LevelSetTree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +94,12 @@ class Band:
             for number in match_refits(tree, land, refit):
                 counts[number] += 1
         return counts
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per refit: by how much it moves the density at most, on the scale of the band."""
+        import pandas as pd
+
+        return pd.DataFrame({"distance": self.distances}, index=pd.RangeIndex(len(self.distances), name="refit"))
 
     def __repr__(self) -> str:
         """Width, confidence, source."""

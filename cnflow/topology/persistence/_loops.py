@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from cnflow.topology.density._mass_axis import MassAxis
 from cnflow.topology.merge_tree._tree import LevelSetTree
 from cnflow.topology.persistence._circular_coordinates import circular_coordinates, middle_curve
 from cnflow.topology.persistence._homology import Homology, HomologyClass
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,6 +54,12 @@ class Loop:
             vertices: of the polygon; each is the mean of two shares of the members, one of them shared with the next.
         """
         return middle_curve(rows[self.members], self.angles, vertices)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per member: its number among the samples, and its angle around the loop, radians."""
+        import pandas as pd
+
+        return pd.DataFrame({"member": self.members, "angle": self.angles})
 
     def __repr__(self) -> str:
         """Structure, length, members."""
