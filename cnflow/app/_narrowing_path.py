@@ -231,10 +231,8 @@ def narrowing_path(
         PathMismatchError: if the folder holds a path of another model or other data.
     """
     values = sorted(set(_validation.each("grid", grid, _validation.number, least=1, low=0)))
-    max_steps, warm = (
-        _validation.integer("max_steps", max_steps, low=1),
-        _validation.number("warm", warm, above=0, high=1),
-    )
+    max_steps = _validation.integer("max_steps", max_steps, low=1)
+    warm = _validation.number("warm", warm, above=0, high=1)
     figures = _validation.flag("figures", figures)
     if len(data.split("val")) == 0:
         raise ValueError(

@@ -18,18 +18,17 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 class Batches:
     """Iterates over an (n, d) array in batches.
 
-    The order of an epoch and the draws of a transform depend on the seed and the epoch alone, so that an iteration that is
-    stopped and continued, see ``at``, gives the same batches as one that is not.
+    Batches are float32, and float64 for samples that float32 would round. The order of an epoch and the draws of a transform
+    depend on the seed and the epoch alone, so that an iteration that is stopped and continued, see ``at``, gives the same
+    batches as one that is not.
 
     Args:
         x: samples, shape (n, d): tensor, array or memory map.
         batch_size: samples per batch.
-        index: indices of the samples to use, shape (m,); default all.
         shuffle: whether every epoch has an order of its own.
         seed: of the orders and of the transform.
         transform: (batch, generator) -> batch, such as fresh dequantisation noise.
         drop_last: leave out a last batch that is not full, unless it is the only one.
-        dtype: of the batches; default float32, and float64 for samples that float32 would round.
 
     Raises:
         ValueError: for a batch size below 1 or without samples.
@@ -40,21 +39,18 @@ class Batches:
         x: Any,
         batch_size: int,
         *,
-        index: np.ndarray | None = None,
         shuffle: bool = False,
         seed: int = 0,
         transform: Transform | None = None,
         drop_last: bool = False,
-        dtype: torch.dtype | None = None,
     ) -> None:
         batch_size, seed = _validation.integer("batch_size", batch_size, low=1), _validation.seed(seed)
         shuffle, drop_last = _validation.flag("shuffle", shuffle), _validation.flag("drop_last", drop_last)
-        self.index = None if index is None else np.asarray(index)
-        self.n_samples = len(x if self.index is None else self.index)
+        self.n_samples = len(x)
         if self.n_samples == 0:
             raise ValueError("there are no samples to make batches of")
         self.x, self.batch_size, self.shuffle, self.seed = x, batch_size, shuffle, seed
-        self.transform, self.dtype = transform, dtype or _exact_dtype(x.dtype)
+        self.transform, self.dtype = transform, _exact_dtype(x.dtype)
         self.drop_last = drop_last and self.n_samples >= batch_size
         self.epoch, self.start = 0, 0
 
@@ -71,8 +67,7 @@ class Batches:
         for number in range(first, len(self)):
             start = number * self.batch_size
             places = np.arange(start, min(start + self.batch_size, self.n_samples))
-            rows = places if order is None else order[places]
-            yield self._batch(rows if self.index is None else self.index[rows], epoch, number)
+            yield self._batch(places if order is None else order[places], epoch, number)
 
     def _batch(self, rows: np.ndarray, epoch: int, number: int) -> Tensor:
         if isinstance(self.x, Tensor):

@@ -139,10 +139,8 @@ class NoiseMixture(nn.Module):
         mean, log_std = weights @ means, weights @ std.log()
         self.logits.copy_(weights.clamp_min(1e-12).log())
         self.mean[self.core], self.log_std[self.core] = mean.to(self.mean), log_std.to(self.mean)
-        self.shift[:, self.core], self.log_ratio[:, self.core] = (
-            (means - mean).to(self.mean),
-            (std.log() - log_std).to(self.mean),
-        )
+        self.shift[:, self.core] = (means - mean).to(self.mean)
+        self.log_ratio[:, self.core] = (std.log() - log_std).to(self.mean)
         return self
 
     def _mixing(self) -> Tensor:

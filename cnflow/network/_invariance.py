@@ -200,10 +200,8 @@ def invariance(
     """
     measures = _validation.each("measures", measures, _validation.instance, least=1, kind=Measure)
     kinds = _validation.each("kinds", kinds, _validation.choice, least=1, options=KINDS)
-    tolerance, strength = (
-        _validation.number("tolerance", tolerance, low=0),
-        _validation.number("strength", strength, low=0),
-    )
+    tolerance = _validation.number("tolerance", tolerance, low=0)
+    strength = _validation.number("strength", strength, low=0)
     seed = _validation.seed(seed)
     model = check_model(model)
     wanted = [one_site(model, place) for place in (layer, target)]

@@ -23,7 +23,7 @@ from cnflow.plot._style import (
     direction_names,
     message,
     new_axes,
-    subsample,
+    random_indices,
     tidy,
 )  # fmt: skip
 
@@ -243,7 +243,7 @@ def _pairs(points: Floats, tags: NDArray[Any] | None, called: list[str], k: int,
 
 def _scatter(ax: Axes, points: Floats, tags: NDArray[Any] | None, max_points: int, size: float, colorbar: bool) -> None:
     """Points coloured by class, by a scale, or all alike."""
-    order = subsample(len(points), max_points)
+    order = random_indices(len(points), max_points)
     classes = _classes(tags)
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.6, "rasterized": True}
     if tags is None:

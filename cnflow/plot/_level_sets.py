@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cnflow import _validation
 from cnflow._figures import figure
 from cnflow.plot._merge_tree import NAMED, badge, leaf_colour, named_leaves, require_level_sets
-from cnflow.plot._style import DARK, FAINT, GREY, new_axes, subsample, tidy
+from cnflow.plot._style import DARK, FAINT, GREY, new_axes, random_indices, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,7 +194,7 @@ def _contours(t: LevelSets, ax: Axes, edges: Floats, inside: Floats, grid: int) 
     from matplotlib.colors import LinearSegmentedColormap
 
     if _table_only(t):
-        some = subsample(len(t.rows), MOST_ROWS)
+        some = random_indices(len(t.rows), MOST_ROWS)
         where, value = [*t.rows[some].T], t.log_prob[some]
         fill: Any = ax.tricontourf
         line: Any = ax.tricontour
@@ -276,7 +276,7 @@ def _principal(rows: Floats) -> Floats:
 
 
 def _scatter(ax: Axes, points: Floats, colours: NDArray[np.str_], alpha: float = 0.5) -> None:
-    some = subsample(len(points), MOST_ROWS)
+    some = random_indices(len(points), MOST_ROWS)
     x, y = points[some].T
     ax.scatter(x, y, s=5, c=colours[some], alpha=alpha, linewidths=0, rasterized=True, zorder=1)
 

@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnflow._figures import figure
-from cnflow.plot._style import BLUE, CYCLE, DARK, FAINT, GREEN, GREY, ORANGE, new_axes, subsample, tidy, whole_numbers
+from cnflow.plot._style import (
+    BLUE,
+    CYCLE,
+    DARK,
+    FAINT,
+    GREEN,
+    GREY,
+    ORANGE,
+    new_axes,
+    random_indices,
+    tidy,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,12 +87,12 @@ def plot_level_set_points(preimage: Preimage, ax: Axes | None = None) -> Axes:
     solid = ax.name == "3d"
     mean, directions = _frame(preimage.points)
     directions = directions[: 3 if solid else 2]
-    behind = ((preimage.null_points - mean) @ directions.T)[subsample(len(preimage.null_points), MOST)]
+    behind = ((preimage.null_points - mean) @ directions.T)[random_indices(len(preimage.null_points), MOST)]
     _dots(ax, behind, s=4, color=FAINT, label="region")
     at = (preimage.points - mean) @ directions.T
     for number in np.unique(preimage.component):
         which = np.flatnonzero(preimage.component == number)
-        some = at[which[subsample(len(which), MOST)]]
+        some = at[which[random_indices(len(which), MOST)]]
         _dots(ax, some, s=7, color=GREY if number < 0 else CYCLE[number % len(CYCLE)])
     given = preimage.points.shape[1] == 2
     named = [f"{preimage.source} {i + 1}" if given else f"principal direction {i + 1}" for i in range(len(directions))]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cnflow import _validation
-from cnflow.plot._style import BLUE, GREY, RED, as_array, as_rows, direction_names, new_figure, subsample, tidy
+from cnflow.plot._style import BLUE, GREY, RED, as_array, as_rows, direction_names, new_figure, random_indices, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def plot_samples(
     panels = fig.subplots(len(pairs), 2, squeeze=False)
     for row, (i, j) in zip(panels, pairs, strict=True):
         for ax, rows, colour, word in zip(row, (data, drawn), (GREY, BLUE), ("data", "samples"), strict=True):
-            chosen = rows[subsample(len(rows), count)]
+            chosen = rows[random_indices(len(rows), count)]
             ax.scatter(chosen[:, i], chosen[:, j], s=5, color=colour, alpha=0.5, linewidths=0, rasterized=True)
             ax.set(xlim=(low[i], high[i]), ylim=(low[j], high[j]), xlabel=called[i])
             tidy(ax).set_title(word if ax in panels[0] else "", fontsize=11)

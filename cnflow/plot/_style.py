@@ -118,7 +118,7 @@ def direction_names(names: Sequence[str] | None, count: int, default: str) -> li
     return [str(name) for name in names]
 
 
-def subsample(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
+def random_indices(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
     """Choose at most `most` of n samples, in random order so that no label is drawn last and hides others."""
     return np.random.default_rng(seed).permutation(n)[:most]
 

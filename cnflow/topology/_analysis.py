@@ -98,11 +98,9 @@ def level_sets(
         1.30719
     """
     masses = _validation.each("masses", masses, _validation.number, above=0, below=1)
-    refits, n, seed = (
-        _validation.integer("refits", refits, low=0),
-        _validation.integer("n", n, low=2),
-        _validation.seed(seed),
-    )
+    refits = _validation.integer("refits", refits, low=0)
+    n = _validation.integer("n", n, low=2)
+    seed = _validation.seed(seed)
     confidence = _validation.number("confidence", confidence, above=0, below=1)
     mass, homology = _validation.number("mass", mass, low=0, below=1), _validation.flag("homology", homology)
     prominence = None if prominence is None else _validation.number("prominence", prominence, low=0)

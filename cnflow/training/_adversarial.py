@@ -95,14 +95,10 @@ class Adversarial(Objective):
         super().__init__()
         self.likelihood = _validation.number("likelihood", likelihood, low=0)
         self.weight = _validation.number("weight", weight, low=0)
-        self.r1, self.rate_ratio = (
-            _validation.number("r1", r1, low=0),
-            _validation.number("rate_ratio", rate_ratio, above=0),
-        )
-        self.hidden, self.depth = (
-            _validation.integer("hidden", hidden, low=1),
-            _validation.integer("depth", depth, low=1),
-        )
+        self.r1 = _validation.number("r1", r1, low=0)
+        self.rate_ratio = _validation.number("rate_ratio", rate_ratio, above=0)
+        self.hidden = _validation.integer("hidden", hidden, low=1)
+        self.depth = _validation.integer("depth", depth, low=1)
         if not likelihood + weight > 0:
             raise ValueError(
                 f"likelihood and weight must not both be zero; got likelihood={likelihood}, weight={weight}"

@@ -99,10 +99,8 @@ class NarrowingModule(FlowModule):
         method: Literal["routing", "penalties"] | None = None,
     ) -> None:
         super().__init__()
-        components, stages = (
-            _validation.integer("components", components, low=1),
-            _validation.integer("stages", stages, low=1),
-        )
+        components = _validation.integer("components", components, low=1)
+        stages = _validation.integer("stages", stages, low=1)
         lift, seed = _validation.integer("lift", lift, low=0), _validation.seed(seed)
         weight_decay, jitter = (
             _validation.number(name, value, low=0)

@@ -191,11 +191,9 @@ def input_alignment(
         (True, True)
     """
     rotations, units = _validation.integer("rotations", rotations, low=1), _validation.integer("units", units, low=1)
-    standardized, progress, seed = (
-        _validation.flag("standardized", standardized),
-        _validation.flag("progress", progress),
-        _validation.seed(seed),
-    )
+    standardized = _validation.flag("standardized", standardized)
+    progress = _validation.flag("progress", progress)
+    seed = _validation.seed(seed)
     composite = Composite(model, x, source, layer, call=call, dtype=dtype)
     width, inputs = composite.shape
     rng = np.random.default_rng(seed)

@@ -41,10 +41,8 @@ class Region:
     """
 
     def __init__(self, rows: Floats, mass: float, density: Any = None, neighbours: int = 10) -> None:
-        mass, neighbours = (
-            _validation.number("mass", mass, above=0, high=1),
-            _validation.integer("neighbours", neighbours, low=1),
-        )
+        mass = _validation.number("mass", mass, above=0, high=1)
+        neighbours = _validation.integer("neighbours", neighbours, low=1)
         if len(rows) <= neighbours:
             raise NetworkError(
                 f"{len(rows)} samples and neighbours={neighbours}: expected more samples than neighbours"

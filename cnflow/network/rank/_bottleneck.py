@@ -136,10 +136,8 @@ def train_bottleneck(
     hidden, steps = _validation.integer("hidden", hidden, low=1), _validation.integer("steps", steps, low=1)
     progress = _validation.flag("progress", progress)
     batch, seed = _validation.integer("batch", batch, low=1), _validation.seed(seed)
-    rate, held_out = (
-        _validation.number("rate", rate, above=0),
-        _validation.number("held_out", held_out, above=0, high=0.5),
-    )
+    rate = _validation.number("rate", rate, above=0)
+    held_out = _validation.number("held_out", held_out, above=0, high=0.5)
     f = Composite(model, x, source, target, call=call, dtype=torch.float32)
     if len(f) < MIN_SAMPLES:
         raise NetworkError(

@@ -129,10 +129,8 @@ def confidence_band(
     References:
         Confidence sets for persistence diagrams; Fasy, Lecci, Rinaldo, Wasserman, Balakrishnan, Singh 2014.
     """
-    scale, confidence = (
-        _validation.choice("scale", scale, SCALES),
-        _validation.number("confidence", confidence, above=0, below=1),
-    )
+    scale = _validation.choice("scale", scale, SCALES)
+    confidence = _validation.number("confidence", confidence, above=0, below=1)
     if len(refits) < 2:
         raise DensityError(f"a band needs at least two refits; got {len(refits)}")
     forth, _ = SCALES[scale]

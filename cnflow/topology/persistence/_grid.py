@@ -114,10 +114,8 @@ def grid_homology(
             f"Rips complex in each level set); or narrow to a core of at most 3 directions"
         )
     margin, least = _validation.number("margin", margin, low=0), _validation.number("least", least, low=0)
-    mass_floor, refine = (
-        _validation.number("mass_floor", mass_floor, above=0, high=1),
-        _validation.flag("refine", refine),
-    )
+    mass_floor = _validation.number("mass_floor", mass_floor, above=0, high=1)
+    refine = _validation.flag("refine", refine)
     level_floor = None if level_floor is None else _validation.number("level_floor", level_floor)
     sides = _sides(points, k, _validation.number("max_memory", max_memory, above=0, infinite=True))
     value = _evaluate(density, rows)

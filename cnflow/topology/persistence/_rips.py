@@ -274,10 +274,8 @@ def rips(
     rows = rows_of(x)
     fields, cocycles = primes_of(fields), _validation.flag("cocycles", cocycles)
     max_edge = None if max_edge is None else _validation.number("max_edge", max_edge, above=0)
-    landmarks, max_dim = (
-        _validation.integer("landmarks", landmarks, low=4),
-        _validation.integer("max_dim", max_dim, low=0),
-    )
+    landmarks = _validation.integer("landmarks", landmarks, low=4)
+    max_dim = _validation.integer("max_dim", max_dim, low=0)
     seed, alpha = _validation.seed(seed), _validation.number("alpha", alpha, above=0, below=1)
     chosen, radius, owned = _maxmin(rows, landmarks, seed)
     if len(chosen) < 4:
