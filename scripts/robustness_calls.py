@@ -217,7 +217,7 @@ TOPOLOGY = [
         "topology.grid_homology",
         lambda **o: topology.grid_homology(TWO, **o),
         lambda r, g: bool(np.isinf(r.persistence[0])),
-        rows=("rows", BLOBS),
+        x=("rows", BLOBS),
         points=("?count", 24),
         margin=("size", 0.1),
         least=("size", 0.01),
@@ -300,7 +300,7 @@ TOPOLOGY = [
         alpha=("share", 0.1),
         band=("share", 0.1),
         neighbours=("count", 5),
-        max_rows=("count", 120),
+        max_samples=("count", 120),
         seed=SEED,
     ),
     entry(

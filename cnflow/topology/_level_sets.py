@@ -229,7 +229,7 @@ class LevelSets:
             "method": self.tree.method, "resolution": self.tree.resolution, "structures": structures,
             "betti": plain(self.betti().reset_index().to_dict("records")),
             "classes": [] if self.homology is None else plain(self.homology.to_frame().to_dict("records")),
-            "loops": [{"structure": loop.structure, "samples": loop.rows.tolist()} for loop in self.loops],
+            "loops": [{"structure": loop.structure, "samples": loop.samples.tolist()} for loop in self.loops],
             "band": None if self.band is None else plain(
                 {"size": self.band.size, "scale": self.band.scale, "confidence": self.band.confidence,
                  "refits": len(self.band.refits), "source": self.band.source}
@@ -271,7 +271,7 @@ class LevelSets:
             "peaks": np.stack([s.peak for s in self.tree]), "rows": self.rows,
         }  # fmt: skip
         for number, loop in enumerate(self.loops):
-            arrays |= {f"loop_{number}_rows": loop.rows, f"loop_{number}_angles": loop.angles}
+            arrays |= {f"loop_{number}_samples": loop.samples, f"loop_{number}_angles": loop.angles}
         np.savez_compressed(folder / "members.npz", **arrays)
         (folder / "level_sets.json").write_text(json.dumps(self.describe(), indent=1))
         return folder

@@ -248,5 +248,5 @@ def test_readable():
     found = circular_coordinates(RING, landmarks=100)
     assert repr(found).startswith("CircularCoordinates(300 samples, 1 loops: class 0, ")
     frame = found.to_frame()
-    assert list(frame.columns) == ["class", "birth", "death", "p_value", "scale", "coverage", "cycle_rows"]
-    assert frame["cycle_rows"].tolist() == [len(found.cycles[0])]
+    assert list(frame.columns) == ["class", "birth", "death", "p_value", "scale", "coverage", "cycle_samples"]
+    assert frame["cycle_samples"].tolist() == [len(found.cycles[0])]

@@ -177,7 +177,7 @@ def test_the_whole_call_on_a_ring(tmp_path):
     again = level_sets(density, x, evidence="band", refits=5, held_out=density.sample(2000, 9), seed=3)
     assert np.array_equal(again.tree.label, t.tree.label)
     assert again.band.size == t.band.size
-    assert not t.separability(n_permutations=39, alpha=0.05, max_rows=800).is_product
+    assert not t.separability(n_permutations=39, alpha=0.05, max_samples=800).is_product
     figure = t.figure()
     assert len(figure.axes) == 4
     assert "H₁: 1 loop" in {text.get_text() for text in figure.axes[2].texts}

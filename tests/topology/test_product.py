@@ -128,7 +128,7 @@ def test_mixture_of_two_clusters() -> None:
 def test_mixture_index_of_a_gaussian_is_its_closed_form() -> None:
     """Searched on other samples than it is counted on, it cannot be above the best band, which is the middle one."""
     x = np.random.default_rng(1).normal(size=(N, 3))
-    found = separability(x, n_permutations=19, alpha=0.1, max_rows=N)
+    found = separability(x, n_permutations=19, alpha=0.1, max_samples=N)
     assert found.mixture_null == pytest.approx(0.0797, abs=1e-4)
     assert found.mixture_index < found.mixture_null + 3 * found.mixture_std_error
     # searched and counted on the same samples it is flattered

@@ -121,7 +121,7 @@ def test_vertices_are_in_order_even_and_tied_to_rows() -> None:
     assert steps.max() < 1.2 * steps.min()
     assert loop.length == pytest.approx(steps.sum())
     to_rows = np.linalg.norm(loop.vertices[:, None] - x, axis=2)
-    np.testing.assert_array_equal(loop.rows, to_rows.argmin(1))
+    np.testing.assert_array_equal(loop.samples, to_rows.argmin(1))
     np.testing.assert_array_equal(loop.members, np.arange(len(x)))
     assert loop.vertices.dtype == np.float64
     assert "component 0: 80 vertices in 2-D, length 12." in repr(loop)

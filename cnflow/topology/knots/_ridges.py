@@ -52,7 +52,7 @@ class RidgeLoop:
 
     Attributes:
         vertices: in order, implicitly closed, evenly spaced, shape (m, k).
-        rows: the sample of x nearest to each vertex, shape (m,), int.
+        samples: number of the sample of x nearest to each vertex, shape (m,), int.
         component: its label, or its number by size when no labels were given.
         gap: longest edge before smoothing, in the units of x: across it the curve was guessed.
         clearance: smallest distance between strands that are far apart along the curve, or of another loop; infinite
@@ -61,7 +61,7 @@ class RidgeLoop:
     """
 
     vertices: Floats
-    rows: Ints
+    samples: Ints
     component: int
     gap: float
     clearance: float
@@ -77,7 +77,7 @@ class RidgeLoop:
         import pandas as pd
 
         names = [f"direction {i + 1}" for i in range(self.vertices.shape[1])]
-        return pd.DataFrame(self.vertices, columns=names).assign(sample=self.rows)
+        return pd.DataFrame(self.vertices, columns=names).assign(sample=self.samples)
 
     def __repr__(self) -> str:
         """Component, size and how sure the closing is."""

@@ -144,14 +144,14 @@ class LevelSetTree:
         """Structures that the superlevel set {log p >= level} is made of: its components."""
         return tuple(s for s in self.structures if s.birth >= level and (s.merge < level))
 
-    def component(self, level: float, rows: ArrayLike | None = None) -> Ints:
+    def component(self, level: float, samples: ArrayLike | None = None) -> Ints:
         """Structure of every sample at a level, -1 below it; shape (n,).
 
         Args:
             level: nats.
-            rows: numbers of the samples, shape (n,); default all.
+            samples: numbers of the samples, shape (n,); default all.
         """
-        which = slice(None) if rows is None else np.asarray(rows)
+        which = slice(None) if samples is None else np.asarray(samples)
         return self.component_of(self.label[which], self.log_prob[which], level)
 
     def component_of(self, label: Ints, log_prob: Floats, level: float) -> Ints:

@@ -69,7 +69,7 @@ class CircularCoordinates:
             "death": self.deaths,
             "p_value": self.p_values,
         }
-        names |= {"scale": self.scales, "coverage": self.coverage, "cycle_rows": [len(c) for c in self.cycles]}
+        names |= {"scale": self.scales, "coverage": self.coverage, "cycle_samples": [len(c) for c in self.cycles]}
         return pd.DataFrame(names)
 
     def __repr__(self) -> str:

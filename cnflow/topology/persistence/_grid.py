@@ -59,7 +59,7 @@ def superlevel_pairs(values: Floats, least: float = 0.0) -> tuple[Ints, Ints, In
 
 def grid_homology(
     density: Density,
-    rows: ArrayLike,
+    x: ArrayLike,
     *,
     points: int | Sequence[int] | None = None,
     margin: float = 0.1,
@@ -82,7 +82,7 @@ def grid_homology(
 
     Args:
         density: in at most 3 dimensions.
-        rows: where the density lives, shape (n, k).
+        x: samples where the density lives, shape (n, k).
         points: vertices along each side, one number or k; default 4096, 256, 64 in 1, 2, 3 dimensions.
         margin: around the samples, as a share of the longest side.
         least: classes that live shorter, in nats, are left out.
@@ -106,7 +106,7 @@ def grid_homology(
         >>> found.persistence.round(5).tolist()
         [inf, 1.30719]
     """
-    rows = rows_of(rows, density.dim)
+    x = rows_of(x, density.dim)
     k = density.dim
     if k > 3:
         raise DensityError(
@@ -118,10 +118,10 @@ def grid_homology(
     refine = _validation.flag("refine", refine)
     level_floor = None if level_floor is None else _validation.number("level_floor", level_floor)
     sides = _sides(points, k, _validation.number("max_memory", max_memory, above=0, infinite=True))
-    value = _evaluate(density, rows)
+    value = _evaluate(density, x)
     if level_floor is None:
         level_floor = float(np.quantile(value, 1 - mass_floor, method="lower"))
-    inside = rows[value >= level_floor]
+    inside = x[value >= level_floor]
     if not len(inside):
         raise DensityError(
             f"no sample has log p at or above level_floor {level_floor:.4g}; their highest is {value.max():.4g} nats"

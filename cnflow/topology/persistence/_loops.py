@@ -28,7 +28,7 @@ class Loop:
 
     Attributes:
         structure: number of the structure that carries it.
-        rows: numbers of the samples that go once around, in order, shape (m,).
+        samples: numbers of the samples that go once around, in order, shape (m,).
         points: those samples, shape (m, k).
         members: numbers of all samples of the structure at the loop's level, shape (s,).
         angles: their angle around the loop, radians, shape (s,).
@@ -38,7 +38,7 @@ class Loop:
     """
 
     structure: int
-    rows: Ints
+    samples: Ints
     points: Floats
     members: Ints
     angles: Floats
@@ -46,14 +46,14 @@ class Loop:
     of: HomologyClass
     p_value: float
 
-    def curve(self, rows: Floats, vertices: int = 64) -> Floats:
+    def curve(self, x: Floats, vertices: int = 64) -> Floats:
         """The loop's middle, a closed polygon: means of members that follow each other in angle, shape (vertices, k).
 
         Args:
-            rows: all samples, shape (n, k).
+            x: all samples, shape (n, k).
             vertices: of the polygon; each is the mean of two shares of the members, one of them shared with the next.
         """
-        return middle_curve(rows[self.members], self.angles, vertices)
+        return middle_curve(x[self.members], self.angles, vertices)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per member: its number among the samples, and its angle around the loop, radians."""
@@ -63,7 +63,7 @@ class Loop:
 
     def __repr__(self) -> str:
         """Structure, length, members."""
-        told = f"{len(self.rows)} samples around, {len(self.members)} members with angles, p = {self.p_value:.2g}"
+        told = f"{len(self.samples)} samples around, {len(self.members)} members with angles, p = {self.p_value:.2g}"
         return f"Loop(of structure {self.structure}: {told})"
 
 

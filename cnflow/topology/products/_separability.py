@@ -122,7 +122,7 @@ def separability(
     alpha: float = 0.01,
     band: float = 0.1,
     neighbours: int = 5,
-    max_rows: int = 2000,
+    max_samples: int = 2000,
     seed: int = 0,
 ) -> Separability:
     """Say whether samples are a product: do their directions split into two independent blocks, in some rotation?
@@ -153,7 +153,7 @@ def separability(
         alpha: the p-value above which the samples are called a product.
         band: half-width of the mixture index's band, in units of the root mean square.
         neighbours: of the estimate of mutual information.
-        max_rows: samples drawn at random if there are more.
+        max_samples: samples drawn at random if there are more.
         seed: of every draw.
 
     Returns:
@@ -183,10 +183,10 @@ def separability(
     n_permutations = _validation.integer("n_permutations", n_permutations)
     neighbours = _validation.integer("neighbours", neighbours)
     alpha, band = _validation.number("alpha", alpha), _validation.number("band", band)
-    max_rows, seed = _validation.integer("max_rows", max_rows, low=80), _validation.seed(seed)
+    max_samples, seed = _validation.integer("max_samples", max_samples, low=80), _validation.seed(seed)
     x = _checked(x, n_permutations, alpha, band, neighbours)
     rng = np.random.default_rng([seed, 0x70726F64])
-    x = x[rng.permutation(len(x))[:max_rows]]
+    x = x[rng.permutation(len(x))[:max_samples]]
     mean, root = sample_whitening(x)
     whitening: Floats = np.asarray(np.linalg.inv(root).T)
     z = (x - mean) @ whitening
