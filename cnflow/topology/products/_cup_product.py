@@ -107,7 +107,7 @@ def cup_product(
     class may be different elements.
 
     Args:
-        x: rows, shape (n, d), or with metric "precomputed" their distances, shape (n, n).
+        x: samples, shape (n, d), or with metric "precomputed" their distances, shape (n, n).
         landmarks: vertices, at most 200, taken one by one farthest from those before.
         classes: the longest H1 bars to be multiplied.
         scale: of the complex, in units of x; it must lie in the interval where the classes live.
