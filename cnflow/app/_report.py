@@ -53,8 +53,8 @@ def _budget(flow: NarrowingFlow, x: Tensor) -> dict[str, float]:
     """Transport budget on at most 4096 samples: kinetic energy and squared Jacobian norm, in squared frame units."""
     rows = flow.checked(x[:4096])
     probe = torch.randint(0, 2, rows.shape, generator=torch.Generator().manual_seed(0)).to(flow.base.mean) * 2 - 1
-    way = flow.transport(rows, probe=probe, costs=True)
-    return {"kinetic": float(way.kinetic.mean()), "jacobian": float(way.jacobian.mean())}
+    moved = flow.transport(rows, probe=probe, costs=True)
+    return {"kinetic": float(moved.kinetic.mean()), "jacobian": float(moved.jacobian.mean())}
 
 
 def summarise(model: NarrowingModule, data: Any, history: History) -> tuple[dict[str, Any], NoiseCheck]:

@@ -266,8 +266,8 @@ class NoiseMixture(nn.Module):
         if h.shape[1] == 0:
             return h.sum(1)
         if self.flow is not None:
-            way = self.flow.carry(h, 0.0, 1.0, self.solver, divergence=Divergence().exact)
-            return self._final_log_prob(way.z) + way.log_det
+            moved = self.flow.carry(h, 0.0, 1.0, self.solver, divergence=Divergence().exact)
+            return self._final_log_prob(moved.z) + moved.log_det
         return self._final_log_prob(h)
 
     def _final_log_prob(self, h: Tensor) -> Tensor:

@@ -118,8 +118,8 @@ class ContinuousFlow(nn.Module):
         divergence = self.divergence if solver is None else self.divergence.exact
         z = self.frame(x)
         probe = None if probe is None else probe.to(z)
-        way = self.stages.carry(z, 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs)
-        return dataclasses.replace(way, log_det=way.log_det + self.frame.log_det)
+        moved = self.stages.carry(z, 0.0, end, solver or self.solver, divergence=divergence, probe=probe, costs=costs)
+        return dataclasses.replace(moved, log_det=moved.log_det + self.frame.log_det)
 
     def pull(self, z: Tensor, *, solver: Solver | None = None, start: float = 1.0) -> Tensor:
         """Carry states z, shape (n, D), from depth ``start`` back to data space, lifted directions last; shape (n, D)."""
@@ -142,8 +142,8 @@ class ContinuousFlow(nn.Module):
         Raises:
             ValueError: for a depth outside [0, 1].
         """
-        way = self.stages.carry(z, _depth(depth), 1.0, solver or self.evaluation, divergence=self.divergence.exact)
-        return self.base.log_prob(way.z) + way.log_det
+        moved = self.stages.carry(z, _depth(depth), 1.0, solver or self.evaluation, divergence=self.divergence.exact)
+        return self.base.log_prob(moved.z) + moved.log_det
 
     def lifted(self, x: Tensor, generator: torch.Generator | None = None, *, seed: int = 0) -> Tensor:
         """Samples x, shape (…, d), with fresh noise in the lifted directions, shape (…, D).
@@ -166,8 +166,8 @@ class ContinuousFlow(nn.Module):
         return -0.5 * (u * u).sum(1) - self.lift * (torch.log(self.lift_std) + 0.5 * math.log(2 * math.pi))
 
     def _log_prob(self, rows: Tensor, solver: Solver | None) -> Tensor:
-        way = self.transport(rows, solver=solver or self.evaluation)
-        value = self.base.log_prob(way.z) + way.log_det
+        moved = self.transport(rows, solver=solver or self.evaluation)
+        value = self.base.log_prob(moved.z) + moved.log_det
         return value if self.dim == self.columns else value.masked_fill(self.frame.off_plane(rows), -torch.inf)
 
     def rsample(

@@ -130,10 +130,10 @@ class FlowCut:
 
     def _log_prob(self, h: Tensor, solver: Solver | None) -> Tensor:
         flow, active = self.flow, self.active
-        way = flow.stages.carry(
+        moved = flow.stages.carry(
             h, self.depth, 1.0, solver or flow.evaluation, divergence=flow.divergence.exact, present=active
         )
-        return flow.base.log_prob(way.z, active) + way.log_det
+        return flow.base.log_prob(moved.z, active) + moved.log_det
 
     def rsample(
         self, shape: int | Sequence[int] = (), *, seed: int | None = None, generator: torch.Generator | None = None
@@ -176,11 +176,11 @@ class FlowCut:
 
     def _encode(self, rows: Tensor, solver: Solver | None) -> Sequence[Tensor]:
         flow, active = self.flow, self.active
-        way = flow.transport(rows, solver=solver or flow.evaluation, end=self.depth)
-        core, noise = way.z[:, active], way.z[:, ~active]
+        moved = flow.transport(rows, solver=solver or flow.evaluation, end=self.depth)
+        core, noise = moved.z[:, active], moved.z[:, ~active]
         core_log_prob = self._log_prob(core, solver)
         noise_log_prob = flow.base.noise_log_prob(noise, ~active)
-        return core, noise, core_log_prob + noise_log_prob + way.log_det, core_log_prob, noise_log_prob, way.log_det
+        return core, noise, core_log_prob + noise_log_prob + moved.log_det, core_log_prob, noise_log_prob, moved.log_det
 
     @torch.no_grad()
     def decode(

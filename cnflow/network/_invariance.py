@@ -162,11 +162,11 @@ class Invariance(Abridged):
         """One line per measure: what it does under each kind of encoding."""
         lines = [f"Invariance of {self.layer} (the network's outputs changed by {self.function:.1g}):"]
         for i, name in enumerate(self.measures):
-            told = [
+            changes = [
                 f"{k} {'stays' if self.stayed[i, j] else f'changes by {self.change[i, j]:.2g}'}"
                 for j, k in enumerate(self.kinds)
             ]
-            lines.append(f"  {name}: {', '.join(told)}")
+            lines.append(f"  {name}: {', '.join(changes)}")
         return "\n".join(lines)
 
 

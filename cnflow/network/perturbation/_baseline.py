@@ -96,8 +96,8 @@ class Baseline:
         self.before = self._behaviour(self.model)
         if not np.isfinite(self.before).all():
             raise NetworkError("the loss is not finite (NaN or infinity): look at the batch and the network's output")
-        told = "the loss" if loss is not None else str(behaviour)
-        refuse_random(told, *(torch.as_tensor(values) for values in (self.before, self._behaviour(self.model))))
+        named = "the loss" if loss is not None else str(behaviour)
+        refuse_random(named, *(torch.as_tensor(values) for values in (self.before, self._behaviour(self.model))))
 
     def _behaviour(self, model: nn.Module) -> NDArray[Any]:
         if self.loss is None:
@@ -121,13 +121,13 @@ class Baseline:
 
     def shrink(self, direction: NDArray[Any], step: float, bound: float, flatter: float) -> Perturbation:
         """Go that way as far as the step and the bound allow."""
-        way = torch.as_tensor(direction, dtype=self.theta.dtype, device=self.device)
+        along = torch.as_tensor(direction, dtype=self.theta.dtype, device=self.device)
         moved = copy.deepcopy(self.model).requires_grad_(False)
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         own = dict(moved.named_parameters())
         for halved in range(SHRINKS):
             size = step / 2**halved
-            vector_to_parameters(self.theta + size * self.norm * way, [own[name] for name in names])
+            vector_to_parameters(self.theta + size * self.norm * along, [own[name] for name in names])
             if (change := self.change(moved)) <= bound:
                 return Perturbation(moved, size, change, flatter)
         raise NetworkError(still_changes(bound, change))

@@ -35,7 +35,7 @@ def geodesic_rips(
         landmarks: how many.
         max_dim: highest dimension of homology.
         keep: tells of places halfway between two neighbours, shape (e, d), and of how far these are apart, shape (e,), whether a
-            way leads there, shape (e,).
+            path leads there, shape (e,).
         alpha: see ``RipsDiagrams``.
         neighbours: that each is joined to.
 
@@ -59,11 +59,11 @@ def geodesic_rips(
     good = keep((points[a] + points[b]) / 2, length)
     graph = csr_array((length[good], (a[good], b[good])), shape=(len(points),) * 2)
     chosen = maxmin_landmarks(points, landmarks)
-    ways = dijkstra(graph, directed=False, indices=chosen)
-    owner, nearest = ways.argmin(0), ways.min(0)
+    lengths = dijkstra(graph, directed=False, indices=chosen)
+    owner, nearest = lengths.argmin(0), lengths.min(0)
     reached = np.isfinite(nearest)
     shares = np.bincount(owner[reached], minlength=len(chosen)) / len(points)
-    distance = ways[:, chosen]
+    distance = lengths[:, chosen]
     distance = np.minimum(distance, distance.T)
     joined = np.isfinite(distance)
     # beyond it one landmark of each piece is joined to all others of it, and nothing is left

@@ -159,7 +159,7 @@ def level_sets(
 
     Data samples near the level set are projected onto it along the Jacobian (damped Gauss–Newton with steps of least norm,
     s ← s − Jᵀ(JJᵀ)⁻¹(f − c)). Those that stay in the region of the data are spread until they are even, and given to persistent
-    homology, with the lengths of ways along the level set as distances. As many points drawn at random from the region go through
+    homology, with the lengths of paths along the level set as distances. As many points drawn at random from the region go through
     the same, which is the null: a loop that the region has too is not the map's doing.
 
     The shape of a level set in the region (components, loops, voids) is the same in all coordinates: a smooth map of the source
@@ -276,8 +276,8 @@ def level_sets(
         s = torch.as_tensor(halfway).to(pool)
         rows = of[:1].expand(len(s))
         # halfway between two sheets the way to either is half of that between them; along one sheet it is shorter by far
-        way: Floats = level.step(s, rows, level.residual(s, rows)).norm(dim=1).cpu().numpy()
-        return way < NEAR * length
+        step: Floats = level.step(s, rows, level.residual(s, rows)).norm(dim=1).cpu().numpy()
+        return step < NEAR * length
 
     diagrams, component = geodesic_rips(sample, landmarks, max_dim, near_level_set, alpha)
     null, _ = geodesic_rips(null_points, landmarks, max_dim, lambda halfway, _: region.contains(halfway), alpha)

@@ -184,9 +184,9 @@ def interpolate(points: Floats, count: int, rng: np.random.Generator, beyond: fl
     distance, near = NearestNeighbors(n_neighbors=k).fit(points).kneighbors()
     weight = distance[:, -1] + 1e-12 * (distance.max() + 1)
     start = rng.choice(len(points), count, p=weight / weight.sum())
-    way = points[near[start, rng.integers(k, size=count)]] - points[start]
+    step = points[near[start, rng.integers(k, size=count)]] - points[start]
     # a lone point's neighbours are of another component: go towards them no farther than elsewhere
     longest = 2 * np.median(distance[:, -1])
-    length = np.linalg.norm(way, axis=1, keepdims=True)
-    way *= np.minimum(1.0, longest / np.maximum(length, 1e-300))
-    return points[start] + rng.uniform(-beyond, 1 + beyond, (count, 1)) * way, start
+    length = np.linalg.norm(step, axis=1, keepdims=True)
+    step *= np.minimum(1.0, longest / np.maximum(length, 1e-300))
+    return points[start] + rng.uniform(-beyond, 1 + beyond, (count, 1)) * step, start

@@ -185,9 +185,9 @@ class Factorization:
             if self.factors
             else f"no summary of {high} numbers was found to serve all points; {self.dimension} do"
         )
-        way = f"{self.source} → {self.target}: {self.shape[1]} → {self.dimension} → {self.shape[0]}"
+        dimensions = f"{self.source} → {self.target}: {self.shape[1]} → {self.dimension} → {self.shape[0]}"
         lines = [
-            f"Factorization({way}, {len(self.samples)} points)",
+            f"Factorization({dimensions}, {len(self.samples)} points)",
             f"  {what} {at_points}"
             + ("" if self.complete else f" (looked at {self.spectrum.shape[1]} only: a lower bound)"),
             f"  {serves}",
@@ -197,8 +197,8 @@ class Factorization:
         ]
         if len(self.recoded_rank):
             lo, hi = int(self.recoded_rank.min()), int(self.recoded_rank.max())
-            told = str(lo) if lo == hi else f"{lo} to {hi}"
-            lines.append(f"  after {len(self.recoded_rank)} random smooth re-encodings of both layers: {told}")
+            ranks = str(lo) if lo == hi else f"{lo} to {hi}"
+            lines.append(f"  after {len(self.recoded_rank)} random smooth re-encodings of both layers: {ranks}")
         if self.bypass > 1e-9:
             lines.append(f"  {self.bypass:.1%} of the target's variance does not go through {self.source}")
         return "\n".join(lines)

@@ -143,12 +143,12 @@ def first_paths(modes: Modes, graph: NeighbourGraph, label: Ints) -> tuple[Ints,
     node = cKDTree(graph.x).query(modes.points)[1]
     sources = np.unique(pairs[:, 0])
     targets = [pairs[pairs[:, 0] == source, 1] for source in sources]
-    ways = graph.paths(node[sources], [node[goals] for goals in targets])
+    found_paths = graph.paths(node[sources], [node[goals] for goals in targets])
     used, paths = [], []
-    for source, goals, found in zip(sources, targets, ways, strict=True):
-        for goal, way in zip(goals, found, strict=True):
+    for source, goals, found in zip(sources, targets, found_paths, strict=True):
+        for goal, path in zip(goals, found, strict=True):
             ends = modes.points[[source, goal]]
-            routes = [ends] + ([np.concatenate([ends[:1], graph.x[way], ends[1:]])] if len(way) > 2 else [])
+            routes = [ends] + ([np.concatenate([ends[:1], graph.x[path], ends[1:]])] if len(path) > 2 else [])
             for route in routes:
                 used.append((source, goal))
                 paths.append(resample(route, NODES))

@@ -104,8 +104,8 @@ def lowest_between(density: Density, one: Floats, two: Floats) -> tuple[Floats, 
     The middle, and infinity, if it is known at given samples only.
     """
     share = np.linspace(0, 1, SEGMENT_POINTS)[1:-1, None]
-    way = (1 - share) * one + share * two
+    segment = (1 - share) * one + share * two
     if isinstance(density, Tabulated):
-        return way[len(way) // 2], np.inf
-    value = density.log_prob(way)
-    return way[value.argmin()], float(value.min())
+        return segment[len(segment) // 2], np.inf
+    value = density.log_prob(segment)
+    return segment[value.argmin()], float(value.min())

@@ -101,7 +101,7 @@ def shortest_cycle(edges: Ints, value: Floats, distance: Floats) -> Ints:
     first = sources[cost.argmin()] + count * middle
     last = first + count
     before = dijkstra(graph, directed=False, indices=first, return_predecessors=True)[1]
-    way = [last]
-    while way[-1] != first:
-        way.append(int(before[way[-1]]))
-    return np.array(way[:0:-1]) % count
+    path = [last]
+    while path[-1] != first:
+        path.append(int(before[path[-1]]))
+    return np.array(path[:0:-1]) % count

@@ -62,14 +62,14 @@ def loop_p_value(curve: Floats, members: Floats, counted: Floats) -> float:
     low, high = flat.min(0), flat.max(0)
     steps = np.linspace(0, 1, PLACES)[1:-1]
     places = low + (high - low) * np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-    way = flat - places[:, None]
-    angle = np.arctan2(way[..., 1], way[..., 0])
+    direction = flat - places[:, None]
+    angle = np.arctan2(direction[..., 1], direction[..., 0])
     turn = np.diff(angle, axis=1, append=angle[:, :1])
     turns = ((turn + np.pi) % (2 * np.pi) - np.pi).sum(1) / (2 * np.pi)
     inside = np.abs(turns).round() == 1
     if not inside.any():
         return 1.0
-    nearest = np.where(inside, np.linalg.norm(way, axis=-1).min(1), -1)
+    nearest = np.where(inside, np.linalg.norm(direction, axis=-1).min(1), -1)
     near = _near(counted, members, middle, plane)
     return hole_p_value(places[nearest.argmax()], flat, (counted[near] - middle) @ plane.T)
 
@@ -109,18 +109,18 @@ def enclosing(centre: Floats, rows: Floats, log_prob: Floats, level: float) -> F
     i = np.arange(DIRECTIONS[k])
     if k == 2:
         angle = 2 * np.pi * i / len(i)
-        ways = np.stack([np.cos(angle), np.sin(angle)], 1)
+        directions = np.stack([np.cos(angle), np.sin(angle)], 1)
     else:
         # points of a spiral that cover the sphere evenly
         z, angle = 1 - (2 * i + 1) / len(i), np.pi * (3 - np.sqrt(5)) * i
-        ways = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], 1)
+        directions = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], 1)
     inside = log_prob >= level
     moved = rows[inside] - centre
     distance = np.linalg.norm(moved, axis=1)
-    nearest = (moved @ ways.T).argmax(1)
+    nearest = (moved @ directions.T).argmax(1)
     points = []
-    for way in i:
-        mine = np.flatnonzero(nearest == way)
+    for direction in i:
+        mine = np.flatnonzero(nearest == direction)
         if not len(mine):
             return np.empty((0, k))
         mine = mine[distance[mine] <= 1.5 * distance[mine].min()]

@@ -63,8 +63,8 @@ class Loop:
 
     def __repr__(self) -> str:
         """Structure, length, members."""
-        told = f"{len(self.samples)} samples around, {len(self.members)} members with angles, p = {self.p_value:.2g}"
-        return f"Loop(of structure {self.structure}: {told})"
+        counts = f"{len(self.samples)} samples around, {len(self.members)} members with angles, p = {self.p_value:.2g}"
+        return f"Loop(of structure {self.structure}: {counts})"
 
 
 def find_loops(

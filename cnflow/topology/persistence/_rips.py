@@ -228,10 +228,10 @@ class RipsDiagrams:
 
     def __repr__(self) -> str:
         """Betti numbers over each field."""
-        told = ", ".join(f"{self.betti(p)} over Z/{p}" for p in self.diagrams)
+        betti = ", ".join(f"{self.betti(p)} over Z/{p}" for p in self.diagrams)
         return (
             f"RipsDiagrams({len(self.landmarks)} landmarks of {self.n_samples} samples, covering radius {self.radius:.3g}: "
-            f"Betti {told} at alpha {self.alpha:g})"
+            f"Betti {betti} at alpha {self.alpha:g})"
         )
 
 
