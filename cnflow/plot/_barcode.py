@@ -53,9 +53,6 @@ def plot_barcode(t: LevelSets, ax: Axes | None = None, scale: str = "linear") ->
         ax: axes to draw on.
         scale: of the mass axis: "linear", or "logit", which widens masses near 0 and near 1 (.9 to .999).
 
-    Returns:
-        The axes.
-
     Raises:
         TypeError: it is something else.
         ValueError: for another scale.
@@ -121,9 +118,6 @@ def plot_betti(t: LevelSets, ax: Axes | None = None, masses: Sequence[float] | N
         t: the result of ``level_sets``.
         ax: axes to draw on.
         masses: at which they are counted; default 200 of those that the samples determine.
-
-    Returns:
-        The axes.
 
     Raises:
         TypeError: it is something else.

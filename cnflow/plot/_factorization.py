@@ -28,9 +28,6 @@ def plot_factorization(found: Factorization, ax: Axes | None = None) -> Axes:
     Args:
         found: what ``cnflow.network.factorization`` gives.
         ax: axes to draw on.
-
-    Returns:
-        The axes.
     """
     ax = new_axes(ax, 6.0, 4.2)
     relative = found.spectrum / np.maximum(found.spectrum[:, :1], 1e-300)
@@ -75,9 +72,6 @@ def plot_bottleneck(found: Bottleneck, ax: Axes | None = None) -> Axes:
     Args:
         found: what ``cnflow.network.train_bottleneck`` gives.
         ax: axes to draw on.
-
-    Returns:
-        The axes.
     """
     ax = new_axes(ax)
     ax.plot(found.dims, found.linear, "s--", color=GREY, markersize=4, label="linear maps of rank k")

@@ -27,9 +27,6 @@ def plot_kurtosis(result: BasisKurtosis, ax: Axes | None = None) -> Axes:
         result: of ``basis_kurtosis``.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
         >>> from cnflow.network.coordinates._kurtosis import basis_kurtosis
@@ -77,9 +74,6 @@ def plot_input_alignment(result: InputAlignment, ax: Axes | None = None) -> Axes
     Args:
         result: of ``input_alignment``.
         ax: axes to draw on.
-
-    Returns:
-        The axes.
     """
     ax = new_axes(ax, 5.0, 3.6)
     spatial = result.spread is not None

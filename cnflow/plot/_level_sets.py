@@ -57,9 +57,6 @@ def plot_level_sets(
         axes: the two directions to draw, from 0, where there are three or more; default the two in which the samples spread most.
         grid: points along each side at which the density is looked at.
 
-    Returns:
-        The axes.
-
     Raises:
         TypeError: it is something else.
         ValueError: for masses outside (0, 1) or that so few samples cannot tell, none, more than can be drawn, or directions that

@@ -51,9 +51,6 @@ def plot_tree(t: LevelSets, ax: Axes | None = None) -> Axes:
         t: the result of ``level_sets``.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Raises:
         TypeError: it is something else.
 

@@ -40,9 +40,6 @@ def plot_widths(path: pd.DataFrame, ax: Axes | None = None) -> Axes:
         path: one row per λ, by increasing λ, with the columns of ``NarrowingPath.to_frame()``.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: for anything but a table, or one without rows or columns it needs.
     """

@@ -46,9 +46,6 @@ def plot_preimage(preimage: Preimage, ax: Axes | None = None) -> Axes:
         preimage: the result of ``level_sets``.
         ax: axes to draw on; emptied, and the two panels are their `child_axes`.
 
-    Returns:
-        The axes.
-
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
         >>> import torch
@@ -75,9 +72,6 @@ def plot_level_set_points(preimage: Preimage, ax: Axes | None = None) -> Axes:
     Args:
         preimage: the result of ``level_sets``.
         ax: axes to draw on, in space for points that need it; on flat axes the first two directions are drawn.
-
-    Returns:
-        The axes.
     """
     if ax is None and len(_frame(preimage.points)[1]) > 2:
         import matplotlib.pyplot as plt
@@ -119,9 +113,6 @@ def plot_level_set_sizes(sizes: LevelSetSizes, ax: Axes | None = None, label: st
         ax: axes to draw on.
         label: of the line.
 
-    Returns:
-        The axes.
-
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
         >>> from cnflow.network.preimages._discrete import level_set_sizes
@@ -149,9 +140,6 @@ def plot_reeb(graph: ReebGraph, ax: Axes | None = None) -> Axes:
     Args:
         graph: the result of ``reeb_graph``.
         ax: axes to draw on.
-
-    Returns:
-        The axes.
 
     Examples:
         >>> import matplotlib; matplotlib.use("agg")

@@ -22,9 +22,6 @@ def plot_selection(selection: Selection, ax: Axes | None = None) -> Axes:
     Args:
         selection: how the size was chosen.
         ax: where to draw; default a new figure.
-
-    Returns:
-        The axes.
     """
     ax = Figure(figsize=(6.4, 4.2), layout="constrained").subplots() if ax is None else ax
     sizes = [point.core_dim for point in selection.curve]

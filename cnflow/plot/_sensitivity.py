@@ -32,9 +32,6 @@ def plot_sensitivity(s: Sensitivity, ax: Axes | None = None) -> Axes:
         s: the result of ``sensitivity``.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Examples:
         >>> import matplotlib; matplotlib.use("agg")
         >>> import torch
@@ -86,9 +83,6 @@ def plot_insensitive(found: InsensitiveCoordinates, ax: Axes | None = None) -> A
     Args:
         found: the result of ``sparsest_insensitive``.
         ax: axes to draw on.
-
-    Returns:
-        The axes.
     """
     ax = new_axes(ax)
     ax.errorbar(

@@ -41,9 +41,6 @@ def plot_spectrum(spectrum_or_path: Spectrum | SpectrumPath, ax: Axes | None = N
         spectrum_or_path: a `Spectrum` or a `SpectrumPath`.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Raises:
         TypeError: it is neither.
 

@@ -36,9 +36,6 @@ def plot_trace(trace: TrainingTrace, measure: str = "directions", ax: Axes | Non
         measure: one of ``trace.to_frame()["measure"]``. With "kurtosis" the value of an arbitrary basis is dashed.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: for a measure that was not taken.
     """

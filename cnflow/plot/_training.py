@@ -43,9 +43,6 @@ def plot_columns(
         kept: bool, shape (directions,): the core; before it was pruned that is every direction.
         ax: axes to draw on.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the history is empty, or `kept` has another length.
 

@@ -269,7 +269,7 @@ def certificate(curve: ArrayLike, seed: int = 0) -> Certificate:
 
     Raises:
         ImportError: if ``knot_floer_homology`` is not installed.
-        ValueError: as ``alexander_polynomial``.
+        ValueError: as ``knot_report``.
 
     References:
         Holomorphic disks and genus bounds (Ozsváth, Szabó, 2004).
