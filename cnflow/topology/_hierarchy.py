@@ -31,7 +31,7 @@ class CoarseMixture:
 
     Attributes:
         mass: at which groups were cut from the tree.
-        groups: numbers of the components of each group, heaviest group first.
+        groups: numbers of the components of each group, each shape (components of the group,), heaviest group first.
         leaves: numbers of the leaves of the merge tree that each group holds.
         weights: of the groups, shape (g,), summing to 1.
         densities: of a sample given its group, in closed form.

@@ -31,6 +31,7 @@ class LevelSet:
         membership: structure of every sample, -1 outside, shape (n,).
         betti: (β0, β1, β2) as far as they were computed.
         density: the density.
+        rows: the samples, shape (n, k).
     """
 
     mass: float

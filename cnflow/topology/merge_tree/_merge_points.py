@@ -32,7 +32,11 @@ MAX_PEAKS = 4
 class MergePoint:
     """Where two branches merge: a saddle, the leaves that meet there, and for both branches their leaves and peaks.
 
-    If ``straight``, the place is not a saddle of the density, but its lowest point on the segment between two peaks.
+    Attributes:
+        at: the saddle, shape (k,).
+        ends: numbers of the leaves that meet there.
+        sides: of both branches the leaves, each a number and its peak, shape (k,).
+        straight: whether the place is not a saddle of the density, but its lowest point on the segment between two peaks.
     """
 
     at: Floats

@@ -37,9 +37,10 @@ class CircularCoordinates:
         deaths: shape (loops,).
         p_values: shape (loops,).
         scales: longest edge by which each was smoothed, shape (loops,).
-        coverage: share of samples within half the scale of a landmark; others take the angle of what is around their nearest one.
+        coverage: share of samples within half the scale of a landmark, shape (loops,); others take the angle of what is around
+            their nearest one.
         correlation: cosines of the angles between the harmonic cocycles, shape (loops, loops); nan if not at one scale.
-        cycles: for each coordinate landmarks that go once around it, in order, as sample numbers.
+        cycles: for each coordinate landmarks that go once around it, in order, as sample numbers, each shape (m,).
         rips: the diagrams.
     """
 

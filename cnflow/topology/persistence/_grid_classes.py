@@ -58,10 +58,10 @@ class GridHomology:
         birth_point: a mode for components, the saddle where a loop closes, ...; shape (c, k).
         death_point: the saddle where a component joins an older one, the minimum in a hole, ...; nan if none; shape (c, k).
         birth_refined: whether the birth is that of a critical point and not of a vertex, shape (c,), bool.
-        death_refined: the same of the death; true for the component that never ends.
+        death_refined: the same of the death, shape (c,); true for the component that never ends.
         birth_error: bound of what a birth that was not refined may be off: the largest difference to a neighbouring vertex of
             the finest grid that was looked at, nats; 0 at critical points; shape (c,).
-        death_error: the same of the death.
+        death_error: the same of the death, shape (c,).
         border: highest log p on the border of the box, nats. Below it level sets run out of the box: classes born below
             it were left out, and how loops and voids pair below it is that of the box.
         values: log p on the grid, shape ``grid.shape``.
