@@ -193,7 +193,13 @@ class ArrayDataModule(VectorDataModule):
         self.inputs: Any = None
 
     def prepare_samples(self) -> None:
-        """Read, check, and split at random by the seed."""
+        """Read, check, and split at random by the seed.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: for what is not a table of finite real numbers, columns that are all constant, fewer than 2 training
+                samples, or labels of another number.
+        """
         name = str(self.path or "array")
         rows, self._names, labels = self._contents(name)
         found = self._select_columns(rows, name)
