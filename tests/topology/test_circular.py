@@ -196,7 +196,9 @@ def test_cycles_of_circular_coordinates_wind_once():
 
 def test_the_cycle_of_a_polygon_is_the_polygon():
     t = 2 * np.pi * np.arange(40) / 40
-    (cycle,) = circular_coordinates(np.stack([np.cos(t), np.sin(t)], 1), landmarks=40).cycles
+    x = np.stack([np.cos(t), np.sin(t)], 1)
+    (cycle,) = circular_coordinates(x, landmarks=40).cycles
+    assert np.linalg.norm(x[cycle] - np.roll(x[cycle], -1, 0), axis=1).sum() == pytest.approx(6.28, abs=0.005)
     way = np.roll(cycle, -int(np.flatnonzero(cycle == 0)[0]))
     assert way.tolist() in (list(range(40)), [0, *range(39, 0, -1)])
 
