@@ -2,12 +2,14 @@
 
 import os
 
-# one thread for each of the processes that share the tests; before torch and numpy are imported
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 import torch
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes():
+    """One thread for each of the processes that share the tests: they inherit it, and so numpy finds it, too."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

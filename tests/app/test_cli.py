@@ -21,8 +21,8 @@ from cnflow.app.cli import main
 from cnflow.data import DigitsDataModule, PlantedDataModule
 from cnflow.flow._cut import Narrowed
 from cnflow.training import NarrowingModule, Schedule
+from tests.app.processes import ROOT, call, running
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "--config", str(ROOT / "configs/ring.yaml"), "--config", str(ROOT / "configs/penalties/ring.yaml"),
     "--config", str(Path(__file__).parent / "stages.yaml"),
@@ -34,21 +34,16 @@ SMALL = [
 ]  # fmt: skip
 
 
-def call(*arguments, expect=0):
-    paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, str(ROOT / "scripts/train.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == expect, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run that was never disturbed."""
+    """A run that was never disturbed, in a process that is not forked: it imports what it needs itself."""
     folder = tmp_path_factory.mktemp("run") / "whole"
-    output = call("fit", *SMALL, "--run.dir", folder, "--run.figures=true", "--run.topology=true")
-    assert "step/s" in output and "width profile" in output
+    options = [*SMALL, "--run.dir", str(folder), "--run.figures=true", "--run.topology=true"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "scripts/train.py", "fit", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "step/s" in done.stdout + done.stderr and "width profile" in done.stdout + done.stderr
     return folder
 
 
@@ -257,12 +252,9 @@ def test_shards_are_no_larger_than_asked(tmp_path):
     ],
 )
 def test_names_that_are_nearly_right(argument, hint, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "scripts/train.py", "fit", *SMALL, "--run.dir", str(tmp_path / "x"), argument],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert hint in done.stderr
+    with running("fit", *SMALL, "--run.dir", tmp_path / "x", argument) as process:
+        assert process.wait() != 0
+        assert hint in process.said()[1]
     assert not (tmp_path / "x").exists()
 
 

@@ -1,9 +1,7 @@
 """Predictions of other data: the same columns as in training, and all of them once, however often it was stopped."""
 
-import os
 import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import torch
 
 import cnflow
 from cnflow.app._predict import read_shards
-from tests.app.test_cli import ROOT, call
+from tests.app.processes import call, running
 
 SMALL = [
     "--data", "cnflow.data.ArrayDataModule", "--model.components=2", "--model.field.class_path=cnflow.flow.MLPField",
@@ -56,15 +54,16 @@ def test_a_prediction_that_was_stopped_goes_on(run, tmp_path, number):
     x = np.random.default_rng(2).normal(size=(80_000, 4)).astype(np.float32)
     np.save(tmp_path / "new.npy", x)
     command = [
-        sys.executable, ROOT / "scripts/train.py", "predict", "--config", run / "config.yaml",
-        f"--data.path={tmp_path / 'new.npy'}", "--run.predictions", tmp_path / "out",
+        "predict", "--config", run / "config.yaml", f"--data.path={tmp_path / 'new.npy'}",
+        "--run.predictions", tmp_path / "out",
     ]  # fmt: skip
-    quiet = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    with subprocess.Popen([*map(str, command)], cwd=ROOT, **quiet) as one:
+    with running(*command) as one:
         while not (tmp_path / "out" / "progress.json").exists():
             assert one.poll() is None
+            time.sleep(0.01)
         one.send_signal(number)
-        said = one.stderr.read().decode()
+        one.wait()
+        said = one.said()[1]
     if number == signal.SIGTERM:
         assert one.returncode == 143
         assert "stopped by SIGTERM after 65,536 samples in 1 shards; run the same command again" in said
@@ -74,7 +73,7 @@ def test_a_prediction_that_was_stopped_goes_on(run, tmp_path, number):
     # by another flow it does not go on
     with np.load(first) as shard:
         assert len(shard["log_prob"]) == 65_536
-    call(*command[2:])
+    call(*command)
     assert first.stat().st_mtime_ns == written
     got = read_shards(tmp_path / "out")
     assert len(got) == 80_000
@@ -82,7 +81,7 @@ def test_a_prediction_that_was_stopped_goes_on(run, tmp_path, number):
     with torch.no_grad():
         np.testing.assert_allclose(got[some], cnflow.load_flow(run).log_prob(x[some]), atol=2e-3)
     assert not (tmp_path / "out" / "progress.json").exists()
-    assert "already holds predictions" in call(*command[2:], expect=1)
+    assert "already holds predictions" in call(*command, expect=1)
 
 
 def test_data_that_changed_are_noticed_when_a_run_is_resumed(run, tmp_path):

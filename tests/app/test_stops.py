@@ -1,7 +1,6 @@
 """Runs that are stopped, and what they can be continued with."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -28,7 +27,8 @@ from cnflow.app._run_directory import (
 )
 from cnflow.flow._serialization import CheckpointError
 from cnflow.training._checkpoints import WholeCheckpoints
-from tests.app.test_cli import ROOT, SMALL, call
+from tests.app.processes import ROOT, call, running
+from tests.app.test_cli import SMALL
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
@@ -186,14 +186,13 @@ def test_errors_of_others_keep_their_traceback():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(number, tmp_path):
     steps = [*SMALL, "--trainer.max_steps=4000", "--run.checkpoint_every=3000"]
-    command = [sys.executable, str(ROOT / "scripts/train.py"), "fit", *steps, "--run.dir", str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as run:
+    with running("fit", *steps, "--run.dir", tmp_path) as run:
         while not (tmp_path / "metrics.csv").exists():  # written at the first validation
             assert run.poll() is None
             time.sleep(0.05)
         run.send_signal(number)
-        said = run.communicate(timeout=60)[1]
+        run.wait(60)
+        said = run.said()[1]
     assert run.returncode == 128 + number
     assert f"stopped by {number.name} after step" in said
     assert "continue with --run.resume=true" in said
