@@ -56,6 +56,20 @@ def resample(path: Floats, nodes: int) -> Floats:
     return np.stack([np.interp(at, place, path[:, j]) for j in range(path.shape[1])], 1)
 
 
+def _resample_all(paths: Floats, nodes: int) -> Floats:
+    """Polylines, shape (p, m, k), each at equal steps of its length, shape (p, nodes, k)."""
+    steps = np.linalg.norm(np.diff(paths, axis=1), axis=2)
+    if not (steps > 0).all():
+        return np.stack([resample(path, nodes) for path in paths])
+    place = np.concatenate([np.zeros((len(paths), 1)), np.cumsum(steps, axis=1)], 1)
+    at = np.linspace(0, place[:, -1], nodes, axis=1)
+    found = np.empty((len(paths), nodes, paths.shape[2]))
+    for path, there, known, new in zip(paths, at, place, found, strict=True):
+        for j in range(paths.shape[2]):
+            new[:, j] = np.interp(there, known, path[:, j])
+    return found
+
+
 def relax(
     density: Density, paths: Floats, *, reach: float, curvature: float, iterations: int = 300, tolerance: float = 1e-4
 ) -> Floats:
@@ -100,7 +114,7 @@ def relax(
         worse = after < value
         moved[worse] = part[worse]
         step[live] = np.where(worse, 0.4 * step[live], np.minimum(1.1 * step[live], 50 / max(curvature, 1e-12)))
-        paths[live] = np.stack([resample(path, nodes) for path in moved])
+        paths[live] = _resample_all(moved, nodes)
     return best_paths
 
 

@@ -50,9 +50,9 @@ class Region:
         if not len(self.far):
             return np.ones(len(rows), dtype=bool)
         centres = np.concatenate([self.near, self.far]) @ self.metric
-        # |x - c|² without |x|², which is the same for all c
-        distance = (centres**2).sum(1) - 2 * (rows @ self.metric) @ centres.T
-        return np.asarray(distance[:, : len(self.near)].min(1) <= distance[:, len(self.near) :].min(1))
+        # |x - c|² without |x|², which is the same for all c; numpy is several times faster along samples than along centres
+        distance = (centres**2).sum(1)[:, None] - centres @ (2 * (rows @ self.metric)).T
+        return np.asarray(distance[: len(self.near)].min(0) <= distance[len(self.near) :].min(0))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def choose_window(
             if joined:
                 shapes.append((metric, 0.0, sizes, [r[kept] for r in norms]))
             for shape, half, radii, at_radius in shapes:
-                here, there = (scale * np.searchsorted(np.sort(r), radii, "right") for r in at_radius)
+                here, there = (scale * np.count_nonzero(r <= radii[:, None], axis=1) for r in at_radius)
                 # the binomial distribution function, continued between whole numbers
                 p = np.where(here > 0, betainc(np.maximum(here, 1e-9), there + 1, 1 - EVEN), 1.0)
                 if best is None or p.min() < best.p_value:
