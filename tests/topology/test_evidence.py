@@ -92,7 +92,7 @@ def test_no_valley_is_shown_where_there_is_none(kind):
     for seed in range(5):
         rng = np.random.default_rng(seed)
         x = {
-            "gaussian": rng.normal(size=(600, 2)), "square": rng.uniform(size=(600, 2)), "ring": circle(600, seed),
+            "gaussian": rng.normal(size=(400, 2)), "square": rng.uniform(size=(400, 2)), "ring": circle(400, seed),
         }[kind]  # fmt: skip
         kernel = KernelDensity(bandwidth=0.25 * float(x.std())).fit(x)
         false += len(level_sets(kernel, x, homology=False).evidence.shown)

@@ -114,8 +114,8 @@ def flow():
 
 
 def test_a_flow_is_untied(flow):
-    x = knotted(4000, 1)
-    untied = Untangle(steps=1200, components=24)(flow, x)
+    x = knotted(2500, 1)
+    untied = Untangle(steps=600, components=24)(flow, x)
     assert untied.core_dim == 2 and untied.lift == 2 and untied.width_profile == (5, 5, 5, 2)
     core = untied.encode(x).core.numpy()
     radius = np.linalg.norm(core, axis=1)
@@ -234,9 +234,9 @@ def test_circles_in_one_another_are_parted_by_one_direction():
 
     start = NarrowingFlow(2, field=MLPField(hidden=64, depth=2, activation="tanh"), components=32)
     start.initialise(circles(5000, 0), rotation="identity")
-    x = circles(4000, 1)
+    x = circles(2500, 1)
     assert level_sets(start, x, refits=0).at(0.9).betti[0] == 2
-    parted = Separation(steps=1200, components=32)(start, x)
+    parted = Separation(steps=600, components=32)(start, x)
     assert parted.core_dim == 2 and parted.lift == 1 and parted.width_profile == (3, 3, 3, 3, 2)
     narrowed = parted.encode(x)
     core, inner = narrowed.core.numpy(), np.linalg.norm(x, axis=1) < 1.3
