@@ -32,7 +32,7 @@ def trained():
         schedule=Schedule(select=0.7, lr=1e-2),
         stages=3,
     )
-    Trainer(max_steps=450, **QUIET).fit(model, datamodule=data)
+    Trainer(max_steps=300, **QUIET).fit(model, datamodule=data)
     flow = model.flow.double().eval()
     flow.evaluation = TIGHT
     return flow, data.split("test").double()

@@ -15,7 +15,7 @@ def found():
     # plane samples in a bent layer, then a map of rank 2 whose first output is smallest on a circle
     model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3)).eval()
     rng = torch.Generator().manual_seed(1)
-    x = torch.rand(600, 2, generator=rng) * 2 - 1
+    x = torch.rand(300, 2, generator=rng) * 2 - 1
     return invariance(model, x, "0")
 
 

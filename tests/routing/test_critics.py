@@ -35,14 +35,14 @@ def test_noise_is_made_gaussian_without_a_likelihood() -> None:
     u = sheared()
     model = RoutedDensity(2, 1, spread=1.5)
     before = float(divergence(model, u[:2000], u[2000:]).mean())
-    train_critics(model, u[:2000], 600)
+    train_critics(model, u[:2000], 400)
     assert float(divergence(model, u[:2000], u[2000:]).mean()) < 0.5 * before
     # the map stays orthogonal
     torch.testing.assert_close(model.map @ model.map.T, torch.eye(2))
 
 
 def test_fit_by_critics_finds_a_coin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnflow.routing._critics.STEPS", 1500)
+    monkeypatch.setattr("cnflow.routing._critics.STEPS", 800)
     x = sheared().numpy() @ np.array([[1.0, 0.5], [-0.3, 2.0]])
     flow = cnflow.fit(x[:1500], objective="critics")
     assert flow.core_dim == 1

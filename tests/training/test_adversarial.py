@@ -30,9 +30,9 @@ def test_total_correlation_of_a_gaussian(rho):
     objective.start(2)
     objective.double()
     optimizer = torch.optim.Adam(objective.critics(), lr=3e-3, betas=(0.5, 0.99))
-    for step in range(400):
+    for step in range(250):
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * (1 - step / 400)
+            group["lr"] = 3e-3 * (1 - step / 250)
         optimizer.zero_grad()
         objective(flow, x := draw(512), way_of(flow, x)).backward()
         optimizer.step()
