@@ -131,7 +131,7 @@ def test_density_is_exact_at_every_boundary(core_flow, density):
 @pytest.mark.parametrize("density", [False, True])
 def test_core_density_integrates_to_one(density):
     flow = routed((3, 2), density=density)
-    axis = torch.linspace(-25, 25, 1501, dtype=torch.float64)
+    axis = torch.linspace(-25, 25, 1001, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     mass = float(torch.exp(flow.at(-1).log_prob(grid)).detach().sum()) * float(axis[1] - axis[0]) ** 2
     assert mass == pytest.approx(1, abs=2e-3)
@@ -193,17 +193,18 @@ def test_reflections_start_from_any_basis():
     assert torch.allclose(agree, torch.ones(4, dtype=torch.float64), atol=1e-10)
 
 
-def test_a_direction_that_shows_only_given_the_core_is_found():
+def test_a_direction_that_shows_only_given_the_core_is_found(monkeypatch):
+    monkeypatch.setattr("cnflow.routing._core_size.STEPS", 400)
     # given the first, the second is at one of two places; on its own, it is Gaussian to the contrast of ICA
     rng = np.random.default_rng(0)
-    s = rng.normal(size=(4000, 5))
-    sign = rng.choice([-1.0, 1.0], 4000)
-    s[:, 0] = np.where(rng.random(4000) < 0.5, 1.2, -1.2) + 0.3 * s[:, 0]
+    s = rng.normal(size=(1500, 4))
+    sign = rng.choice([-1.0, 1.0], 1500)
+    s[:, 0] = np.where(rng.random(1500) < 0.5, 1.2, -1.2) + 0.3 * s[:, 0]
     s[:, 1] = np.where(s[:, 0] > 0, 0.7 * s[:, 1], 0.9 * sign + 0.35 * s[:, 1])
     white = whiten(s)
     u = white(s) @ nongaussian_rotation(white(s)).T
     u = torch.as_tensor(u).float()
-    sizes = CoreSizeSearch(u[500:], u[:500])
+    sizes = CoreSizeSearch(u[400:], u[:400])
     assert sizes.run().core_dim == 2
     assert any(fitted.start in ("residual", "pruned", "ica") for fitted in sizes.fits.values())
 
@@ -296,7 +297,7 @@ def ring(n, dim, seed):
 @pytest.fixture(scope="module")
 def fitted_ring():
     rng = np.random.default_rng(3)
-    rows = ring(2500, 5, 0) @ rng.normal(size=(5, 5)) * np.array([1, 1e4, 1, 1e-3, 1]) + 1e6
+    rows = ring(1200, 5, 0) @ rng.normal(size=(5, 5)) * np.array([1, 1e4, 1, 1e-3, 1]) + 1e6
     lines = []
     return cnflow.fit(rows, seed=0, progress=lines.append, time_budget=40), rows, lines
 
@@ -323,7 +324,7 @@ def test_fit_finds_a_ring_in_any_units(fitted_ring, tmp_path):
 def test_fit_of_a_gaussian_has_no_core_and_its_likelihood():
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(6, 6))
-    x, test = (rng.normal(size=(n, 6)) @ mixing.T for n in (3000, 3000))
+    x, test = (rng.normal(size=(n, 6)) @ mixing.T for n in (1500, 3000))
     flow = cnflow.fit(x, seed=0, time_budget=15)
     true = 0.5 * 6 * (1 + math.log(2 * math.pi)) + np.linalg.slogdet(mixing)[1]
     assert flow.core_dim == 0
@@ -331,7 +332,8 @@ def test_fit_of_a_gaussian_has_no_core_and_its_likelihood():
     assert flow.sample((7,)).shape == (7, 6)
 
 
-def test_few_gaussian_rows_in_many_directions_have_no_core():
+def test_few_gaussian_rows_in_many_directions_have_no_core(monkeypatch):
+    monkeypatch.setattr("cnflow.routing._core_size.WHOLE_STEPS", 300)
     x = torch.as_tensor(np.random.default_rng(1).normal(size=(700, 30))).float()
     sizes = CoreSizeSearch(x[200:], x[:200])
     sizes.fit(0)
