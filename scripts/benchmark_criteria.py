@@ -22,7 +22,7 @@ from sklearn.neighbors import NearestNeighbors
 from cnflow.alignment import foscttm
 from cnflow.alignment._criterion import mixing
 from cnflow.alignment._search import Search
-from cnflow.alignment._space import as_space
+from cnflow.alignment._sources import as_space
 
 Floats = np.ndarray
 ROWS, NEIGHBOURS = 400, 10

@@ -440,14 +440,6 @@ ALIGNMENT = [
     ),
     entry("alignment.foscttm", alignment.foscttm, lambda r, g: 0 <= r <= 1, x=("rows", BLOBS), y=("rows", BLOBS)),
     entry(
-        "alignment.retrieval",
-        alignment.retrieval,
-        lambda r, g: 0 <= r <= 1,
-        x=("rows", BLOBS),
-        y=("rows", BLOBS),
-        k=("count", 1),
-    ),
-    entry(
         "alignment.evaluate",
         alignment.evaluate,
         lambda r, g: 0 <= r.foscttm <= 1,

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cnflow import _validation
-from cnflow.alignment import align, best_matchings, fit_map, retrieval
+from cnflow.alignment import align, best_matchings, fit_map
+from cnflow.alignment._evaluation import retrieval
 from cnflow.data import Planted
 from cnflow.data._batches import Batches
 from cnflow.flow import NarrowingFlow, spectrum

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from cnflow.alignment import fit_map, foscttm, retrieval
+from cnflow.alignment import fit_map, foscttm
+from cnflow.alignment._evaluation import retrieval
 from cnflow.topology import MassAxis, MixtureDensity, kunneth, linking_number, rips
 
 SEEDS = st.integers(0, 2**32 - 1)

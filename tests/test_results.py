@@ -109,6 +109,22 @@ def trajectories():
                         np.array([5, 5, 5, 3, 3, 2]))  # fmt: skip
 
 
+def full_width_aligned():
+    """Of a map that stands out from three others."""
+    from cnflow.alignment import FullWidthAlignment
+    from cnflow.alignment._full_width import Candidate, Samples
+    from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
+    from cnflow.alignment._sources import as_samples
+
+    rng = np.random.default_rng(0)
+    x = gaussian(80, 17)
+    similar = [base + 0.01 * rng.standard_normal(40) for base in (0.9, 0.5, 0.49, 0.48)]
+    maps = tuple(Candidate("random", np.eye(17), s, s) for s in similar)
+    sides = [Samples.split(x, 60, rng)] * 2
+    evidence = Evidence(maps, 3, np.eye(17), np.eye(17), 0.91)
+    return FullWidthAlignment.of(as_samples(x, "A"), as_samples(x, "B"), FullWidthSearch(*sides, evidence))
+
+
 def narrowed():
     return cnflow.NarrowingFlow(9, components=2).encode(gaussian(30, 9))
 
@@ -193,6 +209,7 @@ MAKERS = {
     "Separability": lambda: topology.separability(gaussian(300, 2), n_permutations=19, alpha=0.05),
     "CupProduct": lambda: topology.cup_product(torus(), 60),
     "Alignment": aligned,
+    "FullWidthAlignment": full_width_aligned,
     "Evaluation": evaluation,
     "NarrowingPath": narrowing_path,
     "Activations": lambda: network.collect(net(), inputs(), "*", **QUIET),

@@ -6,7 +6,7 @@ from ._evaluation import cycle_error as cycle_error
 from ._evaluation import evaluate as evaluate
 from ._evaluation import foscttm as foscttm
 from ._evaluation import label_transfer as label_transfer
-from ._evaluation import retrieval as retrieval
+from ._full_width_result import FullWidthAlignment as FullWidthAlignment
 from ._result import Alignment as Alignment
 from ._smooth_map import SmoothMap as SmoothMap
 from ._space import AlignmentError as AlignmentError

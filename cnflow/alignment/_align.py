@@ -11,10 +11,16 @@ from tqdm import tqdm
 
 from cnflow import _validation
 from cnflow.alignment._affine import KINDS
+from cnflow.alignment._full_width_result import FullWidthAlignment
+from cnflow.alignment._full_width_search import search as search_full_width
 from cnflow.alignment._result import Alignment
 from cnflow.alignment._search import Search
-from cnflow.alignment._space import AlignmentError, Space, as_space
+from cnflow.alignment._sources import as_samples, as_space
+from cnflow.alignment._space import AlignmentError, Space
 from cnflow.alignment._verdict import judge
+
+WIDE = 16
+"""Directions of both sides above which they are aligned at full width, without structures."""
 
 
 def align(
@@ -33,8 +39,8 @@ def align(
     names: tuple[str, str] = ("A", "B"),
     seed: int = 0,
     progress: bool = False,
-) -> Alignment:
-    """Align two latent spaces by the structures in them, without pairs.
+) -> Alignment | FullWidthAlignment:
+    """Align two latent spaces without pairs: cores by the structures in them, sides of many directions at full width.
 
     Maps are started from matched landmarks (fused Gromov–Wasserstein), from the best matchings of structures by mass and distance,
     and from rotations of white samples under which cumulants agree; each is refined by unbalanced transport. They are ranked by the
@@ -43,6 +49,12 @@ def align(
     Noise is never matched: sides are cores. Structures are those of :func:`cnflow.level_sets` for the same density and samples,
     which the samples themselves must show, with valleys of at least ``prominence``. A map that is determined in all directions may
     be bent at last by a smooth displacement, if that does better on held-out samples.
+
+    Sides of more than ``WIDE`` directions each need no structures. An orthogonal map is sought from many starts: the same
+    coordinates (where both sides have as many), vectors that samples with alike invariants define, landmarks and cumulants of the
+    leading directions, principal axes, and random maps. Each is refined by neighbours at full width. The verdict is "aligned" if
+    no other distinct map comes near the best one on held-out samples, and the probability of that is calibrated. Only ``seed``,
+    ``names`` and ``progress`` matter then; with ``directions`` the leading ones are aligned by their structures instead.
 
     Args:
         a: samples, shape (n, k); or (flow, samples), where the flow may be the path of a run or a file, and samples
@@ -88,6 +100,11 @@ def align(
     names = _validation.each("names", names, _validation.instance, kind=str, least=2)
     if len(names) > 2:
         raise AlignmentError(f"names must be two, of A and of B; got {names}")
+    if directions is None:
+        samples_a, samples_b = (as_samples(s, name) for s, name in zip((a, b), names, strict=True))
+        if min(samples_a.dim, samples_b.dim) > WIDE:
+            found_wide = search_full_width(samples_a.rows, samples_b.rows, seed=seed, progress=progress)
+            return FullWidthAlignment.of(samples_a, samples_b, found_wide)
     tried: Sequence[int | None] = (None,)
     if directions is not None:
         several = [directions] if np.ndim(directions) == 0 else directions

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import quadratic_assignment
 from scipy.spatial.distance import cdist
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from cnflow.alignment._affine import AffineMap, fit_map
 
@@ -73,3 +76,47 @@ def landmark_maps(
         plan: Floats = min(couplings, key=lambda one: float(one[1]["fgw_dist"]))[0]
         i, j = np.nonzero(plan > 1e-9)
         yield fit_map(cx[i], cy[j], weights=plan[i, j])
+
+
+def centroid_map(x: Floats, y: Floats, seed: int, count: int = 30, runs: int = 8, tries: int = 3) -> Floats:
+    """An orthogonal map from centroids matched by quadratic assignment of their similarities, in several runs.
+
+    Wrong matches differ from run to run, and right ones agree: samples with alike similarities to all matched centroids are
+    taken as pairs.
+
+    Args:
+        x: centred samples of A of length one, shape (n, k).
+        y: of B, shape (m, l).
+        seed: of centroids and assignments.
+        count: centroids of a side.
+        runs: times that centroids are drawn.
+        tries: assignments from random starts, of which the best is taken.
+
+    Returns:
+        Matrix of the map y = x matrix, shape (k, l).
+
+    References:
+        Dar: mini-vec2vec: Scaling Universal Geometry Alignment with Linear Transformations (2025).
+        Vogelstein et al.: Fast approximate quadratic programming for graph matching (2015).
+    """
+    rng = np.random.default_rng(seed)
+    count = min(count, len(x) // 4, len(y) // 4)
+    profiles: tuple[list[Floats], list[Floats]] = ([], [])
+    for _ in range(runs):
+        centres = [normalize(landmarks(rows, count, int(rng.integers(2**31)))[0]) for rows in (x, y)]
+        fewest = min(map(len, centres))
+        one, other = (c[:fewest] for c in centres)
+        options = {"maximize": True, "P0": "randomized", "rng": rng}
+        found = [quadratic_assignment(one @ one.T, other @ other.T, options=options) for _ in range(tries)]
+        order = max(found, key=lambda result: float(result.fun)).col_ind
+        profiles[0].append(x @ one.T)
+        profiles[1].append(y @ other[order].T)
+    told_x, told_y = (normalize(p - p.mean(0)) for p in map(np.hstack, profiles))
+    pairs = (
+        NearestNeighbors(n_neighbors=max(1, min(10, len(y) // 50)))
+        .fit(told_y)
+        .kneighbors(told_x, return_distance=False)
+    )
+    left, _, right = np.linalg.svd(x.T @ y[pairs].mean(1), full_matrices=False)
+    matrix: Floats = left @ right
+    return matrix

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from cnflow.alignment import Alignment
+    from cnflow.alignment import Alignment, FullWidthAlignment
     from cnflow.alignment._space import Space
 
 MOST_SAMPLES = 100_000
@@ -51,6 +51,7 @@ def align(
         seed: of all draws.
         allow: class paths of your own that the runs' files may name.
     """
+    from cnflow.alignment import FullWidthAlignment
     from cnflow.alignment import align as align_sides
 
     folders = Path(run_a), Path(run_b)
@@ -58,12 +59,16 @@ def align(
     names = (folders[0].name, folders[1].name)
     if names[0] == names[1]:
         names = (str(folders[0]), str(folders[1]))
-    found = align_sides(
+    found: Alignment | FullWidthAlignment = align_sides(
         (flow_a, x_a), (flow_b, x_b), kind=kind, starts=starts, n_samples=n_samples, mass=mass, directions=directions,
         least_overlap=least_overlap, bend=bend, names=names, seed=seed, progress=True,
     )  # fmt: skip
-    labels = _structure_names(found.a, labels_a), _structure_names(found.b, labels_b)
     folder = Path(out) if out else folders[0] / f"aligned_to_{folders[1].name}"
+    if isinstance(found, FullWidthAlignment):
+        write_full_width(found, folder, figures=figures)
+        print(f"\n{found}\n{folder}: report.md, maps.csv, alignment.json, map.npz", flush=True)
+        return
+    labels = _structure_names(found.a, labels_a), _structure_names(found.b, labels_b)
     write_alignment(found, folder, labels, figures=figures)
     print(f"\n{found}\n{folder}: report.md, matches.csv, alignment.json, map.npz", flush=True)
 
@@ -133,6 +138,38 @@ def write_alignment(
         from cnflow.plot import plot_cores
 
         plot_cores(found, names).savefig(folder / "alignment.png", dpi=150)
+
+
+def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = True) -> None:
+    """Write an alignment at full width: report.md, maps.csv, alignment.json, map.npz and alignment.png.
+
+    Args:
+        found: an alignment.
+        folder: made if it is not there.
+        figures: whether to draw.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = found.to_frame()
+    frame.to_csv(folder / "maps.csv", index=False)
+    np.savez_compressed(folder / "map.npz", matrix=found.core_map.matrix, offset=found.core_map.offset)
+    content = {
+        "verdict": found.verdict, "probability": found.probability, "kind": found.core_map.kind, "start": found.evidence.best.start,
+        "directions_a": found.a.dim, "directions_b": found.b.dim, "margin": found.evidence.margin,
+        "significance": found.evidence.significance, "support": found.evidence.support, "scores": frame["score"].tolist(),
+    }  # fmt: skip
+    (folder / "alignment.json").write_text(json.dumps(content, indent=1) + "\n")
+    lines = [
+        f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
+        f"The map ({found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D) is right with probability {found.probability:.3f}. "
+        f"Its score on held-out samples is {found.evidence.margin:.1f} spreads of wrong maps above that of the next map.", "",
+        "| start | score | behind | standard error |", "|---|---|---|---|",
+        *(f"| {start} | " + " | ".join(f"{v:.4f}" for v in values) + " |" for start, *values in frame.itertuples(index=False)),
+    ]  # fmt: skip
+    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    if figures:
+        figure = found.plot().get_figure(root=True)
+        if figure is not None:
+            figure.savefig(folder / "alignment.png", dpi=150, bbox_inches="tight")
 
 
 def _displacement(found: Alignment) -> dict[str, Any]:

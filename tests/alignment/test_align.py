@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnflow.alignment import Alignment, AlignmentError, align, cycle_error, foscttm
-from cnflow.alignment._space import as_space
+from cnflow.alignment._sources import as_space
 from cnflow.topology import level_sets
 
 SCALENE = ((0, 0), (3, 0), (0.5, 4.5), (5.5, 3))

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from cnflow.alignment import AffineMap, best_matchings, evaluate, fit_map, foscttm, label_transfer, retrieval
+from cnflow.alignment import AffineMap, best_matchings, evaluate, fit_map, foscttm, label_transfer
 from cnflow.alignment._criterion import Criterion
+from cnflow.alignment._evaluation import retrieval
 from cnflow.alignment._refinement import refine, transport_plan
 from cnflow.alignment._symmetry import certificate, continuous_symmetry, orbits_of, symmetry_gap
 from cnflow.topology import MixtureDensity

@@ -1,0 +1,195 @@
+"""Orthogonal maps between samples in many directions, refined and scored by neighbours: no structure and no density is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cnflow.alignment._affine import AffineMap
+from cnflow.alignment._cumulants import matching_rotations
+from cnflow.alignment._invariants import flattened, invariant_maps, unit_rows
+from cnflow.alignment._landmarks import centroid_map, landmark_maps
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+HUBS = 10
+"""Neighbours whose mean similarity is subtracted, so that no sample is near to everything."""
+LEADING = 8
+"""Principal directions in which landmarks are matched."""
+CUMULANT_WIDTHS = (6, 8)
+"""Principal directions in which cumulants are matched."""
+ROTATIONS = 10
+"""Rotations that are kept for each weighting of the cumulants."""
+RANKS = (10, 20)
+SHARES = (0.0, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Centred samples of one side: those that a map is fitted to, and those that it is scored on.
+
+    Attributes:
+        middle: mean of all samples, shape (k,).
+        size: root of the mean squared distance from it.
+        train: centred samples, shape (n, k).
+        held: others, shape (m, k).
+    """
+
+    middle: Floats
+    size: float
+    train: Floats
+    held: Floats
+
+    @classmethod
+    def split(cls, rows: Floats, most: int, rng: np.random.Generator) -> Samples:
+        """A quarter of the samples, 1 500 at most, is held out; of the others ``most`` are used."""
+        middle = rows.mean(0)
+        order = rng.permutation(len(rows))
+        held = min(1500, len(rows) // 4)
+        rest = order[held : held + most]
+        size = float(((rows[rest] - middle) ** 2).sum(1).mean() ** 0.5)
+        return cls(middle, size, rows[rest] - middle, rows[order[:held]] - middle)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An orthogonal map that a start led to.
+
+    Attributes:
+        start: kind of the start.
+        matrix: y = x matrix between centred samples of length one, shape (k, l).
+        there: similarity of each held-out sample of A, carried over, to the nearest sample of B, shape (m,).
+        back: of each held-out sample of B to the nearest carried sample of A.
+    """
+
+    start: str
+    matrix: Floats
+    there: Floats
+    back: Floats
+
+    @property
+    def score(self) -> float:
+        """Mean of both."""
+        return float((self.there.mean() + self.back.mean()) / 2)
+
+    def better_by(self, other: Candidate) -> tuple[float, float]:
+        """How much better this one is than another, and the standard error of that."""
+        there, back = self.there - other.there, self.back - other.back
+        error = np.sqrt(there.var() / len(there) + back.var() / len(back)) / 2
+        return float((there.mean() + back.mean()) / 2), float(error)
+
+
+def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
+    """Maps to begin with, each with its kind.
+
+    Args:
+        x: centred samples of A, shape (n, k).
+        y: centred samples of B, shape (m, l).
+        seed: of what is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    k, m = x.shape[1], y.shape[1]
+    if k == m:
+        yield "same coordinates", np.eye(k)
+    for share in SHARES:
+        for matrix in invariant_maps(x, y, RANKS, share):
+            yield "invariants", matrix
+    axes_x, axes_y = (np.linalg.svd(rows, full_matrices=False)[2].T for rows in (x, y))
+    wide = min(LEADING, axes_x.shape[1], axes_y.shape[1])
+    low_x, low_y = x @ axes_x[:, :wide], y @ axes_y[:, :wide]
+    scales = [float((low**2).sum(1).mean() ** 0.5) for low in (low_x, low_y)]
+    for found in landmark_maps(low_x / scales[0], low_y / scales[1], (20, 30, 45), 8, seed):
+        yield "landmarks", axes_x[:, :wide] @ found.matrix @ axes_y[:, :wide].T
+    for _ in range(4):
+        yield "centroids", centroid_map(unit_rows(x), unit_rows(y), int(rng.integers(2**31)))
+    # of maps that a symmetry leaves equally good, one width may lead to one alone
+    for fewer in CUMULANT_WIDTHS:
+        narrow = min(fewer, wide)
+        turns, _ = matching_rotations(
+            flattened(low_x[:, :narrow], 1.0), flattened(low_y[:, :narrow], 1.0), seed, keep=ROTATIONS
+        )
+        for turn in turns:
+            yield "cumulants", axes_x[:, :narrow] @ turn @ axes_y[:, :narrow].T
+    every = min(k, m, axes_x.shape[1], axes_y.shape[1])
+    for _ in range(6):
+        signs = rng.choice([-1.0, 1.0], every)
+        yield "principal axes", (axes_x[:, :every] * signs) @ axes_y[:, :every].T
+    for _ in range(4):
+        yield "random", _semi_orthogonal(rng.standard_normal((k, m)))
+    if k == m:
+        for _ in range(4):
+            yield "permuted coordinates", np.eye(k)[rng.permutation(k)]
+
+
+def _semi_orthogonal(matrix: Floats) -> Floats:
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    out: Floats = left @ right
+    return out
+
+
+def refined(
+    matrix: Floats, x: Singles, y: Singles, *, rounds: int, most: int, neighbours: tuple[int, int], seed: int
+) -> Floats:
+    """Iterate: carry samples over, find their neighbours, fit an orthogonal map to the means of the neighbours.
+
+    Args:
+        matrix: map to begin with, of any rank, shape (k, l).
+        x: samples of A of length one, shape (n, k).
+        y: samples of B, likewise, shape (m, l).
+        rounds: iterations.
+        most: samples of a side that each round draws; the cost is quadratic in it.
+        neighbours: number of neighbours in the first round and in the last.
+        seed: of the draws.
+
+    References:
+        Lample, Conneau, Ranzato, Denoyer, Jégou: Word translation without parallel data (2018), for similarities without hubs.
+        Grave, Joulin, Berthet: Unsupervised alignment of embeddings with Wasserstein Procrustes (2019).
+    """
+    rng = np.random.default_rng(seed)
+    first, last = neighbours
+    for number in range(rounds):
+        count = round(first * (last / first) ** (number / max(rounds - 1, 1)))
+        some_x, some_y = (torch.from_numpy(rows[rng.permutation(len(rows))[:most]]) for rows in (x, y))
+        carried = functional.normalize(some_x @ torch.from_numpy(matrix.astype(np.float32)), dim=1)
+        similar = carried @ some_y.T
+        back = similar.T.contiguous()
+        rows, columns = (s.topk(min(HUBS, s.shape[1]), dim=1, sorted=False).values.mean(1) for s in (similar, back))
+        cross = some_x.T @ _means(2 * similar - columns, some_y, count) / len(some_x)
+        cross += _means(2 * back - rows, some_x, count).T @ some_y / len(some_y)
+        matrix = _semi_orthogonal(cross.double().numpy())
+    return matrix
+
+
+def _means(similar: Tensor, points: Tensor, count: int) -> Tensor:
+    """Mean of the ``count`` most similar points, shape (m, l), for each row of similarities, shape (n, m), less the mean of all."""
+    nearest = similar.topk(min(count, len(points) - 1), dim=1, sorted=False).indices
+    means = points[nearest].mean(1)
+    return means - means.mean(0)
+
+
+def scored(start: str, matrix: Floats, x: Samples, y: Samples) -> Candidate:
+    """A candidate with its similarities to the nearest sample of the other side, for held-out samples of both.
+
+    Args:
+        start: kind of the start.
+        matrix: orthogonal map, shape (k, l).
+        x: samples of A, of length one.
+        y: of B.
+    """
+    held, train = (unit_rows(np.asarray(rows @ matrix)) for rows in (x.held, x.train))
+    there = np.max(held.astype(np.float32) @ y.train.astype(np.float32).T, axis=1)
+    back = np.max(y.held.astype(np.float32) @ train.astype(np.float32).T, axis=1)
+    return Candidate(start, matrix, there.astype(np.float64), back.astype(np.float64))
+
+
+def outward(matrix: Floats, x: Samples, y: Samples) -> AffineMap:
+    """The map between the samples as they are: turned, and made as large as those of the other side."""
+    scaled = matrix * (y.size / x.size)
+    return AffineMap(scaled, y.middle - x.middle @ scaled, "similarity", int(min(matrix.shape)))

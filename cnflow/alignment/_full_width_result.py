@@ -1,0 +1,157 @@
+"""The result of an alignment at full width: the map, and how probable it is that it is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cnflow._figures import draw
+from cnflow.alignment._affine import AffineMap
+from cnflow.alignment._full_width import outward
+from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
+from cnflow.alignment._space import AlignmentError, SpaceSamples
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+LEAST_PROBABILITY = 0.95
+"""Probability above which a map is called right."""
+WEIGHTS = (-8.0, 2.5, 2.5)
+"""Intercept and slopes of the logistic regression of "right" on ``features``."""
+
+
+def features(evidence: Evidence) -> tuple[float, float]:
+    """What the probability is computed from: logarithms of the significance and of the margin.
+
+    Args:
+        evidence: of a search.
+    """
+    return float(np.log1p(evidence.significance)), float(np.log1p(evidence.margin))
+
+
+def probability(evidence: Evidence) -> float:
+    """Probability that the best map is right in the directions that are determined; 0 if none is.
+
+    A logistic regression on pairs with known answers, docs/benchmarks/full_width.md.
+
+    Args:
+        evidence: of a search.
+    """
+    if not evidence.subspace_a.size:
+        return 0.0
+    value = WEIGHTS[0] + float(np.dot(WEIGHTS[1:], features(evidence)))
+    return float(1 / (1 + np.exp(-np.clip(value, -50, 50))))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FullWidthAlignment:
+    """An orthogonal map between two sides of many directions, found without pairs, structures or densities.
+
+    Attributes:
+        a: one side.
+        b: the other.
+        core_map: from A's samples (or core) to B's, a similarity.
+        evidence: all distinct maps that starts led to, and their scores on held-out samples.
+        probability: that the map is right in the directions that are determined, calibrated on pairs whose answer is known.
+    """
+
+    a: SpaceSamples
+    b: SpaceSamples
+    core_map: AffineMap
+    evidence: Evidence
+    probability: float
+
+    @classmethod
+    def of(cls, a: SpaceSamples, b: SpaceSamples, found: FullWidthSearch) -> FullWidthAlignment:
+        """The result of a search."""
+        return cls(a, b, outward(found.matrix, found.a, found.b), found.evidence, probability(found.evidence))
+
+    @property
+    def map(self) -> AffineMap:
+        """The map between the cores."""
+        return self.core_map
+
+    @property
+    def subspace_a(self) -> Floats:
+        """Orthonormal basis of the directions of A that the map is determined in, shape (k, r)."""
+        return self.evidence.subspace_a
+
+    @property
+    def subspace_b(self) -> Floats:
+        """Orthonormal basis of the directions of B that they are carried to, shape (l, r)."""
+        return self.evidence.subspace_b
+
+    @property
+    def verdict(self) -> str:
+        """Verdict in words: "aligned", "aligned in R of K directions", "ambiguous: …" or "not determined: …"."""
+        determined, every = self.subspace_a.shape[1], min(self.a.dim, self.b.dim)
+        if not determined:
+            return "not determined: refined from other starts and with half of the samples, maps agree in no direction"
+        if self.aligned:
+            return "aligned" if determined == every else f"aligned in {determined} of {every} directions"
+        if self.evidence.tied > 1:
+            return f"ambiguous: {self.evidence.tied} different maps fit equally well"
+        return f"not determined: the best map is right with probability {self.probability:.2f}, expected {LEAST_PROBABILITY:.2f}"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the map is right with a probability of at least ``LEAST_PROBABILITY``."""
+        return self.probability >= LEAST_PROBABILITY
+
+    @property
+    def related(self) -> bool:
+        """The same as ``aligned``: without a map that is right nothing is known of the sides."""
+        return self.aligned
+
+    def to_frame(self) -> pd.DataFrame:
+        """All distinct maps, best first: kind of start, score, how far behind the best, standard error of that."""
+        return self.evidence.to_frame()
+
+    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of A on B's side.
+
+        Args:
+            x: samples in A's data space, shape (n, d_a).
+            space: "data": samples of B's data space, noise at its mean; "core": of B's core.
+
+        Raises:
+            AlignmentError: for another space.
+        """
+        return _out(self.core_map(self.a.encode(x)), self.b, space)
+
+    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of B, shape (n, d_b), on A's side; see ``transform``."""
+        return _out(self.core_map.inverse(self.b.encode(x)), self.a, space)
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the scores of all distinct maps with their errors."""
+        drawn: Axes = draw("plot_map_scores", self, ax, **options)
+        return drawn
+
+    def __repr__(self) -> str:
+        """Verdict, probability, evidence."""
+        best, others = self.evidence.best, self.evidence.others
+        lines = [
+            f"FullWidthAlignment({self.a.name} → {self.b.name}): {self.verdict}",
+            f"  {self.core_map!r}, right with probability {self.probability:.3f}, started from {best.start}",
+            f"  mean similarity to the nearest sample, held out: {best.score:.4f}; samples of one side: {self.evidence.own:.4f}",
+        ]
+        if len(others):
+            difference, error = best.better_by(self.evidence.candidates[1])
+            lines.append(
+                f"  next of {len(others)} other maps: {others[0]:.4f}, worse by {difference:.4f} ± {error:.4f}; all others "
+                f"{others.min():.4f} to {others[0]:.4f}"
+            )
+        return "\n".join(lines)
+
+
+def _out(h: Floats, side: SpaceSamples, space: str) -> Floats:
+    if space not in ("data", "core"):
+        raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
+    return side.decode(h) if space == "data" else h

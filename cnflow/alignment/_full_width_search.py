@@ -1,0 +1,246 @@
+"""The search for a map at full width, and the evidence that the best one is right: no wrong map comes near it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cnflow.alignment._full_width import Candidate, Samples, refined, scored, starts
+from cnflow.alignment._invariants import unit_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+MOST = 5000
+"""Samples of a side that maps are fitted to."""
+STARTED_WITH = 3000
+"""Samples of a side that starts are computed from."""
+BEST, WRONG = 8, 2
+"""Candidates that are refined with more samples: the best ones, and of the others the best of each kind that started anywhere."""
+ANYWHERE = ("principal axes", "random", "permuted coordinates")
+FEW = 4
+"""Other maps with which their spread is known."""
+FLIPS = 12
+"""Reflections of principal axes by which the best map is changed, to look for another that is as good."""
+SAME = 0.5
+"""Mean cosine between samples carried by two maps above which they are one map."""
+COPY = 0.97
+"""The same, above which only one of two maps is followed: a mirror image in one direction must not be lost."""
+TIED = 3.0
+"""Standard errors by which a map may be worse than the best and still fit as well."""
+AGREE = 0.9
+"""Part of a direction's length that the mean of maps keeps if they agree in it."""
+HALVES = 4
+"""Times that the best map is refined again with half of the samples, from a perturbed start."""
+LEAST_AGREED = 3
+"""Directions in which maps must agree; in fewer nothing is determined."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the probability that the best map is right rests on.
+
+    Attributes:
+        candidates: the best candidate of each distinct map, best first.
+        support: candidates that led to the best map.
+        subspace_a: orthonormal basis of the directions of A that are determined, shape (k, r); see ``_agreed``.
+        subspace_b: of the directions of B that they are carried to, shape (l, r).
+        own: mean similarity of held-out samples to the nearest sample of their own side, the smaller of both sides.
+    """
+
+    candidates: tuple[Candidate, ...]
+    support: int
+    subspace_a: Floats
+    subspace_b: Floats
+    own: float
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest score."""
+        return self.candidates[0]
+
+    @property
+    def others(self) -> Floats:
+        """Scores of all other maps, best first."""
+        return np.array([c.score for c in self.candidates[1:]])
+
+    @property
+    def margin(self) -> float:
+        """Score of the best map minus that of the next one, in standard deviations of the scores of all wrong maps.
+
+        With few or no other maps there is no spread of theirs: then it is at most the number of candidates that led to the best.
+        """
+        if not len(self.others):
+            return float(self.support)
+        difference, error = self.best.better_by(self.candidates[1])
+        if len(self.others) < FEW:
+            return min(difference / max(error, 1e-12), float(self.support))
+        return difference / max(float(np.hypot(self.others.std(ddof=1), error)), 1e-12)
+
+    @property
+    def tied(self) -> int:
+        """Number of distinct maps that fit as well as the best, which is one of them."""
+        differences = map(self.best.better_by, self.candidates[1:])
+        return 1 + sum(difference < TIED * error for difference, error in differences)
+
+    @property
+    def significance(self) -> float:
+        """Score of the best map minus that of the next one, in standard errors of paired differences."""
+        if not len(self.others):
+            return 0.0
+        difference, error = self.best.better_by(self.candidates[1])
+        return difference / max(error, 1e-12)
+
+    def to_frame(self) -> pd.DataFrame:
+        """All distinct maps, best first: kind of start, score, how far behind the best, standard error of that."""
+        import pandas as pd
+
+        behind = [self.best.better_by(c) for c in self.candidates]
+        return pd.DataFrame(
+            {
+                "start": [c.start for c in self.candidates],
+                "score": [c.score for c in self.candidates],
+                "behind": [d for d, _ in behind],
+                "standard_error": [e for _, e in behind],
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FullWidthSearch:
+    """What a search found.
+
+    Attributes:
+        a: samples of A.
+        b: of B.
+        evidence: maps and how good they are.
+    """
+
+    a: Samples
+    b: Samples
+    evidence: Evidence
+
+    @property
+    def matrix(self) -> Floats:
+        """The best map, y = x matrix between centred samples of length one, shape (k, l)."""
+        return self.evidence.best.matrix
+
+
+def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = False) -> FullWidthSearch:
+    """Refine many starts, and compare the distinct maps that they lead to on held-out samples.
+
+    Args:
+        rows_a: samples of A, shape (n, k).
+        rows_b: samples of B, shape (m, l).
+        seed: of everything that is drawn.
+        progress: whether to show a bar.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = (Samples.split(rows, MOST, rng) for rows in (rows_a, rows_b))
+    begin = list(starts(a.train[:STARTED_WITH], b.train[:STARTED_WITH], seed))
+    unit_a, unit_b = (replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b))
+    x, y = unit_a.train.astype(np.float32), unit_b.train.astype(np.float32)
+    with tqdm(
+        total=len(begin) + FLIPS + 4 * (BEST + 6 + 2 + HALVES), desc="align", unit="map", disable=not progress
+    ) as bar:
+
+        def climb(kind: str, matrix: Floats, rounds: int, most: int, first: int) -> Candidate:
+            # a small side has few neighbours that lie near
+            near = max(3, min(first, len(x) // 100, len(y) // 100))
+            found = refined(matrix, x, y, rounds=rounds, most=most, neighbours=(near, 3), seed=seed + rounds)
+            bar.update(1 if most <= 1000 else 4)
+            return scored(kind, found, unit_a, unit_b)
+
+        rough = sorted((climb(kind, m, 6, 1000, 10) for kind, m in begin), key=attrgetter("score"), reverse=True)
+        # copies of one map would crowd out others that are as good
+        first = _distinct(rough, unit_a.held, np.eye(len(unit_b.middle)), COPY)
+        followed = first[:BEST]
+        # each kind of start is right for other data
+        for kind in dict.fromkeys(group[0].start for group in first[BEST:]):
+            followed += [group for group in first[BEST:] if group[0].start == kind][: WRONG if kind in ANYWHERE else 1]
+        fine = [climb(group[0].start, group[0].matrix, 8, 2500, 15) for group in followed]
+        fine_of_groups = list(fine)
+        best = max(fine, key=attrgetter("score"))
+        turned = [climb("flipped", best.matrix @ flip, 6, 1000, 10) for flip in _flips(unit_b.train, rng)]
+        turned.sort(key=attrgetter("score"), reverse=True)
+        rivals = _distinct([best, *turned], unit_a.held, np.eye(len(unit_b.middle)), COPY)[1:3]
+        fine += [climb(group[0].start, group[0].matrix, 8, 2500, 15) for group in rivals]
+        fine.sort(key=attrgetter("score"), reverse=True)
+        halves = []
+        for number in range(HALVES):
+            half_x, half_y = (rows[rng.permutation(len(rows))[: len(rows) // 2]] for rows in (x, y))
+            near = max(3, min(15, len(half_x) // 100, len(half_y) // 100))
+            start = _perturbed(fine[0].matrix, rng)
+            halves.append(
+                refined(start, half_x, half_y, rounds=8, most=2500, neighbours=(near, 3), seed=seed + 100 + number)
+            )
+            bar.update(4)
+    subspace_a, subspace_b = _agreed(fine, halves)
+    basis = subspace_b if subspace_b.size else np.eye(len(subspace_b))
+    distinct = _distinct(fine, unit_a.held, basis, SAME)
+    copies = {id(found): len(group) for found, group in zip(fine_of_groups, followed, strict=True)}
+    support = sum(copies.get(id(candidate), 1) for candidate in distinct[0])
+    own = min(float(np.max(s.held @ s.train.T, axis=1).mean()) for s in (unit_a, unit_b))
+    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in distinct), support, subspace_a, subspace_b, own))
+
+
+def _perturbed(matrix: Floats, rng: np.random.Generator) -> Floats:
+    """A map turned by a random rotation: what nothing determines stays turned when it is refined."""
+    left, _, right = np.linalg.svd(
+        np.eye(matrix.shape[1]) + rng.standard_normal((matrix.shape[1],) * 2) / matrix.shape[1] ** 0.5
+    )
+    out: Floats = matrix @ (left @ right)
+    return out
+
+
+def _agreed(fine: list[Candidate], halves: list[Floats]) -> tuple[Floats, Floats]:
+    """Bases of the directions that are determined; of none if they are few.
+
+    In these agree all maps that fit as well as the best, and those that the best one, perturbed, is refined to with half of the
+    samples.
+    """
+    ties = [fine[0]]
+    for candidate in fine[1:]:
+        difference, error = fine[0].better_by(candidate)
+        if difference < TIED * error:
+            ties.append(candidate)
+    left, values, right = np.linalg.svd(np.mean([*(c.matrix for c in ties), *halves], axis=0), full_matrices=False)
+    keep = values > AGREE
+    if keep.sum() < LEAST_AGREED:
+        keep[:] = False
+    return left[:, keep], right[keep].T
+
+
+def _distinct(ordered: list[Candidate], x: Floats, basis: Floats, above: float) -> list[list[Candidate]]:
+    """Groups of candidates whose agreement in a subspace of B is above a bound, best first."""
+    groups: list[list[Candidate]] = []
+    for candidate in ordered:
+        for group in groups:
+            if _agreement(candidate, group[0], x, basis) > above:
+                group.append(candidate)
+                break
+        else:
+            groups.append([candidate])
+    return groups
+
+
+def _agreement(one: Candidate, other: Candidate, x: Floats, basis: Floats) -> float:
+    """Mean cosine between samples x, shape (n, k), carried by two maps, in a subspace of B with a basis of shape (l, r)."""
+    carried = [unit_rows(x @ (candidate.matrix @ basis)) for candidate in (one, other)]
+    return float((carried[0] * carried[1]).sum(1).mean())
+
+
+def _flips(y: Floats, rng: np.random.Generator) -> list[Floats]:
+    """Reflections of single leading principal axes of samples y, and of random halves of all axes, each of shape (l, l)."""
+    axes = np.linalg.svd(y - y.mean(0), full_matrices=False)[2].T
+    wide = axes.shape[1]
+    signs = [np.where(np.arange(wide) == axis, -1.0, 1.0) for axis in range(min(FLIPS // 2, wide))]
+    signs += [rng.choice([-1.0, 1.0], wide) for _ in range(FLIPS - len(signs))]
+    return [np.eye(len(axes)) + (axes * (sign - 1)) @ axes.T for sign in signs]

@@ -1,0 +1,127 @@
+"""Maps between sides of many directions: known rotations are found, and nothing is said where nothing is determined."""
+
+import numpy as np
+import pytest
+
+import cnflow
+from cnflow.alignment import AlignmentError, FullWidthAlignment, foscttm
+from cnflow.alignment._full_width import refined
+from cnflow.alignment._full_width_search import Evidence
+from cnflow.alignment._invariants import flattened, invariants, unit_rows
+
+
+def rotation(dim, rng):
+    return np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+
+
+def groups(count, dim, rng, spread=0.35):
+    """Samples of twelve groups of unequal sizes in all directions."""
+    means = rng.standard_normal((12, dim))
+    share = np.arange(1, 13) / 78
+    return lambda n: means[rng.choice(12, n, p=share)] + spread * rng.standard_normal((n, dim))
+
+
+@pytest.fixture(scope="module")
+def turned():
+    """Samples in 20 directions, others of the same density turned into 24, and pairs for scoring."""
+    rng = np.random.default_rng(0)
+    draw = groups(12, 20, rng)
+    turn = rotation(24, rng)[:20] * 3.0
+    pairs = draw(200)
+    return draw(900), draw(700) @ turn + 5.0, pairs, pairs @ turn + 5.0
+
+
+@pytest.fixture(scope="module")
+def found(turned):
+    return cnflow.align(*turned[:2])
+
+
+def test_invariants_stay_under_rotation():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((300, 20)) * np.linspace(1, 3, 20)
+    turn, lengths = rotation(20, rng), np.linalg.norm(x, axis=1)
+    one, other = invariants(unit_rows(x), lengths), invariants(unit_rows(x @ turn), lengths)
+    assert one.shape == (300, 27)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_flattened_samples_are_white_at_one_and_commute_with_rotations():
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((4000, 6)) * np.linspace(1, 2, 6)
+    x -= x.mean(0)
+    turn = rotation(6, rng)
+    np.testing.assert_allclose(np.cov(flattened(x, 1.0).T), np.eye(6), atol=0.01)
+    np.testing.assert_allclose(flattened(x @ turn, 0.5), flattened(x, 0.5) @ turn, atol=1e-8)
+
+
+def test_refining_keeps_the_right_map_of_the_same_samples():
+    rng = np.random.default_rng(3)
+    x = unit_rows(groups(12, 18, rng)(400))
+    turn = rotation(18, rng)
+    again = refined(
+        turn, x.astype(np.float32), (x @ turn).astype(np.float32), rounds=3, most=400, neighbours=(1, 1), seed=0
+    )
+    np.testing.assert_allclose(again, turn, atol=1e-4)
+
+
+def test_a_turned_copy_is_aligned_in_more_directions(turned, found):
+    assert isinstance(found, FullWidthAlignment)
+    assert found.aligned
+    assert found.probability >= 0.95
+    carried = found.transform(turned[2])
+    assert carried.shape == (200, 24)
+    basis = found.subspace_b
+    assert foscttm(carried @ basis, turned[3] @ basis) < 0.01
+    back = found.inverse_transform(found.transform(turned[2]))
+    np.testing.assert_allclose(back, turned[2], atol=1e-6)
+
+
+def test_the_result_says_what_it_rests_on(found):
+    frame = found.to_frame()
+    assert list(frame) == ["start", "score", "behind", "standard_error"]
+    assert (frame["score"].diff().dropna() <= 0).all()
+    assert frame["behind"][0] == 0
+    assert found.verdict in repr(found)
+    with pytest.raises(AlignmentError, match="space must be"):
+        found.transform(found.a.rows[:2], space="else")
+
+
+def test_unrelated_groups_are_not_aligned():
+    x, y = (groups(12, 20, np.random.default_rng(seed))(500) for seed in (5, 6))
+    assert not cnflow.align(x, y).aligned
+
+
+def test_gaussian_samples_are_not_aligned_twice_the_same_way():
+    """Any rotation of isotropic samples is as good as another; the same seed gives the same one."""
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((300, 18)), rng.standard_normal((350, 18))
+    one, other = cnflow.align(x, y, seed=3), cnflow.align(x, y, seed=3)
+    assert not one.aligned
+    assert "not determined" in one.verdict or "ambiguous" in one.verdict
+    np.testing.assert_array_equal(one.core_map.matrix, other.core_map.matrix)
+
+
+def test_a_mirror_symmetry_leaves_two_maps():
+    """Every sample and its mirror image are equally likely: no map that mirrors all of B is worse than the right one."""
+    rng = np.random.default_rng(7)
+    draw = groups(12, 20, rng)
+    mirror = np.where(np.arange(20) < 10, -1.0, 1.0)
+    x, y = (s * np.where(rng.random((len(s), 1)) < 0.5, mirror, 1.0) for s in (draw(800), draw(800)))
+    turn = rotation(20, rng)
+    result = cnflow.align(x, y @ turn)
+    # the mirror leaves ten directions as they are, and nothing is determined but these
+    assert result.subspace_a.shape[1] <= 10
+    assert np.abs(result.subspace_a[:10]).max(initial=0) < 0.3
+
+
+def test_few_other_maps_bound_the_margin_by_the_support(found):
+    best = found.evidence.best
+    alone = Evidence((best,), 6, found.subspace_a, found.subspace_b, 0.5)
+    assert alone.margin == 6.0
+    assert alone.tied == 1
+
+
+def test_leading_directions_can_be_asked_for(turned):
+    with pytest.raises(AlignmentError, match="structure"):
+        rng = np.random.default_rng(8)
+        cnflow.align(rng.standard_normal((300, 20)), rng.standard_normal((300, 20)), directions=4)
