@@ -53,7 +53,7 @@ def align(
     Sides of more than ``WIDE`` directions each need no structures. An orthogonal map is sought from many starts: the same
     coordinates (where both sides have as many), vectors that samples with alike invariants define, landmarks and cumulants of the
     leading directions, principal axes, and random maps. Each is refined by neighbours at full width. The verdict is "aligned" if
-    no other distinct map comes near the best one on held-out samples, and the probability of that is calibrated. Only ``seed``,
+    no other distinct map comes near the best one on held-out samples, in the directions that are determined. Only ``seed``,
     ``names`` and ``progress`` matter then; with ``directions`` the leading ones are aligned by their structures instead.
 
     Args:

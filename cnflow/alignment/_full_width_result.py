@@ -23,7 +23,11 @@ Floats = NDArray[np.float64]
 LEAST_PROBABILITY = 0.95
 """Probability above which a map is called right."""
 WEIGHTS = (-8.0, 2.5, 2.5)
-"""Intercept and slopes of the logistic regression of "right" on ``features``."""
+"""Intercept and slopes of the logistic function of ``features`` that gives the probability.
+
+Set from a few searches whose answer was known, and judged on others: docs/benchmarks/full_width.md. It states too little rather
+than too much.
+"""
 
 
 def features(evidence: Evidence) -> tuple[float, float]:
@@ -38,7 +42,7 @@ def features(evidence: Evidence) -> tuple[float, float]:
 def probability(evidence: Evidence) -> float:
     """Probability that the best map is right in the directions that are determined; 0 if none is.
 
-    A logistic regression on pairs with known answers, docs/benchmarks/full_width.md.
+    A logistic function of the features, judged on pairs with known answers in docs/benchmarks/full_width.md.
 
     Args:
         evidence: of a search.
@@ -58,7 +62,7 @@ class FullWidthAlignment:
         b: the other.
         core_map: from A's samples (or core) to B's, a similarity.
         evidence: all distinct maps that starts led to, and their scores on held-out samples.
-        probability: that the map is right in the directions that are determined, calibrated on pairs whose answer is known.
+        probability: that the map is right in the directions that are determined; rather too low than too high.
     """
 
     a: SpaceSamples
