@@ -114,7 +114,7 @@ def full_width_aligned():
     from cnflow.alignment import FullWidthAlignment
     from cnflow.alignment._full_width import Candidate, Samples
     from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
-    from cnflow.alignment._sources import as_samples
+    from cnflow.alignment._sources import SpaceSource
 
     rng = np.random.default_rng(0)
     x = gaussian(80, 17)
@@ -122,7 +122,8 @@ def full_width_aligned():
     maps = tuple(Candidate("random", np.eye(17), s, s) for s in similar)
     sides = [Samples.split(x, 60, rng)] * 2
     evidence = Evidence(maps, 3, np.eye(17), np.eye(17), 0.91)
-    return FullWidthAlignment.of(as_samples(x, "A"), as_samples(x, "B"), FullWidthSearch(*sides, evidence))
+    a, b = (SpaceSource.read(x, name, None, {}).samples for name in "AB")
+    return FullWidthAlignment.of(a, b, FullWidthSearch(*sides, evidence))
 
 
 def narrowed():

@@ -15,7 +15,7 @@ from cnflow.alignment._full_width_result import FullWidthAlignment
 from cnflow.alignment._full_width_search import search as search_full_width
 from cnflow.alignment._result import Alignment
 from cnflow.alignment._search import Search
-from cnflow.alignment._sources import as_samples, as_space
+from cnflow.alignment._sources import SpaceSource
 from cnflow.alignment._space import AlignmentError, Space
 from cnflow.alignment._verdict import judge
 
@@ -100,20 +100,19 @@ def align(
     names = _validation.each("names", names, _validation.instance, kind=str, least=2)
     if len(names) > 2:
         raise AlignmentError(f"names must be two, of A and of B; got {names}")
-    if directions is None:
-        samples_a, samples_b = (as_samples(s, name) for s, name in zip((a, b), names, strict=True))
-        if min(samples_a.dim, samples_b.dim) > WIDE:
-            found_wide = search_full_width(samples_a.rows, samples_b.rows, seed=seed, progress=progress)
-            return FullWidthAlignment.of(samples_a, samples_b, found_wide)
     tried: Sequence[int | None] = (None,)
     if directions is not None:
         several = [directions] if np.ndim(directions) == 0 else directions
         tried = _validation.each("directions", several, _validation.integer, least=1, low=1)
+    options = {"mass": mass, "prominence": prominence, "seed": seed}
+    sources = [SpaceSource.read(s, name, homology, options) for s, name in zip((a, b), names, strict=True)]
+    if directions is None:
+        samples_a, samples_b = (source.samples for source in sources)
+        if min(samples_a.dim, samples_b.dim) > WIDE:
+            found_wide = search_full_width(samples_a.rows, samples_b.rows, seed=seed, progress=progress)
+            return FullWidthAlignment.of(samples_a, samples_b, found_wide)
     for number in tried:
-        one, other = (
-            as_space(s, name, homology=homology, mass=mass, prominence=prominence, directions=number, seed=seed)
-            for s, name in zip((a, b), names, strict=True)
-        )
+        one, other = (source.space(number) for source in sources)
         if number is not None and number > max(one.dim, other.dim):
             raise ValueError(
                 f"directions must be at most {max(one.dim, other.dim)}, as many as a side has; got {number}"

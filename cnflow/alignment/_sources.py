@@ -105,10 +105,7 @@ def as_space(
         CheckpointError: for a file that cannot be read as a flow.
     """
     options = {"mass": mass, "prominence": prominence, "seed": seed}
-    given = _given(source, name, homology, options)
-    if directions is not None and directions < given.rows.shape[1]:
-        given = _widest(given, name, directions, homology, options)
-    return Space(name, given.rows, given.encode, given.decode, given.levels())
+    return SpaceSource.read(source, name, homology, options).space(directions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,21 +135,38 @@ def _given(source: Any, name: str, homology: bool | None, options: dict[str, Any
     return _from_rows(source, name, homology, options)
 
 
-def as_samples(source: Any, name: str) -> SpaceSamples:
-    """Read the samples of one side; see ``as_space``.
+@dataclass(frozen=True, eq=False)
+class SpaceSource:
+    """One side as it was read, for an alignment with structures or without.
 
-    Args:
-        source: as there.
+    Attributes:
         name: for messages.
-
-    Raises:
-        AlignmentError: as there.
-        FileNotFoundError: for a path where no flow is.
-        CheckpointError: for a file that cannot be read as a flow.
+        given: samples, and how level sets are made of them.
+        homology: whether these are to have loops and voids.
+        options: of level sets.
     """
-    # only level sets would need options
-    given = _given(source, name, None, {})
-    return SpaceSamples(name, given.rows, given.encode, given.decode)
+
+    name: str
+    given: _Given
+    homology: bool | None
+    options: dict[str, Any]
+
+    @classmethod
+    def read(cls, source: Any, name: str, homology: bool | None, options: dict[str, Any]) -> SpaceSource:
+        """Read one side; see ``as_space``."""
+        return cls(name, _given(source, name, homology, options), homology, options)
+
+    @property
+    def samples(self) -> SpaceSamples:
+        """The samples, without a density."""
+        return SpaceSamples(self.name, self.given.rows, self.given.encode, self.given.decode)
+
+    def space(self, directions: int | None = None) -> Space:
+        """The side with level sets, in its widest directions."""
+        given = self.given
+        if directions is not None and directions < given.rows.shape[1]:
+            given = _widest(given, self.name, directions, self.homology, self.options)
+        return Space(self.name, given.rows, given.encode, given.decode, given.levels())
 
 
 def _widest(given: _Given, name: str, directions: int, homology: bool | None, options: dict[str, Any]) -> _Given:
