@@ -12,7 +12,7 @@ from cnflow._figures import draw
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._full_width import outward
 from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
-from cnflow.alignment._space import AlignmentError, SpaceSamples
+from cnflow.alignment._space import SpaceSamples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,11 +127,11 @@ class FullWidthAlignment:
         Raises:
             AlignmentError: for another space.
         """
-        return _out(self.core_map(self.a.encode(x)), self.b, space)
+        return self.b.leave(self.core_map(self.a.encode(x)), space)
 
     def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
         """Samples of B, shape (n, d_b), on A's side; see ``transform``."""
-        return _out(self.core_map.inverse(self.b.encode(x)), self.a, space)
+        return self.a.leave(self.core_map.inverse(self.b.encode(x)), space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the scores of all distinct maps with their errors."""
@@ -153,9 +153,3 @@ class FullWidthAlignment:
                 f"{others.min():.4f} to {others[0]:.4f}"
             )
         return "\n".join(lines)
-
-
-def _out(h: Floats, side: SpaceSamples, space: str) -> Floats:
-    if space not in ("data", "core"):
-        raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
-    return side.decode(h) if space == "data" else h

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cnflow._figures import draw
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._smooth_map import SmoothMap
-from cnflow.alignment._space import AlignmentError, Space
+from cnflow.alignment._space import Space
 from cnflow.alignment._symmetry import Certificate, ContinuousSymmetry
 
 if TYPE_CHECKING:
@@ -161,11 +161,11 @@ class Alignment:
         Raises:
             AlignmentError: for another space.
         """
-        return _out(self.map(self.a.encode(x)), self.b, space)
+        return self.b.leave(self.map(self.a.encode(x)), space)
 
     def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
         """Samples of B on A's side; see ``transform``."""
-        return _out(self.map.inverse(self.b.encode(x)), self.a, space)
+        return self.a.leave(self.map.inverse(self.b.encode(x)), space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw B's samples and A's carried onto them, coloured by matched structure; options: ``names`` and ``seed``."""
@@ -189,9 +189,3 @@ class Alignment:
         if len(shown) < len(self.pairs):
             lines.append(f"  … {len(self.pairs) - len(shown)} more, see to_frame()")
         return "\n".join(lines)
-
-
-def _out(h: Floats, side: Space, space: str) -> Floats:
-    if space not in ("data", "core"):
-        raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
-    return side.decode(h) if space == "data" else h

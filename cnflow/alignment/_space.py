@@ -39,6 +39,20 @@ class SpaceSamples:
         """Directions of the core, k."""
         return int(self.rows.shape[1])
 
+    def leave(self, h: Floats, space: str) -> Floats:
+        """Samples h of the core, shape (n, k), in a space.
+
+        Args:
+            h: samples.
+            space: "data": of data space, noise at its mean; "core": as they are.
+
+        Raises:
+            AlignmentError: for another space.
+        """
+        if space not in ("data", "core"):
+            raise AlignmentError(f"space must be 'data' or 'core'; got {space!r}")
+        return self.decode(h) if space == "data" else h
+
     def __repr__(self) -> str:
         """Samples and directions."""
         return f"SpaceSamples({self.name}: {len(self.rows)} samples in {self.dim} directions)"
