@@ -12,6 +12,9 @@ import ot
 from scipy.optimize import quadratic_assignment
 from sklearn.cluster import KMeans
 
+from cnflow.alignment._affine import semi_orthogonal
+from cnflow.alignment._invariants import unit_rows
+
 Floats = np.ndarray
 
 CLUSTERS, RUNS, STARTS = 20, 30, 30
@@ -32,21 +35,12 @@ ENTROPIES = (0.03, 0.1)
 
 def centred_unit(x: Floats) -> Floats:
     """Centred samples of length one, shape (n, k)."""
-    return _unit(x - x.mean(0))
-
-
-def _unit(x: Floats) -> Floats:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return unit_rows(x - x.mean(0))
 
 
 def procrustes(x: Floats, y: Floats) -> Floats:
     """The semi-orthogonal map that carries x, shape (n, k), nearest to y, shape (n, l)."""
-    return _orthogonal(x.T @ y)
-
-
-def _orthogonal(matrix: Floats) -> Floats:
-    left, _, right = np.linalg.svd(matrix, full_matrices=False)
-    return left @ right
+    return semi_orthogonal(x.T @ y)
 
 
 def _centroids(x: Floats, clusters: int, seed: int) -> Floats:
@@ -82,7 +76,7 @@ def mini_vec2vec(x_a: Floats, x_b: Floats, seed: int) -> Floats:
     x, y = centred_unit(x_a), centred_unit(x_b)
     relative: tuple[list[Floats], list[Floats]] = ([], [])
     for _ in range(RUNS):
-        anchors = [_unit(_centroids(rows, CLUSTERS, int(rng.integers(2**31)))) for rows in (x, y)]
+        anchors = [unit_rows(_centroids(rows, CLUSTERS, int(rng.integers(2**31)))) for rows in (x, y)]
         order = _assigned(anchors[0] @ anchors[0].T, anchors[1] @ anchors[1].T, rng, STARTS)
         relative[0].append(x @ anchors[0].T)
         relative[1].append(y @ anchors[1][order].T)
@@ -90,12 +84,12 @@ def mini_vec2vec(x_a: Floats, x_b: Floats, seed: int) -> Floats:
     matrix = procrustes(x, _near_means(told[0], told[1], y, _neighbours(len(y))))
     for _ in range(ROUNDS):
         some_x, some_y = (rows[rng.permutation(len(rows))[:DRAWN]] for rows in (x, y))
-        pairs = _near_means(_unit(some_x @ matrix), some_y, some_y, _neighbours(len(some_y)))
+        pairs = _near_means(unit_rows(some_x @ matrix), some_y, some_y, _neighbours(len(some_y)))
         matrix = (1 - WEIGHT) * matrix + WEIGHT * procrustes(some_x, pairs)
     fine = min(FINE, len(x) // 10, len(y) // 10)
     own = _centroids(x, fine, int(rng.integers(2**31)))
-    met = KMeans(fine, init=own @ _orthogonal(matrix), n_init=1).fit(y).cluster_centers_
-    return _orthogonal((1 - WEIGHT) * matrix + WEIGHT * procrustes(own, met))
+    met = KMeans(fine, init=own @ semi_orthogonal(matrix), n_init=1).fit(y).cluster_centers_
+    return semi_orthogonal((1 - WEIGHT) * matrix + WEIGHT * procrustes(own, met))
 
 
 def _neighbours(count: int) -> int:
@@ -141,8 +135,8 @@ def wasserstein_procrustes(matrix: Floats, x: Floats, y: Floats, rng: np.random.
     weights = np.full(size, 1 / size)
     for _ in range(STEPS):
         some_x, some_y = (rows[rng.permutation(len(rows))[:size]] for rows in (x, y))
-        coupling = ot.emd(weights, weights, 1 - _unit(some_x @ matrix) @ some_y.T)
-        matrix = _orthogonal((1 - RATE) * matrix + RATE * procrustes(some_x, size * coupling @ some_y))
+        coupling = ot.emd(weights, weights, 1 - unit_rows(some_x @ matrix) @ some_y.T)
+        matrix = semi_orthogonal((1 - RATE) * matrix + RATE * procrustes(some_x, size * coupling @ some_y))
     return matrix
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnflow.alignment._affine import semi_orthogonal
+
 Floats = np.ndarray
 TEST = 500
 """Pairs that a map is scored on."""
@@ -25,12 +27,6 @@ class Pair:
 def rotation(dim: int, rng: np.random.Generator) -> Floats:
     """A random orthogonal matrix."""
     return np.linalg.qr(rng.standard_normal((dim, dim)))[0]
-
-
-def semi_orthogonal(k: int, m: int, rng: np.random.Generator) -> Floats:
-    """A random semi-orthogonal matrix, shape (k, m)."""
-    left, _, right = np.linalg.svd(rng.standard_normal((k, m)), full_matrices=False)
-    return left @ right
 
 
 def mixture(n: int, dim: int, rng: np.random.Generator) -> Floats:
@@ -61,7 +57,7 @@ def _planted(kind: str, rng: np.random.Generator) -> Pair:
     dim = int(rng.choice([20, 32, 48, 64]))
     z = _latent(kind, n + m + TEST, dim, rng)
     k = dim + int(rng.integers(0, 20))
-    other = z @ semi_orthogonal(dim, k, rng)
+    other = z @ semi_orthogonal(rng.standard_normal((dim, k)))
     if kind == "bent groups":
         inner, outer = (
             rng.standard_normal((dim, 2 * dim)) / dim**0.5,

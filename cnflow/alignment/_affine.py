@@ -75,6 +75,17 @@ class AffineMap:
         return f"AffineMap({self.kind}, {self.matrix.shape[0]}-D to {self.matrix.shape[1]}-D)"
 
 
+def semi_orthogonal(matrix: Floats) -> Floats:
+    """The matrix with orthonormal rows or columns that is nearest to a matrix, both of shape (k, m).
+
+    References:
+        A generalized solution of the orthogonal Procrustes problem; Schönemann 1966.
+    """
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    nearest: Floats = left @ right
+    return nearest
+
+
 def fit_map(
     x: Floats,
     y: Floats,

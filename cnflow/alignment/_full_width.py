@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from cnflow.alignment._affine import AffineMap
+from cnflow.alignment._affine import AffineMap, semi_orthogonal
 from cnflow.alignment._cumulants import matching_rotations
 from cnflow.alignment._invariants import flattened, invariant_maps, unit_rows
 from cnflow.alignment._landmarks import centroid_map, landmark_maps
@@ -29,6 +29,8 @@ ROTATIONS = 10
 """Rotations that are kept for each weighting of the cumulants."""
 RANKS = (10, 20)
 SHARES = (0.0, 0.5)
+TIED = 3.0
+"""Standard errors by which a map may be worse than the best and still fit as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +69,14 @@ class Candidate:
         matrix: y = x matrix between centred samples of length one, shape (k, l).
         there: similarity of each held-out sample of A, carried over, to the nearest sample of B, shape (m,).
         back: of each held-out sample of B to the nearest carried sample of A.
+        copies: starts that led to it.
     """
 
     start: str
     matrix: Floats
     there: Floats
     back: Floats
+    copies: int = 1
 
     @property
     def score(self) -> float:
@@ -84,6 +88,11 @@ class Candidate:
         there, back = self.there - other.there, self.back - other.back
         error = np.sqrt(there.var() / len(there) + back.var() / len(back)) / 2
         return float((there.mean() + back.mean()) / 2), float(error)
+
+    def ties(self, other: Candidate) -> bool:
+        """Whether another, worse by less than ``TIED`` standard errors, fits as well as this one."""
+        difference, error = self.better_by(other)
+        return difference < TIED * error
 
 
 def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
@@ -107,8 +116,9 @@ def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
     scales = [float((low**2).sum(1).mean() ** 0.5) for low in (low_x, low_y)]
     for found in landmark_maps(low_x / scales[0], low_y / scales[1], (20, 30, 45), 8, seed):
         yield "landmarks", axes_x[:, :wide] @ found.matrix @ axes_y[:, :wide].T
+    unit_x, unit_y = unit_rows(x), unit_rows(y)
     for _ in range(4):
-        yield "centroids", centroid_map(unit_rows(x), unit_rows(y), int(rng.integers(2**31)))
+        yield "centroids", centroid_map(unit_x, unit_y, int(rng.integers(2**31)))
     # of maps that a symmetry leaves equally good, one width may lead to one alone
     for fewer in CUMULANT_WIDTHS:
         narrow = min(fewer, wide)
@@ -122,16 +132,10 @@ def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
         signs = rng.choice([-1.0, 1.0], every)
         yield "principal axes", (axes_x[:, :every] * signs) @ axes_y[:, :every].T
     for _ in range(4):
-        yield "random", _semi_orthogonal(rng.standard_normal((k, m)))
+        yield "random", semi_orthogonal(rng.standard_normal((k, m)))
     if k == m:
         for _ in range(4):
             yield "permuted coordinates", np.eye(k)[rng.permutation(k)]
-
-
-def _semi_orthogonal(matrix: Floats) -> Floats:
-    left, _, right = np.linalg.svd(matrix, full_matrices=False)
-    out: Floats = left @ right
-    return out
 
 
 def refined(
@@ -163,7 +167,7 @@ def refined(
         rows, columns = (s.topk(min(HUBS, s.shape[1]), dim=1, sorted=False).values.mean(1) for s in (similar, back))
         cross = some_x.T @ _means(2 * similar - columns, some_y, count) / len(some_x)
         cross += _means(2 * back - rows, some_x, count).T @ some_y / len(some_y)
-        matrix = _semi_orthogonal(cross.double().numpy())
+        matrix = semi_orthogonal(cross.double().numpy())
     return matrix
 
 
@@ -190,6 +194,12 @@ def scored(start: str, matrix: Floats, x: Samples, y: Samples) -> Candidate:
 
 
 def outward(matrix: Floats, x: Samples, y: Samples) -> AffineMap:
-    """The map between the samples as they are: turned, and made as large as those of the other side."""
+    """The map between the samples as they are: turned, and made as large as those of the other side.
+
+    Args:
+        matrix: orthogonal map between centred samples of length one, shape (k, l).
+        x: samples of A.
+        y: of B.
+    """
     scaled = matrix * (y.size / x.size)
     return AffineMap(scaled, y.middle - x.middle @ scaled, "similarity", int(min(matrix.shape)))

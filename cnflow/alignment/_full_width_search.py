@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cnflow.alignment._affine import semi_orthogonal
 from cnflow.alignment._full_width import Candidate, Samples, refined, scored, starts
 from cnflow.alignment._invariants import unit_rows
 
@@ -33,8 +34,6 @@ SAME = 0.5
 """Mean cosine between samples carried by two maps above which they are one map."""
 COPY = 0.97
 """The same, above which only one of two maps is followed: a mirror image in one direction must not be lost."""
-TIED = 3.0
-"""Standard errors by which a map may be worse than the best and still fit as well."""
 AGREE = 0.9
 """Part of a direction's length that the mean of maps keeps if they agree in it."""
 HALVES = 4
@@ -87,8 +86,7 @@ class Evidence:
     @property
     def tied(self) -> int:
         """Number of distinct maps that fit as well as the best, which is one of them."""
-        differences = map(self.best.better_by, self.candidates[1:])
-        return 1 + sum(difference < TIED * error for difference, error in differences)
+        return 1 + sum(map(self.best.ties, self.candidates[1:]))
 
     @property
     def significance(self) -> float:
@@ -152,51 +150,44 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
     ) as bar:
 
         def climb(kind: str, matrix: Floats, rounds: int, most: int, first: int) -> Candidate:
-            # a small side has few neighbours that lie near
-            near = max(3, min(first, len(x) // 100, len(y) // 100))
-            found = refined(matrix, x, y, rounds=rounds, most=most, neighbours=(near, 3), seed=seed + rounds)
+            near = _neighbours(first, x, y)
+            found = refined(matrix, x, y, rounds=rounds, most=most, neighbours=near, seed=seed + rounds)
             bar.update(1 if most <= 1000 else 4)
             return scored(kind, found, unit_a, unit_b)
 
         rough = sorted((climb(kind, m, 6, 1000, 10) for kind, m in begin), key=attrgetter("score"), reverse=True)
         # copies of one map would crowd out others that are as good
-        first = _distinct(rough, unit_a.held, np.eye(len(unit_b.middle)), COPY)
+        first = _distinct(rough, unit_a.held, COPY)
         followed = first[:BEST]
         # each kind of start is right for other data
         for kind in dict.fromkeys(group[0].start for group in first[BEST:]):
             followed += [group for group in first[BEST:] if group[0].start == kind][: WRONG if kind in ANYWHERE else 1]
-        fine = [climb(group[0].start, group[0].matrix, 8, 2500, 15) for group in followed]
-        fine_of_groups = list(fine)
+        fine = [replace(climb(group[0].start, group[0].matrix, 8, 2500, 15), copies=len(group)) for group in followed]
         best = max(fine, key=attrgetter("score"))
         turned = [climb("flipped", best.matrix @ flip, 6, 1000, 10) for flip in _flips(unit_b.train, rng)]
         turned.sort(key=attrgetter("score"), reverse=True)
-        rivals = _distinct([best, *turned], unit_a.held, np.eye(len(unit_b.middle)), COPY)[1:3]
+        rivals = _distinct([best, *turned], unit_a.held, COPY)[1:3]
         fine += [climb(group[0].start, group[0].matrix, 8, 2500, 15) for group in rivals]
         fine.sort(key=attrgetter("score"), reverse=True)
         halves = []
         for number in range(HALVES):
             half_x, half_y = (rows[rng.permutation(len(rows))[: len(rows) // 2]] for rows in (x, y))
-            near = max(3, min(15, len(half_x) // 100, len(half_y) // 100))
-            start = _perturbed(fine[0].matrix, rng)
+            start, near = _perturbed(fine[0].matrix, rng), _neighbours(15, half_x, half_y)
             halves.append(
-                refined(start, half_x, half_y, rounds=8, most=2500, neighbours=(near, 3), seed=seed + 100 + number)
+                refined(start, half_x, half_y, rounds=8, most=2500, neighbours=near, seed=seed + 100 + number)
             )
             bar.update(4)
     subspace_a, subspace_b = _agreed(fine, halves)
-    basis = subspace_b if subspace_b.size else np.eye(len(subspace_b))
-    distinct = _distinct(fine, unit_a.held, basis, SAME)
-    copies = {id(found): len(group) for found, group in zip(fine_of_groups, followed, strict=True)}
-    support = sum(copies.get(id(candidate), 1) for candidate in distinct[0])
+    distinct = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
+    support = sum(candidate.copies for candidate in distinct[0])
     own = min(float(np.max(s.held @ s.train.T, axis=1).mean()) for s in (unit_a, unit_b))
     return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in distinct), support, subspace_a, subspace_b, own))
 
 
 def _perturbed(matrix: Floats, rng: np.random.Generator) -> Floats:
     """A map turned by a random rotation: what nothing determines stays turned when it is refined."""
-    left, _, right = np.linalg.svd(
-        np.eye(matrix.shape[1]) + rng.standard_normal((matrix.shape[1],) * 2) / matrix.shape[1] ** 0.5
-    )
-    out: Floats = matrix @ (left @ right)
+    dim = matrix.shape[1]
+    out: Floats = matrix @ semi_orthogonal(np.eye(dim) + rng.standard_normal((dim, dim)) / dim**0.5)
     return out
 
 
@@ -206,11 +197,7 @@ def _agreed(fine: list[Candidate], halves: list[Floats]) -> tuple[Floats, Floats
     In these agree all maps that fit as well as the best, and those that the best one, perturbed, is refined to with half of the
     samples.
     """
-    ties = [fine[0]]
-    for candidate in fine[1:]:
-        difference, error = fine[0].better_by(candidate)
-        if difference < TIED * error:
-            ties.append(candidate)
+    ties = [fine[0], *filter(fine[0].ties, fine[1:])]
     left, values, right = np.linalg.svd(np.mean([*(c.matrix for c in ties), *halves], axis=0), full_matrices=False)
     keep = values > AGREE
     if keep.sum() < LEAST_AGREED:
@@ -218,23 +205,31 @@ def _agreed(fine: list[Candidate], halves: list[Floats]) -> tuple[Floats, Floats
     return left[:, keep], right[keep].T
 
 
-def _distinct(ordered: list[Candidate], x: Floats, basis: Floats, above: float) -> list[list[Candidate]]:
-    """Groups of candidates whose agreement in a subspace of B is above a bound, best first."""
-    groups: list[list[Candidate]] = []
+def _neighbours(first: int, *sides: NDArray[np.float32]) -> tuple[int, int]:
+    """Neighbours in the first round and in the last: a small side has few that lie near."""
+    return max(3, min(first, *(len(side) // 100 for side in sides))), 3
+
+
+def _distinct(ordered: list[Candidate], x: Floats, above: float, basis: Floats | None = None) -> list[list[Candidate]]:
+    """Groups of candidates that are one map, best first.
+
+    Args:
+        ordered: candidates, best first.
+        x: samples, shape (n, k).
+        above: mean cosine between the samples, carried by two maps, above which these are one.
+        basis: of the subspace of B in which they are compared, shape (l, r); default all of B.
+    """
+    groups: list[tuple[Floats, list[Candidate]]] = []
     for candidate in ordered:
-        for group in groups:
-            if _agreement(candidate, group[0], x, basis) > above:
+        matrix = candidate.matrix if basis is None else candidate.matrix @ basis
+        carried = unit_rows(x @ matrix)
+        for first, group in groups:
+            if (carried * first).sum(1).mean() > above:
                 group.append(candidate)
                 break
         else:
-            groups.append([candidate])
-    return groups
-
-
-def _agreement(one: Candidate, other: Candidate, x: Floats, basis: Floats) -> float:
-    """Mean cosine between samples x, shape (n, k), carried by two maps, in a subspace of B with a basis of shape (l, r)."""
-    carried = [unit_rows(x @ (candidate.matrix @ basis)) for candidate in (one, other)]
-    return float((carried[0] * carried[1]).sum(1).mean())
+            groups.append((carried, [candidate]))
+    return [group for _, group in groups]
 
 
 def _flips(y: Floats, rng: np.random.Generator) -> list[Floats]:

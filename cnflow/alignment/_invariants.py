@@ -25,6 +25,12 @@ def unit_rows(x: Floats) -> Floats:
     return out
 
 
+def _principal(x: Floats) -> tuple[Floats, Floats]:
+    """Variances of samples x, shape (n, k), along their principal directions, none of them 0, and these directions."""
+    values, axes = np.linalg.eigh(x.T @ x / len(x))
+    return np.maximum(values, 0) + LEAST_VARIANCE * values.mean(), axes
+
+
 def flattened(x: Floats, share: float) -> Floats:
     """Samples in which the spreads s of the principal directions are s^(1 - share), shape (n, k).
 
@@ -32,8 +38,7 @@ def flattened(x: Floats, share: float) -> Floats:
         x: samples with mean 0, shape (n, k).
         share: 0 leaves them as they are, 1 makes them white.
     """
-    values, axes = np.linalg.eigh(x.T @ x / len(x))
-    values = np.maximum(values, 0) + LEAST_VARIANCE * values.mean()
+    values, axes = _principal(x)
     out: Floats = x @ ((axes * values ** (-share / 2)) @ axes.T)
     return out
 
@@ -62,8 +67,7 @@ def invariants(unit: Floats, lengths: Floats) -> Floats:
         found.append(
             np.hstack([ranked[:, ordered], np.stack([(ranked**power).mean(1) for power in (1, 2, 3, 4)], axis=1)])
         )
-    values, axes = np.linalg.eigh(unit.T @ unit / count)
-    values = np.maximum(values, 0) + LEAST_VARIANCE * values.mean()
+    values, axes = _principal(unit)
     products = (unit @ axes) ** 2 @ np.stack([values**power for power in POWERS], axis=1)
     features = np.hstack([np.concatenate(found), products, lengths[:, None]])
     normal = QuantileTransformer(n_quantiles=min(1000, count), output_distribution="normal", subsample=None)

@@ -12,7 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from cnflow.alignment._affine import AffineMap, fit_map
+from cnflow.alignment._affine import AffineMap, fit_map, semi_orthogonal
 
 Floats = NDArray[np.float64]
 
@@ -117,6 +117,4 @@ def centroid_map(x: Floats, y: Floats, seed: int, count: int = 30, runs: int = 8
         .fit(told_y)
         .kneighbors(told_x, return_distance=False)
     )
-    left, _, right = np.linalg.svd(x.T @ y[pairs].mean(1), full_matrices=False)
-    matrix: Floats = left @ right
-    return matrix
+    return semi_orthogonal(x.T @ y[pairs].mean(1))
