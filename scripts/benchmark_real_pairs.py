@@ -130,6 +130,8 @@ def main() -> None:
         for seed in range(options.seeds)
         for method in ("cnflow", "with pairs (affine)")
         for case in cases
+        # a rotation of one side is not found: one seed shows that
+        if seed == 0 or "turned" not in case
     ]
     # the others are slow, and one seed shows where they stand
     tasks += [(case, 0, method) for method in BASELINES for case in cases if "50 000" not in case]

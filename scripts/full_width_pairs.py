@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import normalize
+from two_networks import networks
 
 from cnflow.alignment._affine import semi_orthogonal
 
@@ -101,6 +103,32 @@ def _sentences(kind: str, rng: np.random.Generator, data: Path) -> Pair:
     return Pair(x, layers["B"][again[:m]] @ turn, (layers["At"][:TEST], layers["Bt"][:TEST] @ turn))
 
 
+def _networks(kind: str, seed: int) -> Pair:
+    made = networks(seed)
+    x, y, *test = (made[f"{kind.split()[1]}_{side}"].astype(np.float64) for side in ("A", "B", "At", "Bt"))
+    return Pair(x, y, (test[0], test[1]))
+
+
+def _cells(kind: str, rng: np.random.Generator, data: Path) -> Pair:
+    a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
+    types = np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
+    one, other = np.array_split(rng.permutation(len(a)), 2)
+    test = a[one], b[one]
+    if "177" in kind:
+        one, other = one[:177], other[:177]
+    if "missing" in kind:
+        other = other[types[other] != rng.choice(types)]
+    if "reversed" in kind:
+        # the most frequent type becomes the rarest one
+        counts = np.bincount(types)
+        rank = np.argsort(np.argsort(counts[counts > 0]))
+        wanted = np.zeros(len(counts))
+        wanted[counts > 0] = np.sort(counts[counts > 0])[::-1][rank]
+        weight = wanted[types[other]] / counts[types[other]]
+        other = rng.choice(other, 200, replace=False, p=weight / weight.sum())
+    return Pair(a[one], b[other], test)
+
+
 PLANTED = ("groups", "noisy groups", "bent groups", "independent Laplace", "mirror symmetry")
 UNRELATED = ("unrelated groups", "Gaussian", "isotropic")
 SENTENCES = (
@@ -110,7 +138,9 @@ SENTENCES = (
     "sentences and a Gaussian",
     "sentences and groups",
 )
-FAMILIES = PLANTED + UNRELATED + SENTENCES
+NETWORKS = ("CNN middle", "CNN last")
+CELLS = ("cells", "177 cells", "cells, a type missing", "cells, proportions reversed")
+FAMILIES = PLANTED + UNRELATED + SENTENCES + NETWORKS + CELLS
 
 
 def draw(family: str, seed: int, data: Path | None) -> Pair:
@@ -119,7 +149,7 @@ def draw(family: str, seed: int, data: Path | None) -> Pair:
     Args:
         family: one of ``FAMILIES``.
         seed: of everything that is drawn.
-        data: folder with sentences_two_layers.npz, for families of sentences.
+        data: folder with sentences_two_layers.npz and snare/, for families of sentences and of cells.
     """
     rng = np.random.default_rng([FAMILIES.index(family), seed])
     makers: dict[tuple[str, ...], Callable[[str, np.random.Generator], Pair]] = {
@@ -129,6 +159,10 @@ def draw(family: str, seed: int, data: Path | None) -> Pair:
     for families, maker in makers.items():
         if family in families:
             return maker(family, rng)
+    if family in NETWORKS:
+        return _networks(family, seed)
     if data is None:
-        raise ValueError(f"family {family!r} needs the folder of sentences_two_layers.npz, --data; got none")
+        raise ValueError(f"family {family!r} needs the folder of the data, --data; got none")
+    if family in CELLS:
+        return _cells(family, rng, data)
     return _sentences(family, rng, data)

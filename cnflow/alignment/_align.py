@@ -12,6 +12,7 @@ from tqdm import tqdm
 from cnflow import _validation
 from cnflow.alignment._affine import KINDS
 from cnflow.alignment._full_width_result import FullWidthAlignment
+from cnflow.alignment._full_width_search import LEAST_AGREED
 from cnflow.alignment._full_width_search import search as search_full_width
 from cnflow.alignment._result import Alignment
 from cnflow.alignment._search import Search
@@ -21,6 +22,10 @@ from cnflow.alignment._verdict import judge
 
 WIDE = 16
 """Directions of both sides above which they are aligned at full width, without structures."""
+
+
+class NoStructuresError(AlignmentError):
+    """A side has no two structures that could be told apart."""
 
 
 def align(
@@ -50,11 +55,13 @@ def align(
     which the samples themselves must show, with valleys of at least ``prominence``. A map that is determined in all directions may
     be bent at last by a smooth displacement, if that does better on held-out samples.
 
-    Sides of more than ``WIDE`` directions each need no structures. An orthogonal map is sought from many starts: the same
-    coordinates (where both sides have as many), vectors that samples with alike invariants define, landmarks and cumulants of the
-    leading directions, principal axes, and random maps. Each is refined by neighbours at full width. The verdict is "aligned" if
-    no other distinct map comes near the best one on held-out samples, in the directions that are determined. Only ``seed``,
-    ``names`` and ``progress`` matter then; with ``directions`` the leading ones are aligned by their structures instead.
+    Sides of more than ``WIDE`` directions each need no structures. Where the structures of narrower sides say nothing, because a
+    side has fewer than two or the verdict is "unrelated", they are left out too, from three directions on. An orthogonal map is
+    sought from many starts: the same coordinates (where both sides have as many), vectors that samples with alike invariants
+    define, landmarks and cumulants of the leading directions, principal axes, and random maps. Each is refined by neighbours at
+    full width, and groups of samples are exchanged in the best ones. The verdict is "aligned" if no other distinct map comes near
+    the best one on held-out samples, in the directions that are determined. Then only ``seed``, ``names`` and ``progress`` matter;
+    with ``directions`` the leading ones are aligned by their structures instead.
 
     Args:
         a: samples, shape (n, k); or (flow, samples), where the flow may be the path of a run or a file, and samples
@@ -106,11 +113,36 @@ def align(
         tried = _validation.each("directions", several, _validation.integer, least=1, low=1)
     options = {"mass": mass, "prominence": prominence, "seed": seed}
     sources = [SpaceSource.read(s, name, homology, options) for s, name in zip((a, b), names, strict=True)]
-    if directions is None:
-        samples_a, samples_b = (source.samples for source in sources)
-        if min(samples_a.dim, samples_b.dim) > WIDE:
-            found_wide = search_full_width(samples_a.rows, samples_b.rows, seed=seed, progress=progress)
-            return FullWidthAlignment.of(samples_a, samples_b, found_wide)
+    samples = tuple(source.samples for source in sources)
+    fewest = min(side.dim for side in samples) if directions is None else 0
+    refusal = ""
+    if fewest <= WIDE:
+        try:
+            found = _by_structures(sources, tried, kind, starts, n_samples, least_overlap, bend, seed, progress)
+        except NoStructuresError as error:
+            if fewest < LEAST_AGREED:
+                raise
+            refusal = str(error)
+        else:
+            if found.related or fewest < LEAST_AGREED:
+                return found
+            refusal = found.verdict
+    found_wide = search_full_width(samples[0].rows, samples[1].rows, seed=seed, progress=progress)
+    return FullWidthAlignment.of(samples[0], samples[1], found_wide, refusal)
+
+
+def _by_structures(
+    sources: list[SpaceSource],
+    tried: Sequence[int | None],
+    kind: str,
+    starts: int,
+    n_samples: int,
+    least_overlap: float,
+    bend: bool,
+    seed: int,
+    progress: bool,
+) -> Alignment:
+    """The alignment by the structures of both sides, in the first number of directions in which these are not unrelated."""
     for number in tried:
         one, other = (source.space(number) for source in sources)
         if number is not None and number > max(one.dim, other.dim):
@@ -135,7 +167,7 @@ def _has_something(given: Space) -> None:
     classes = given.levels.homology
     more = 0 if classes is None else sum(len(classes.of(dim)) for dim in (1, 2))
     if len(given.structures) + more < 2 and given.levels.log_prob.size:
-        raise AlignmentError(
+        raise NoStructuresError(
             f"side {given.name}: {len(given.structures)} structure in {given.dim} directions, and no loop; at least two are needed "
             "to tell anything apart. Look at level_sets(...).tree; a smaller `mass` keeps smaller ones, `homology=True` looks "
             "for loops"

@@ -49,7 +49,9 @@ def cumulants(x: Floats) -> tuple[Tensor, Tensor]:
     return third, fourth
 
 
-def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) -> tuple[Floats, Floats]:
+def matching_rotations(
+    x: Floats, y: Floats, seed: int = 0, keep: int = KEPT, *, starts: int = STARTS, rounds: int = ROUNDS
+) -> tuple[Floats, Floats]:
     """Orthogonal maps of white samples x to white samples y under which their cumulants agree best.
 
     The agreement, the inner product of the rotated tensors, is climbed by polar steps from random rotations; then from every kept
@@ -61,6 +63,8 @@ def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) ->
         y: shape (m, k), likewise.
         seed: of the starts.
         keep: rotations to keep for each of ``WEIGHTS``.
+        starts: random rotations to begin with.
+        rounds: most times that landmarks are exchanged.
 
     Returns:
         (matrices of the maps y = x matrix, shape (c, k, k); their agreement, each with its own weights, shape (c,)).
@@ -81,13 +85,13 @@ def matching_rotations(x: Floats, y: Floats, seed: int = 0, keep: int = KEPT) ->
     a, b = ([part.float() for part in cumulants(rows)] for rows in (x, y))
     k = x.shape[1]
     draw = torch.Generator().manual_seed(seed)
-    exchanges = torch.as_tensor(_exchanges(landmarks(y, min(EXCHANGED, len(y) // 4), seed)[0])).float()
+    swaps = torch.as_tensor(exchanges(landmarks(y, min(EXCHANGED, len(y) // 4), seed)[0])).float()
     found: list[tuple[Tensor, Tensor]] = []
     for weights in WEIGHTS:
-        start = torch.linalg.qr(torch.randn(STARTS, k, k, generator=draw))[0]
+        start = torch.linalg.qr(torch.randn(starts, k, k, generator=draw))[0]
         best = _distinct(*_climbed(start, a, b, weights, 25), keep)
-        for _ in range(ROUNDS):
-            tried = (best[0][:, None] @ exchanges).reshape(-1, k, k)
+        for _ in range(rounds):
+            tried = (best[0][:, None] @ swaps).reshape(-1, k, k)
             near = _climbed(tried, a, b, weights, 8)
             top = near[1].argsort(descending=True)[: 4 * keep]
             more = _climbed(near[0][top], a, b, weights, 25)
@@ -141,7 +145,7 @@ def _distinct(rotations: Tensor, value: Tensor, keep: int) -> tuple[Tensor, Tens
     return rotations[kept], value[kept]
 
 
-def _exchanges(centres: Floats) -> Floats:
+def exchanges(centres: Floats) -> Floats:
     """Reflections about the mean that exchange the directions of two points, shape (pairs, k, k)."""
     away = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     i, j = np.triu_indices(len(away), 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,8 +26,14 @@ LEADING = 8
 """Principal directions in which landmarks are matched."""
 CUMULANT_WIDTHS = (6, 8)
 """Principal directions in which cumulants are matched."""
-ROTATIONS = 10
+ROTATIONS = 6
 """Rotations that are kept for each weighting of the cumulants."""
+LEAST_HELD, MOST_HELD = 750, 1500
+"""Samples of a side that maps are scored on; where a side has fewer than twice the first, maps are fitted to some of them too."""
+ASSIGNED = 750
+"""Samples of a side that are assigned to one another: the cost grows like their cube."""
+SPARE = 1.2
+"""Possible partners of the other side for each sample that gets one of its own."""
 RANKS = (10, 20)
 SHARES = (0.0, 0.5)
 TIED = 3.0
@@ -51,11 +58,17 @@ class Samples:
 
     @classmethod
     def split(cls, rows: Floats, most: int, rng: np.random.Generator) -> Samples:
-        """A quarter of the samples, 1 500 at most, is held out; of the others ``most`` are used."""
+        """A quarter of the samples is held out; of few samples some are used for both: too few to score on say less than that.
+
+        Args:
+            rows: samples, shape (n, k).
+            most: samples to fit maps to.
+            rng: of the draws.
+        """
         middle = rows.mean(0)
         order = rng.permutation(len(rows))
-        held = min(1500, len(rows) // 4)
-        rest = order[held : held + most]
+        held = min(MOST_HELD, max(LEAST_HELD, len(rows) // 4))
+        rest = order[min(held, max(len(rows) - LEAST_HELD, 0)) :][:most]
         size = float(((rows[rest] - middle) ** 2).sum(1).mean() ** 0.5)
         return cls(middle, size, rows[rest] - middle, rows[order[:held]] - middle)
 
@@ -69,6 +82,8 @@ class Candidate:
         matrix: y = x matrix between centred samples of length one, shape (k, l).
         there: similarity of each held-out sample of A, carried over, to the nearest sample of B, shape (m,).
         back: of each held-out sample of B to the nearest carried sample of A.
+        paired: of held-out samples of A, carried over, to samples of B of their own; see ``one_to_one``.
+        paired_back: of held-out samples of B, likewise.
         copies: starts that led to it.
     """
 
@@ -76,18 +91,27 @@ class Candidate:
     matrix: Floats
     there: Floats
     back: Floats
+    paired: Floats
+    paired_back: Floats
     copies: int = 1
 
     @property
     def score(self) -> float:
-        """Mean of both."""
-        return float((self.there.mean() + self.back.mean()) / 2)
+        """Mean similarity, half of it to the nearest samples, half to partners of their own."""
+        return float(self.there.mean() + self.back.mean() + self.paired.mean() + self.paired_back.mean()) / 4
 
     def better_by(self, other: Candidate) -> tuple[float, float]:
         """How much better this one is than another, and the standard error of that."""
-        there, back = self.there - other.there, self.back - other.back
-        error = np.sqrt(there.var() / len(there) + back.var() / len(back)) / 2
-        return float((there.mean() + back.mean()) / 2), float(error)
+        value, error = 0.0, 0.0
+        for pairs in (
+            ((self.there, other.there), (self.back, other.back)),
+            ((self.paired, other.paired), (self.paired_back, other.paired_back)),
+        ):
+            each = [one - another for one, another in pairs]
+            value += float(sum(e.mean() for e in each)) / 4
+            # what has near neighbours also has a near partner: the errors of both halves add up
+            error += float(sum(e.var() / len(e) for e in each)) ** 0.5 / 4
+        return value, error
 
     def ties(self, other: Candidate) -> bool:
         """Whether another, worse by less than ``TIED`` standard errors, fits as well as this one."""
@@ -123,12 +147,17 @@ def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
     for fewer in CUMULANT_WIDTHS:
         narrow = min(fewer, wide)
         turns, _ = matching_rotations(
-            flattened(low_x[:, :narrow], 1.0), flattened(low_y[:, :narrow], 1.0), seed, keep=ROTATIONS
+            flattened(low_x[:, :narrow], 1.0),
+            flattened(low_y[:, :narrow], 1.0),
+            seed,
+            keep=ROTATIONS,
+            starts=400,
+            rounds=2,
         )
         for turn in turns:
             yield "cumulants", axes_x[:, :narrow] @ turn @ axes_y[:, :narrow].T
     every = min(k, m, axes_x.shape[1], axes_y.shape[1])
-    for _ in range(6):
+    for _ in range(4):
         signs = rng.choice([-1.0, 1.0], every)
         yield "principal axes", (axes_x[:, :every] * signs) @ axes_y[:, :every].T
     for _ in range(4):
@@ -178,19 +207,40 @@ def _means(similar: Tensor, points: Tensor, count: int) -> Tensor:
     return means - means.mean(0)
 
 
-def scored(start: str, matrix: Floats, x: Samples, y: Samples) -> Candidate:
-    """A candidate with its similarities to the nearest sample of the other side, for held-out samples of both.
+def scored(start: str, matrix: Floats, x: Samples, y: Samples, *, assigned: int = ASSIGNED) -> Candidate:
+    """A candidate with the similarities of carried samples to the other side, for held-out samples of both.
 
     Args:
         start: kind of the start.
         matrix: orthogonal map, shape (k, l).
         x: samples of A, of length one.
         y: of B.
+        assigned: most samples of a side that are assigned to one another; with 0 nearest samples stand for them.
     """
     held, train = (unit_rows(np.asarray(rows @ matrix)) for rows in (x.held, x.train))
-    there = np.max(held.astype(np.float32) @ y.train.astype(np.float32).T, axis=1)
-    back = np.max(y.held.astype(np.float32) @ train.astype(np.float32).T, axis=1)
-    return Candidate(start, matrix, there.astype(np.float64), back.astype(np.float64))
+    there = np.max(held.astype(np.float32) @ y.train.astype(np.float32).T, axis=1).astype(np.float64)
+    back = np.max(y.held.astype(np.float32) @ train.astype(np.float32).T, axis=1).astype(np.float64)
+    if not assigned:
+        return Candidate(start, matrix, there, back, there, back)
+    similar = held[:assigned] @ y.held[:assigned].T
+    return Candidate(start, matrix, there, back, one_to_one(similar), one_to_one(similar.T))
+
+
+def one_to_one(similar: Floats) -> Floats:
+    """Similarities of samples to partners of the other side, none of them the partner of two; shape (r,).
+
+    Nearest samples alone do not tell a right map from one that carries many samples into one dense place. There are ``SPARE`` times
+    as many possible partners as samples: proportions differ, and some groups are on one side only. Of all such assignments it is
+    one with the highest mean similarity.
+
+    Args:
+        similar: similarities of samples of this side and of the other, shape (n, m).
+    """
+    fewest = max(int(min(len(similar), similar.shape[1] / SPARE)), 1)
+    square = similar[:fewest, : int(fewest * SPARE) + 1]
+    rows, columns = linear_sum_assignment(square, maximize=True)
+    out: Floats = square[rows, columns]
+    return out
 
 
 def outward(matrix: Floats, x: Samples, y: Samples) -> AffineMap:

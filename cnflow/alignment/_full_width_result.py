@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 LEAST_PROBABILITY = 0.95
 """Probability above which a map is called right."""
-WEIGHTS = (-8.0, 2.5, 2.5)
+WEIGHTS = (-8.0, 2.5, 2.5, 0.0, 0.0)
 """Intercept and slopes of the logistic function of ``features`` that gives the probability.
 
 Set from a few searches whose answer was known, and judged on others: docs/benchmarks/full_width.md. It states too little rather
@@ -30,13 +30,19 @@ than too much.
 """
 
 
-def features(evidence: Evidence) -> tuple[float, float]:
-    """What the probability is computed from: logarithms of the significance and of the margin.
+def features(evidence: Evidence) -> tuple[float, ...]:
+    """What the probability is computed from: logarithms of significance, margin, number and share of determined directions.
 
     Args:
-        evidence: of a search.
+        evidence: of a search; at least one direction is determined.
     """
-    return float(np.log1p(evidence.significance)), float(np.log1p(evidence.margin))
+    determined, every = evidence.subspace_a.shape[1], min(evidence.best.matrix.shape)
+    return (
+        float(np.log1p(evidence.significance)),
+        float(np.log1p(evidence.margin)),
+        float(np.log(max(determined, 1))),
+        float(np.log(max(determined, 1) / every)),
+    )
 
 
 def probability(evidence: Evidence) -> float:
@@ -63,6 +69,7 @@ class FullWidthAlignment:
         core_map: from A's samples (or core) to B's, a similarity.
         evidence: all distinct maps that starts led to, and their scores on held-out samples.
         probability: that the map is right in the directions that are determined; rather too low than too high.
+        refusal: why the structures of the sides did not align them; empty if they were not asked.
     """
 
     a: SpaceSamples
@@ -70,11 +77,12 @@ class FullWidthAlignment:
     core_map: AffineMap
     evidence: Evidence
     probability: float
+    refusal: str = ""
 
     @classmethod
-    def of(cls, a: SpaceSamples, b: SpaceSamples, found: FullWidthSearch) -> FullWidthAlignment:
+    def of(cls, a: SpaceSamples, b: SpaceSamples, found: FullWidthSearch, refusal: str = "") -> FullWidthAlignment:
         """The result of a search."""
-        return cls(a, b, outward(found.matrix, found.a, found.b), found.evidence, probability(found.evidence))
+        return cls(a, b, outward(found.matrix, found.a, found.b), found.evidence, probability(found.evidence), refusal)
 
     @property
     def map(self) -> AffineMap:
@@ -152,4 +160,6 @@ class FullWidthAlignment:
                 f"  next of {len(others)} other maps: {others[0]:.4f}, worse by {difference:.4f} ± {error:.4f}; all others "
                 f"{others.min():.4f} to {others[0]:.4f}"
             )
+        if self.refusal:
+            lines.append(f"  by structures: {self.refusal}")
         return "\n".join(lines)

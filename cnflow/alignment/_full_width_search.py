@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cnflow.alignment._affine import semi_orthogonal
+from cnflow.alignment._cumulants import exchanges
 from cnflow.alignment._full_width import Candidate, Samples, refined, scored, starts
 from cnflow.alignment._invariants import unit_rows
+from cnflow.alignment._landmarks import landmarks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +26,13 @@ MOST = 5000
 """Samples of a side that maps are fitted to."""
 STARTED_WITH = 3000
 """Samples of a side that starts are computed from."""
-BEST, WRONG = 8, 2
+QUICK_HELD, QUICK_TRAIN = 500, 1500
+"""Samples of a side that the first look at a map needs."""
+EXCHANGES, EXCHANGED, GROUPS = 6, 2, 10
+"""Most times that groups are exchanged; best maps in which they are; groups."""
+LEAST_GAIN = 1e-4
+"""Score by which an exchange must be better to go on."""
+BEST, WRONG = 6, 2
 """Candidates that are refined with more samples: the best ones, and of the others the best of each kind that started anywhere."""
 ANYWHERE = ("principal axes", "random", "permuted coordinates")
 FEW = 4
@@ -51,7 +60,7 @@ class Evidence:
         support: candidates that led to the best map.
         subspace_a: orthonormal basis of the directions of A that are determined, shape (k, r); see ``_agreed``.
         subspace_b: of the directions of B that they are carried to, shape (l, r).
-        own: mean similarity of held-out samples to the nearest sample of their own side, the smaller of both sides.
+        own: mean similarity of samples to the nearest of their own side, the smaller of both sides.
     """
 
     candidates: tuple[Candidate, ...]
@@ -131,6 +140,80 @@ class FullWidthSearch:
         return self.evidence.best.matrix
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How long a map is refined.
+
+    Attributes:
+        rounds: iterations.
+        most: samples of a side in each.
+        first: neighbours in the first iteration.
+    """
+
+    rounds: int
+    most: int
+    first: int
+
+
+QUICK, ROUGH, FULL = Effort(3, 500, 5), Effort(6, 700, 8), Effort(8, 2500, 15)
+
+
+class Climber:
+    """Refines maps between two sides, and scores them.
+
+    Args:
+        a: samples of A, of length one.
+        b: of B.
+        seed: of the draws.
+        bar: shows how many maps were refined.
+    """
+
+    def __init__(self, a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> None:
+        self.a, self.b, self.seed, self.bar = a, b, seed, bar
+        self.few = [Samples(s.middle, s.size, s.train[:QUICK_TRAIN], s.held[:QUICK_HELD]) for s in (a, b)]
+        self.x, self.y = (s.train.astype(np.float32) for s in (a, b))
+
+    def climb(self, matrix: Floats, effort: Effort, half: np.random.Generator | None = None) -> Floats:
+        """The map that a start, shape (k, l), is refined to; with a generator on a random half of the samples."""
+        x, y = self.x, self.y
+        if half is not None:
+            x, y = (rows[half.permutation(len(rows))[: len(rows) // 2]] for rows in (x, y))
+        near = max(3, min(effort.first, len(x) // 100, len(y) // 100))
+        self.bar.update(1)
+        return refined(
+            matrix, x, y, rounds=effort.rounds, most=effort.most, neighbours=(near, 3), seed=self.seed + effort.rounds
+        )
+
+    def rough(self, start: str, matrix: Floats, effort: Effort = ROUGH) -> Candidate:
+        """The candidate that a start is refined to in few rounds, scored on few samples."""
+        sides, assigned = (self.few, 0) if effort is QUICK else ((self.a, self.b), 400)
+        return scored(start, self.climb(matrix, effort), *sides, assigned=assigned)
+
+    def full(self, group: list[Candidate]) -> Candidate:
+        """The best of several copies of a candidate, refined with more samples."""
+        found = self.climb(group[0].matrix, FULL)
+        return replace(scored(group[0].start, found, self.a, self.b), copies=sum(c.copies for c in group))
+
+    def exchanged(self, pool: list[Candidate]) -> list[Candidate]:
+        """Candidates, and maps that exchange the places of groups of samples, as long as these get better; best first.
+
+        A map may be right but for groups that are alike, such as two digits, and no small step leads out of that.
+        """
+        for number in range(EXCHANGES):
+            swaps = exchanges(landmarks(self.b.train, GROUPS, self.seed + number)[0])
+            tried = [self.rough("exchanged", c.matrix @ swap, QUICK) for c in pool[:EXCHANGED] for swap in swaps]
+            near = _distinct(_ordered(tried)[: 4 * BEST], self.a.held, COPY)[:BEST]
+            found = [scored("exchanged", self.climb(group[0].matrix, ROUGH), self.a, self.b) for group in near]
+            best = pool[0]
+            pool = [
+                replace(group[0], copies=sum(c.copies for c in group))
+                for group in _distinct(_ordered([*pool, *found]), self.a.held, COPY)
+            ]
+            if pool[0] is best or pool[0].score < best.score + LEAST_GAIN:
+                break
+        return pool
+
+
 def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = False) -> FullWidthSearch:
     """Refine many starts, and compare the distinct maps that they lead to on held-out samples.
 
@@ -144,44 +227,45 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
     a, b = (Samples.split(rows, MOST, rng) for rows in (rows_a, rows_b))
     begin = list(starts(a.train[:STARTED_WITH], b.train[:STARTED_WITH], seed))
     unit_a, unit_b = (replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b))
-    x, y = unit_a.train.astype(np.float32), unit_b.train.astype(np.float32)
     with tqdm(
-        total=len(begin) + FLIPS + 4 * (BEST + 6 + 2 + HALVES), desc="align", unit="map", disable=not progress
+        total=len(begin) + EXCHANGED * GROUPS * (GROUPS - 1) // 2, desc="align", unit="map", disable=not progress
     ) as bar:
-
-        def climb(kind: str, matrix: Floats, rounds: int, most: int, first: int) -> Candidate:
-            near = _neighbours(first, x, y)
-            found = refined(matrix, x, y, rounds=rounds, most=most, neighbours=near, seed=seed + rounds)
-            bar.update(1 if most <= 1000 else 4)
-            return scored(kind, found, unit_a, unit_b)
-
-        rough = sorted((climb(kind, m, 6, 1000, 10) for kind, m in begin), key=attrgetter("score"), reverse=True)
+        climber = Climber(unit_a, unit_b, seed, bar)
         # copies of one map would crowd out others that are as good
-        first = _distinct(rough, unit_a.held, COPY)
-        followed = first[:BEST]
-        # each kind of start is right for other data
-        for kind in dict.fromkeys(group[0].start for group in first[BEST:]):
-            followed += [group for group in first[BEST:] if group[0].start == kind][: WRONG if kind in ANYWHERE else 1]
-        fine = [replace(climb(group[0].start, group[0].matrix, 8, 2500, 15), copies=len(group)) for group in followed]
+        distinct = _distinct(_ordered(climber.rough(kind, matrix) for kind, matrix in begin), unit_a.held, COPY)
+        rough = [replace(scored(g[0].start, g[0].matrix, unit_a, unit_b), copies=len(g)) for g in _followed(distinct)]
+        pool = climber.exchanged(_ordered(rough))
+        fine = [climber.full(group) for group in _followed([[c] for c in pool])]
         best = max(fine, key=attrgetter("score"))
-        turned = [climb("flipped", best.matrix @ flip, 6, 1000, 10) for flip in _flips(unit_b.train, rng)]
-        turned.sort(key=attrgetter("score"), reverse=True)
-        rivals = _distinct([best, *turned], unit_a.held, COPY)[1:3]
-        fine += [climb(group[0].start, group[0].matrix, 8, 2500, 15) for group in rivals]
-        fine.sort(key=attrgetter("score"), reverse=True)
-        halves = []
-        for number in range(HALVES):
-            half_x, half_y = (rows[rng.permutation(len(rows))[: len(rows) // 2]] for rows in (x, y))
-            start, near = _perturbed(fine[0].matrix, rng), _neighbours(15, half_x, half_y)
-            halves.append(
-                refined(start, half_x, half_y, rounds=8, most=2500, neighbours=near, seed=seed + 100 + number)
-            )
-            bar.update(4)
+        turned = _ordered(climber.rough("flipped", best.matrix @ flip) for flip in _flips(unit_b.train, rng))
+        fine = _ordered([*fine, *map(climber.full, _distinct([best, *turned], unit_a.held, COPY)[1:3])])
+        halves = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(HALVES)]
+        bar.total = bar.n
     subspace_a, subspace_b = _agreed(fine, halves)
-    distinct = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
-    support = sum(candidate.copies for candidate in distinct[0])
-    own = min(float(np.max(s.held @ s.train.T, axis=1).mean()) for s in (unit_a, unit_b))
-    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in distinct), support, subspace_a, subspace_b, own))
+    groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
+    support = sum(candidate.copies for candidate in groups[0])
+    own = min(_own(s.train) for s in (unit_a, unit_b))
+    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in groups), support, subspace_a, subspace_b, own))
+
+
+def _own(x: Floats) -> float:
+    """Mean similarity of samples x of length one, shape (n, k), to the nearest of the others."""
+    similar = x[:1500] @ x.T
+    np.fill_diagonal(similar, -np.inf)
+    return float(similar.max(1).mean())
+
+
+def _ordered(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates, best first."""
+    return sorted(candidates, key=attrgetter("score"), reverse=True)
+
+
+def _followed(groups: list[list[Candidate]]) -> list[list[Candidate]]:
+    """The best groups, and of the others the best of each kind of start: each kind is right for other data."""
+    followed = groups[:BEST]
+    for kind in dict.fromkeys(group[0].start for group in groups[BEST:]):
+        followed += [group for group in groups[BEST:] if group[0].start == kind][: WRONG if kind in ANYWHERE else 1]
+    return followed
 
 
 def _perturbed(matrix: Floats, rng: np.random.Generator) -> Floats:
@@ -203,11 +287,6 @@ def _agreed(fine: list[Candidate], halves: list[Floats]) -> tuple[Floats, Floats
     if keep.sum() < LEAST_AGREED:
         keep[:] = False
     return left[:, keep], right[keep].T
-
-
-def _neighbours(first: int, *sides: NDArray[np.float32]) -> tuple[int, int]:
-    """Neighbours in the first round and in the last: a small side has few that lie near."""
-    return max(3, min(first, *(len(side) // 100 for side in sides))), 3
 
 
 def _distinct(ordered: list[Candidate], x: Floats, above: float, basis: Floats | None = None) -> list[list[Candidate]]:

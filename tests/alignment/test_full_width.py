@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 import cnflow
 from cnflow.alignment import AlignmentError, FullWidthAlignment, foscttm
-from cnflow.alignment._full_width import refined
-from cnflow.alignment._full_width_search import Evidence
+from cnflow.alignment._full_width import Samples, one_to_one, refined, scored
+from cnflow.alignment._full_width_search import Climber, Evidence
 from cnflow.alignment._invariants import flattened, invariants, unit_rows
 
 
@@ -62,6 +63,59 @@ def test_refining_keeps_the_right_map_of_the_same_samples():
         turn, x.astype(np.float32), (x @ turn).astype(np.float32), rounds=3, most=400, neighbours=(1, 1), seed=0
     )
     np.testing.assert_allclose(again, turn, atol=1e-4)
+
+
+def test_partners_are_those_of_the_best_assignment():
+    """Two samples want one partner: the second best serves better, and a spare one is not needed."""
+    similar = np.array([[0.9, 0.8, 0.0], [0.9, 0.1, 0.2], [0.0, 0.3, 0.7]])
+    # three possible partners for two samples: 0 to the second, 1 to the first
+    np.testing.assert_allclose(one_to_one(similar), [0.8, 0.9])
+
+
+def test_many_samples_in_one_place_are_worse_than_partners_of_their_own():
+    """Two groups, one of them tight: a map that carries all samples into it has nearest samples, and no partners."""
+    rng = np.random.default_rng(9)
+    which = np.arange(400) % 2
+    rows = np.eye(5)[which] + 0.02 * rng.standard_normal((400, 5))
+    side = Samples(np.zeros(5), 1.0, unit_rows(rows), unit_rows(rows))
+    crowd = np.ones((5, 1)) * np.eye(5)[:1]
+    right, wrong = scored("right", np.eye(5), side, side), scored("wrong", crowd, side, side)
+    assert wrong.there.mean() > 0.98
+    assert wrong.paired.mean() < 0.75
+    assert right.score > 0.99
+    difference, error = right.better_by(wrong)
+    assert difference == pytest.approx(right.score - wrong.score)
+    assert difference > 5 * error
+
+
+def test_two_exchanged_groups_are_put_right():
+    """From the map that exchanges the two largest of twelve groups refinement does not come back; an exchange does."""
+    rng = np.random.default_rng(10)
+    means = unit_rows(rng.standard_normal((12, 20)))
+    draw = lambda n: means[rng.choice(12, n, p=np.arange(1, 13) / 78)] + 0.05 * rng.standard_normal((n, 20))  # noqa: E731
+    sides = [Samples(np.zeros(20), 1.0, unit_rows(rows), unit_rows(rows)) for rows in (draw(600), draw(600))]
+    apart = means[10] - means[11]
+    swap = np.eye(20) - 2 * np.outer(apart, apart) / (apart @ apart)
+    with tqdm(disable=True) as bar:
+        climber = Climber(*sides, 0, bar)
+        stuck = climber.rough("swapped", swap)
+        best = climber.exchanged([stuck])[0]
+    assert (means[10] @ stuck.matrix) @ means[11] > 0.8
+    assert best.score > stuck.score
+    np.testing.assert_allclose(means @ best.matrix, means, atol=0.2)
+
+
+def test_narrow_sides_without_structures_are_aligned_without_them():
+    """One group in four directions that only its third cumulants tell apart."""
+    rng = np.random.default_rng(11)
+    size = np.array([4.0, 3.0, 2.0, 1.0])
+    draw = lambda n: (rng.exponential(size=(n, 4)) - 1) * size  # noqa: E731
+    turn, pairs = rotation(4, rng), draw(300)
+    result = cnflow.align(draw(1500), draw(1500) @ turn, prominence=5.0)
+    assert isinstance(result, FullWidthAlignment)
+    assert "at least two are needed" in result.refusal
+    assert result.refusal in repr(result)
+    assert foscttm(result.transform(pairs), pairs @ turn) < 0.05
 
 
 def test_a_turned_copy_is_aligned_in_more_directions(turned, found):
