@@ -156,12 +156,14 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
         "verdict": found.verdict, "probability": found.probability, "kind": found.core_map.kind, "start": found.evidence.best.start,
         "directions_a": found.a.dim, "directions_b": found.b.dim, "margin": found.evidence.margin,
         "significance": found.evidence.significance, "support": found.evidence.support, "scores": frame["score"].tolist(),
+        "directions_determined": found.subspace_a.shape[1], "refusal": found.refusal,
     }  # fmt: skip
     (folder / "alignment.json").write_text(json.dumps(content, indent=1) + "\n")
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
         f"The map ({found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D) is right with probability {found.probability:.3f}. "
         f"Its score on held-out samples is {found.evidence.margin:.1f} spreads of wrong maps above that of the next map.", "",
+        *((f"Structures did not align them: {found.refusal}.", "") if found.refusal else ()),
         "| start | score | behind | standard error |", "|---|---|---|---|",
         *(f"| {start} | " + " | ".join(f"{v:.4f}" for v in values) + " |" for start, *values in frame.itertuples(index=False)),
     ]  # fmt: skip
