@@ -204,11 +204,8 @@ def unrelated(case: str, seed: int) -> Row:
     one, other = case.split(" / ")
     a, b = pair(one, seed)["a"], pair(other, seed + 500)["b"]
     found = align(a, b, seed=seed, starts=30, n_samples=800)
-    if isinstance(found, FullWidthAlignment):
-        refused, stated = found.refusal.startswith("unrelated") and not found.aligned, found.probability
-    else:
-        refused, stated = not found.related, 0.0
-    return {"verdict": found.verdict, "probability": stated, "refused": refused}
+    stated = found.probability if isinstance(found, FullWidthAlignment) else 0.0
+    return {"verdict": found.verdict, "probability": stated, "refused": not found.related}
 
 
 def digit_codes(case: str, data: Path) -> tuple[Floats, ...]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cnflow.alignment._affine import semi_orthogonal
 from cnflow.alignment._cumulants import exchanges
-from cnflow.alignment._full_width import Candidate, Samples, refined, scored, starts
+from cnflow.alignment._full_width import MOST_HELD, Candidate, Samples, refined, scored, starts
 from cnflow.alignment._invariants import unit_rows
 from cnflow.alignment._landmarks import landmarks
 
@@ -45,7 +45,7 @@ COPY = 0.97
 """The same, above which only one of two maps is followed: a mirror image in one direction must not be lost."""
 AGREE = 0.9
 """Part of a direction's length that the mean of maps keeps if they agree in it."""
-HALVES = 4
+PERTURBED = 2
 """Times that the best map is refined again with half of the samples, from a perturbed start."""
 LEAST_AGREED = 3
 """Directions in which maps must agree; in fewer nothing is determined."""
@@ -194,12 +194,22 @@ class Climber:
         found = self.climb(group[0].matrix, FULL)
         return replace(scored(group[0].start, found, self.a, self.b), copies=sum(c.copies for c in group))
 
-    def exchanged(self, pool: list[Candidate]) -> list[Candidate]:
+    def pool(self, begin: Iterable[tuple[str, Floats]], most: int = EXCHANGES) -> list[Candidate]:
+        """Distinct maps that starts lead to, and those that exchange groups of samples in the best ones; best first."""
+        # copies of one map would crowd out others that are as good
+        distinct = _distinct(_ordered(self.rough(kind, matrix) for kind, matrix in begin), self.a.held, COPY)
+        found = [
+            replace(scored(group[0].start, group[0].matrix, self.a, self.b), copies=len(group))
+            for group in _followed(distinct)
+        ]
+        return self.exchanged(_ordered(found), most)
+
+    def exchanged(self, pool: list[Candidate], most: int = EXCHANGES) -> list[Candidate]:
         """Candidates, and maps that exchange the places of groups of samples, as long as these get better; best first.
 
         A map may be right but for groups that are alike, such as two digits, and no small step leads out of that.
         """
-        for number in range(EXCHANGES):
+        for number in range(most):
             swaps = exchanges(landmarks(self.b.train, GROUPS, self.seed + number)[0])
             tried = [self.rough("exchanged", c.matrix @ swap, QUICK) for c in pool[:EXCHANGED] for swap in swaps]
             near = _distinct(_ordered(tried)[: 4 * BEST], self.a.held, COPY)[:BEST]
@@ -217,6 +227,8 @@ class Climber:
 def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = False) -> FullWidthSearch:
     """Refine many starts, and compare the distinct maps that they lead to on held-out samples.
 
+    Two disjoint halves of the samples are searched anew: directions in which they lead to another map are not determined.
+
     Args:
         rows_a: samples of A, shape (n, k).
         rows_b: samples of B, shape (m, l).
@@ -227,25 +239,34 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
     a, b = (Samples.split(rows, MOST, rng) for rows in (rows_a, rows_b))
     begin = list(starts(a.train[:STARTED_WITH], b.train[:STARTED_WITH], seed))
     unit_a, unit_b = (replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b))
-    with tqdm(
-        total=len(begin) + EXCHANGED * GROUPS * (GROUPS - 1) // 2, desc="align", unit="map", disable=not progress
-    ) as bar:
+    tries = EXCHANGED * GROUPS * (GROUPS - 1) // 2
+    with tqdm(total=3 * (len(begin) + tries), desc="align", unit="map", disable=not progress) as bar:
         climber = Climber(unit_a, unit_b, seed, bar)
-        # copies of one map would crowd out others that are as good
-        distinct = _distinct(_ordered(climber.rough(kind, matrix) for kind, matrix in begin), unit_a.held, COPY)
-        rough = [replace(scored(g[0].start, g[0].matrix, unit_a, unit_b), copies=len(g)) for g in _followed(distinct)]
-        pool = climber.exchanged(_ordered(rough))
-        fine = [climber.full(group) for group in _followed([[c] for c in pool])]
+        fine = [climber.full(group) for group in _followed([[c] for c in climber.pool(begin)])]
         best = max(fine, key=attrgetter("score"))
         turned = _ordered(climber.rough("flipped", best.matrix @ flip) for flip in _flips(unit_b.train, rng))
         fine = _ordered([*fine, *map(climber.full, _distinct([best, *turned], unit_a.held, COPY)[1:3])])
-        halves = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(HALVES)]
+        again = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(PERTURBED)]
+        again += [_searched_anew(*(_half(s, number) for s in (a, b)), seed + 1 + number, bar) for number in (0, 1)]
         bar.total = bar.n
-    subspace_a, subspace_b = _agreed(fine, halves)
+    subspace_a, subspace_b = _agreed(fine, again)
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
     support = sum(candidate.copies for candidate in groups[0])
     own = min(_own(s.train) for s in (unit_a, unit_b))
     return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in groups), support, subspace_a, subspace_b, own))
+
+
+def _half(samples: Samples, number: int) -> Samples:
+    """Every second of the samples that maps are fitted to, which then are also those that maps are scored on."""
+    rows = samples.train[number::2]
+    return replace(samples, train=rows, held=rows[:MOST_HELD])
+
+
+def _searched_anew(a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> Floats:
+    """The best map that a shorter search finds, shape (k, l)."""
+    begin = [start for start in starts(a.train, b.train, seed) if start[0] not in ANYWHERE]
+    climber = Climber(*(replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b)), seed, bar)
+    return climber.full(climber.pool(begin, 2)[:1]).matrix
 
 
 def _own(x: Floats) -> float:
@@ -275,14 +296,14 @@ def _perturbed(matrix: Floats, rng: np.random.Generator) -> Floats:
     return out
 
 
-def _agreed(fine: list[Candidate], halves: list[Floats]) -> tuple[Floats, Floats]:
+def _agreed(fine: list[Candidate], again: list[Floats]) -> tuple[Floats, Floats]:
     """Bases of the directions that are determined; of none if they are few.
 
-    In these agree all maps that fit as well as the best, and those that the best one, perturbed, is refined to with half of the
-    samples.
+    In these agree all maps that fit as well as the best, those that the best one, perturbed, is refined to with half of the
+    samples, and those that two halves lead to when they are searched anew.
     """
     ties = [fine[0], *filter(fine[0].ties, fine[1:])]
-    left, values, right = np.linalg.svd(np.mean([*(c.matrix for c in ties), *halves], axis=0), full_matrices=False)
+    left, values, right = np.linalg.svd(np.mean([*(c.matrix for c in ties), *again], axis=0), full_matrices=False)
     keep = values > AGREE
     if keep.sum() < LEAST_AGREED:
         keep[:] = False
