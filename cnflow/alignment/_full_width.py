@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
 HUBS, HUB_STEP = 3, 3
-"""Neighbours whose mean similarity is subtracted, so that no sample is near to everything; they are sought in every third sample."""
+"""Neighbours whose mean similarity is subtracted, so that no sample is near to all; sought in every third sample."""
 LEADING = 8
 """Principal directions in which landmarks are matched."""
 CUMULANT_WIDTHS = (6, 8)
@@ -71,6 +71,10 @@ class Samples:
         rest = order[min(held, max(len(rows) - LEAST_HELD, 0)) :][:most]
         size = float(((rows[rest] - middle) ** 2).sum(1).mean() ** 0.5)
         return cls(middle, size, rows[rest] - middle, rows[order[:held]] - middle)
+
+    def of_length_one(self) -> Samples:
+        """The same samples, each of length one."""
+        return replace(self, train=unit_rows(self.train), held=unit_rows(self.held))
 
 
 @dataclass(frozen=True, eq=False)

@@ -238,7 +238,7 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
     rng = np.random.default_rng(seed)
     a, b = (Samples.split(rows, MOST, rng) for rows in (rows_a, rows_b))
     begin = list(starts(a.train[:STARTED_WITH], b.train[:STARTED_WITH], seed))
-    unit_a, unit_b = (replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b))
+    unit_a, unit_b = a.of_length_one(), b.of_length_one()
     tries = EXCHANGED * GROUPS * (GROUPS - 1) // 2
     with tqdm(total=3 * (len(begin) + tries), desc="align", unit="map", disable=not progress) as bar:
         climber = Climber(unit_a, unit_b, seed, bar)
@@ -247,7 +247,7 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
         turned = _ordered(climber.rough("flipped", best.matrix @ flip) for flip in _flips(unit_b.train, rng))
         fine = _ordered([*fine, *map(climber.full, _distinct([best, *turned], unit_a.held, COPY)[1:3])])
         again = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(PERTURBED)]
-        again += [_searched_anew(*(_half(s, number) for s in (a, b)), seed + 1 + number, bar) for number in (0, 1)]
+        again += [_searched_anew(_half(a, n), _half(b, n), seed + 1 + n, bar) for n in (0, 1)]
         bar.total = bar.n
     subspace_a, subspace_b = _agreed(fine, again)
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
@@ -265,7 +265,7 @@ def _half(samples: Samples, number: int) -> Samples:
 def _searched_anew(a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> Floats:
     """The best map that a shorter search finds, shape (k, l)."""
     begin = [start for start in starts(a.train, b.train, seed) if start[0] not in ANYWHERE]
-    climber = Climber(*(replace(s, train=unit_rows(s.train), held=unit_rows(s.held)) for s in (a, b)), seed, bar)
+    climber = Climber(a.of_length_one(), b.of_length_one(), seed, bar)
     return climber.full(climber.pool(begin, 2)[:1]).matrix
 
 
