@@ -248,8 +248,15 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
         fine = _ordered([*fine, *map(climber.full, _distinct([best, *turned], unit_a.held, COPY)[1:3])])
         again = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(PERTURBED)]
         again += [_searched_anew(_half(a, n), _half(b, n), seed + 1 + n, bar) for n in (0, 1)]
+        subspace_a, subspace_b = _agreed(fine, again)
+        if subspace_b.size:
+            # searches agree by chance on one of two maps that differ by a mirror
+            matrix = fine[0].matrix
+            mirrored = [-matrix, matrix - 2 * matrix @ subspace_b @ subspace_b.T]
+            rivals = [climber.full([replace(fine[0], start="mirrored", matrix=m, copies=1)]) for m in mirrored]
+            fine = _ordered([*fine, *rivals])
+            subspace_a, subspace_b = _agreed(fine, again)
         bar.total = bar.n
-    subspace_a, subspace_b = _agreed(fine, again)
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
     support = sum(candidate.copies for candidate in groups[0])
     own = min(_own(s.train) for s in (unit_a, unit_b))
