@@ -75,6 +75,16 @@ def _planted(kind: str, rng: np.random.Generator) -> Pair:
 def _unrelated(kind: str, rng: np.random.Generator) -> Pair:
     n, m = (int(rng.choice([600, 1000, 2000])) for _ in range(2))
     dim = int(rng.choice([20, 32, 48, 64]))
+    if kind == "unrelated tight groups":
+        # as many groups of the same masses on both sides, but other distances
+        count, width = int(rng.integers(5, 20)), rng.uniform(0.1, 0.5)
+        share = rng.dirichlet(np.full(count, 2.0))
+        one, other = (
+            rng.standard_normal((count, dim))[rng.choice(count, size, p=share)]
+            + width * rng.standard_normal((size, dim))
+            for size in (n, m)
+        )
+        return Pair(one, other, None)
     if kind == "unrelated groups":
         return Pair(mixture(n, dim, rng) @ rotation(dim, rng), mixture(m, dim, rng) @ rotation(dim, rng), None)
     widths = np.exp(-np.arange(dim) / dim * (rng.uniform(0, 3) if kind == "Gaussian" else 0))
@@ -139,8 +149,9 @@ SENTENCES = (
     "sentences and groups",
 )
 NETWORKS = ("CNN middle", "CNN last")
+TIGHT = ("unrelated tight groups",)
 CELLS = ("cells", "177 cells", "cells, a type missing", "cells, proportions reversed")
-FAMILIES = PLANTED + UNRELATED + SENTENCES + NETWORKS + CELLS
+FAMILIES = PLANTED + UNRELATED + SENTENCES + NETWORKS + CELLS + TIGHT
 
 
 def draw(family: str, seed: int, data: Path | None) -> Pair:
@@ -154,7 +165,7 @@ def draw(family: str, seed: int, data: Path | None) -> Pair:
     rng = np.random.default_rng([FAMILIES.index(family), seed])
     makers: dict[tuple[str, ...], Callable[[str, np.random.Generator], Pair]] = {
         PLANTED: _planted,
-        UNRELATED: _unrelated,
+        UNRELATED + TIGHT: _unrelated,
     }
     for families, maker in makers.items():
         if family in families:

@@ -121,7 +121,7 @@ def full_width_aligned():
     similar = [base + 0.01 * rng.standard_normal(40) for base in (0.9, 0.5, 0.49, 0.48)]
     maps = tuple(Candidate("random", np.eye(17), s, s, s, s) for s in similar)
     sides = [Samples.split(x, 60, rng)] * 2
-    evidence = Evidence(maps, 3, np.eye(17), np.eye(17), 0.91)
+    evidence = Evidence(maps, 3, np.eye(17), np.eye(17))
     a, b = (SpaceSource.read(x, name, None, {}).samples for name in "AB")
     return FullWidthAlignment.of(a, b, FullWidthSearch(*sides, evidence))
 

@@ -60,14 +60,12 @@ class Evidence:
         support: candidates that led to the best map.
         subspace_a: orthonormal basis of the directions of A that are determined, shape (k, r); see ``_agreed``.
         subspace_b: of the directions of B that they are carried to, shape (l, r).
-        own: mean similarity of samples to the nearest of their own side, the smaller of both sides.
     """
 
     candidates: tuple[Candidate, ...]
     support: int
     subspace_a: Floats
     subspace_b: Floats
-    own: float
 
     @property
     def best(self) -> Candidate:
@@ -83,13 +81,13 @@ class Evidence:
     def margin(self) -> float:
         """Score of the best map minus that of the next one, in standard deviations of the scores of all wrong maps.
 
-        With few or no other maps there is no spread of theirs: then it is at most the number of candidates that led to the best.
+        With few other maps there is no spread of theirs: then it is 1 at most, and 0 without any.
         """
         if not len(self.others):
-            return float(self.support)
+            return 0.0
         difference, error = self.best.better_by(self.candidates[1])
         if len(self.others) < FEW:
-            return min(difference / max(error, 1e-12), float(self.support))
+            return min(difference / max(error, 1e-12), 1.0)
         return difference / max(float(np.hypot(self.others.std(ddof=1), error)), 1e-12)
 
     @property
@@ -259,8 +257,7 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
         bar.total = bar.n
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
     support = sum(candidate.copies for candidate in groups[0])
-    own = min(_own(s.train) for s in (unit_a, unit_b))
-    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in groups), support, subspace_a, subspace_b, own))
+    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in groups), support, subspace_a, subspace_b))
 
 
 def _half(samples: Samples, number: int) -> Samples:
@@ -274,13 +271,6 @@ def _searched_anew(a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> Floats:
     begin = [start for start in starts(a.train, b.train, seed) if start[0] not in ANYWHERE]
     climber = Climber(a.of_length_one(), b.of_length_one(), seed, bar)
     return climber.full(climber.pool(begin, 2)[:1]).matrix
-
-
-def _own(x: Floats) -> float:
-    """Mean similarity of samples x of length one, shape (n, k), to the nearest of the others."""
-    similar = x[:1500] @ x.T
-    np.fill_diagonal(similar, -np.inf)
-    return float(similar.max(1).mean())
 
 
 def _ordered(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -37,7 +37,7 @@ def plot_map_scores(found: FullWidthAlignment, ax: Axes | None = None) -> Axes:
     ax.errorbar(frame["score"], place, xerr=2 * frame["standard_error"], fmt="none", ecolor=GREY, elinewidth=1.2)
     ax.scatter(frame["score"], place, c=colours, s=34, zorder=3)
     ax.set_yticks(place, frame["start"])
-    ax.set_xlabel("mean similarity of held-out samples to the nearest of the other side (cosine)")
+    ax.set_xlabel("score: mean similarity to nearest samples and partners (cosine)")
     ax.set_ylabel("start")
     ax.set_title(f"{found.verdict}\nprobability {found.probability:.3f}", fontsize=10, color=DARK)
     return ax

