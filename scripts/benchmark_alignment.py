@@ -214,9 +214,15 @@ def digit_codes(case: str, data: Path) -> tuple[Floats, ...]:
     return (*(held[f"{case}_{name}"].astype(float) for name in ("A", "B", "At", "Bt")), held["yt"])
 
 
-def snare_halves(seed: int, data: Path) -> tuple[Floats, Floats, Floats, Floats]:
-    """Both assays of all cells, every sample of unit norm, as SCOT has it, and the numbers of the cells of each half."""
+def snare_cells(data: Path) -> tuple[Floats, Floats, Floats]:
+    """Both assays of all cells, every sample of unit norm, as SCOT has it, and the types of the cells."""
     a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
+    return a, b, np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
+
+
+def snare_halves(seed: int, data: Path) -> tuple[Floats, Floats, Floats, Floats]:
+    """Both assays of all cells, and the numbers of the cells of each half."""
+    a, b, _ = snare_cells(data)
     order = np.random.default_rng(seed).permutation(len(a))
     return a, b, order[: len(a) // 2], order[len(a) // 2 :]
 
@@ -240,7 +246,7 @@ def digits(case: str, seed: int, data: Path) -> Row:
 def snare(case: str, seed: int, data: Path) -> Row:
     """Chromatin accessibility and gene expression of disjoint halves of the same cells."""
     a, b, one, other = snare_halves(seed, data)
-    kinds = np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
+    kinds = snare_cells(data)[2]
     found = align(a[one], b[other], seed=seed)
     carried, truth = found.transform(a[one]), b[one]
     row: Row = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.preprocessing import normalize
+from benchmark_alignment import snare_cells
 from two_networks import networks
 
 from cnflow.alignment._affine import semi_orthogonal
@@ -120,8 +120,7 @@ def _networks(kind: str, seed: int) -> Pair:
 
 
 def _cells(kind: str, rng: np.random.Generator, data: Path) -> Pair:
-    a, b = (normalize(np.load(data / f"snare/SNAREseq_{name}_feat.npy").astype(float)) for name in ("atac", "rna"))
-    types = np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
+    a, b, types = snare_cells(data)
     one, other = np.array_split(rng.permutation(len(a)), 2)
     test = a[one], b[one]
     if "177" in kind:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from cnflow._figures import draw
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._full_width import outward
 from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
+from cnflow.alignment._result import MapBetween
 from cnflow.alignment._space import SpaceSamples
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def probability(significance: float, margin: float, determined: int) -> float:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FullWidthAlignment:
+class FullWidthAlignment(MapBetween):
     """An orthogonal map between two sides of many directions, found without pairs, structures or densities.
 
     Attributes:
@@ -111,22 +112,6 @@ class FullWidthAlignment:
     def to_frame(self) -> pd.DataFrame:
         """All distinct maps, best first: kind of start, score, how far behind the best, standard error of that."""
         return self.evidence.to_frame()
-
-    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
-        """Samples of A on B's side.
-
-        Args:
-            x: samples in A's data space, shape (n, d_a).
-            space: "data": samples of B's data space, noise at its mean; "core": of B's core.
-
-        Raises:
-            AlignmentError: for another space.
-        """
-        return self.b.leave(self.core_map(self.a.encode(x)), space)
-
-    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
-        """Samples of B, shape (n, d_b), on A's side; see ``transform``."""
-        return self.a.leave(self.core_map.inverse(self.b.encode(x)), space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the scores of all distinct maps with their errors."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cnflow._figures import draw
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._smooth_map import SmoothMap
-from cnflow.alignment._space import Space
+from cnflow.alignment._space import Space, SpaceSamples
 from cnflow.alignment._symmetry import Certificate, ContinuousSymmetry
 
 if TYPE_CHECKING:
@@ -75,8 +75,36 @@ class Symmetries:
         return len(self.matchings)
 
 
+class MapBetween:
+    """What both kinds of alignment have: two sides, and a map that carries samples from one to the other."""
+
+    a: SpaceSamples
+    b: SpaceSamples
+
+    @property
+    def map(self) -> AffineMap | SmoothMap:
+        """The map between the cores."""
+        raise NotImplementedError
+
+    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of A on B's side.
+
+        Args:
+            x: samples in A's data space, shape (n, d_a).
+            space: "data": samples of B's data space, noise at its mean; "core": of B's core.
+
+        Raises:
+            AlignmentError: for another space.
+        """
+        return self.b.leave(self.map(self.a.encode(x)), space)
+
+    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
+        """Samples of B, shape (n, d_b), on A's side; see ``transform``."""
+        return self.a.leave(self.map.inverse(self.b.encode(x)), space)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Alignment:
+class Alignment(MapBetween):
     """A map between two cores, found without pairs, and what is known of it.
 
     Attributes:
@@ -150,22 +178,6 @@ class Alignment:
     def to_frame(self) -> pd.DataFrame:
         """The matches."""
         return self.matches
-
-    def transform(self, x: ArrayLike, space: str = "data") -> Floats:
-        """Samples of A on B's side.
-
-        Args:
-            x: samples in A's data space, shape (n, d_a).
-            space: "data": samples of B's data space, noise at its mean; "core": of B's core.
-
-        Raises:
-            AlignmentError: for another space.
-        """
-        return self.b.leave(self.map(self.a.encode(x)), space)
-
-    def inverse_transform(self, x: ArrayLike, space: str = "data") -> Floats:
-        """Samples of B on A's side; see ``transform``."""
-        return self.a.leave(self.map.inverse(self.b.encode(x)), space)
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw B's samples and A's carried onto them, coloured by matched structure; options: ``names`` and ``seed``."""
