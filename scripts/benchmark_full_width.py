@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmark_rows import Row, complete
-from full_width_pairs import CELLS, FAMILIES, NETWORKS, PLANTED, SENTENCES, TIGHT, UNRELATED, draw
+from full_width_pairs import CELLS, FAMILIES, NETWORKS, OTHER_DIGITS, PLANTED, REAL, SENTENCES, TIGHT, UNRELATED, draw
 from sklearn.metrics import brier_score_loss
 
 from cnflow.alignment import fit_map, foscttm
@@ -38,7 +38,7 @@ def measure(family: str, seed: int, data: Path | None) -> Row:
         "family": family, "seed": seed, "samples_a": len(pair.x), "samples_b": len(pair.y), "directions_a": pair.x.shape[1],
         "directions_b": pair.y.shape[1], "start": evidence.best.start, "score": evidence.best.score,
         "margin": evidence.margin, "significance": evidence.significance,
-        "support": evidence.support, "tied": evidence.tied,
+        "scores": [c.score for c in evidence.candidates], "support": evidence.support, "tied": evidence.tied,
         "determined": determined, "probability": probability(evidence.significance, evidence.margin, determined),
         "seconds": seconds, "right": False,
     }  # fmt: skip
@@ -106,9 +106,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     counts = dict.fromkeys(PLANTED + UNRELATED + TIGHT, options.seeds)
-    counts |= dict.fromkeys(NETWORKS + CELLS, min(10, options.seeds)) | dict.fromkeys(SENTENCES, min(3, options.seeds))
+    counts |= dict.fromkeys(NETWORKS + CELLS + OTHER_DIGITS, min(10, options.seeds))
+    counts |= dict.fromkeys(REAL, min(20, options.seeds)) | dict.fromkeys(SENTENCES, min(3, options.seeds))
     if options.data is None:
-        counts = {family: count for family, count in counts.items() if family not in SENTENCES + CELLS}
+        counts = {family: count for family, count in counts.items() if family not in SENTENCES + CELLS + REAL}
     tasks = [
         (family, seed) for seed in range(options.seeds) for family in (options.only or counts) if seed < counts[family]
     ]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from benchmark_alignment import snare_cells
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.preprocessing import StandardScaler
 from two_networks import networks
 
 from cnflow.alignment._affine import semi_orthogonal
@@ -113,6 +115,22 @@ def _sentences(kind: str, rng: np.random.Generator, data: Path) -> Pair:
     return Pair(x, layers["B"][again[:m]] @ turn, (layers["At"][:TEST], layers["Bt"][:TEST] @ turn))
 
 
+def _other_digits(kind: str, seed: int) -> Pair:
+    made = networks(seed, apart=True)
+    x, y = (made[f"{kind.split()[1].rstrip(',')}_{side}"].astype(np.float64) for side in "AB")
+    return Pair(x, y, None)
+
+
+def _real(rng: np.random.Generator, data: Path) -> Pair:
+    """Two real sets of samples that have nothing to do with one another, each in a random half of its samples."""
+    with np.load(data / "sentences_two_layers.npz") as file:
+        sentences = file["AB"[int(rng.integers(2))]].astype(np.float64)
+    cells = snare_cells(data)[int(rng.integers(2))]
+    sets = [sentences[:4000], cells, load_digits().data, StandardScaler().fit_transform(load_breast_cancer().data)]
+    one, other = (sets[number] for number in rng.choice(len(sets), 2, replace=False))
+    return Pair(*(x[rng.permutation(len(x))[: max(len(x) // 2, 400)]] for x in (one, other)), None)
+
+
 def _networks(kind: str, seed: int) -> Pair:
     made = networks(seed)
     x, y, *test = (made[f"{kind.split()[1]}_{side}"].astype(np.float64) for side in ("A", "B", "At", "Bt"))
@@ -150,7 +168,9 @@ SENTENCES = (
 NETWORKS = ("CNN middle", "CNN last")
 TIGHT = ("unrelated tight groups",)
 CELLS = ("cells", "177 cells", "cells, a type missing", "cells, proportions reversed")
-FAMILIES = PLANTED + UNRELATED + SENTENCES + NETWORKS + CELLS + TIGHT
+OTHER_DIGITS = ("CNN middle, other digits", "CNN last, other digits")
+REAL = ("unrelated real sets",)
+FAMILIES = PLANTED + UNRELATED + SENTENCES + NETWORKS + CELLS + TIGHT + OTHER_DIGITS + REAL
 
 
 def draw(family: str, seed: int, data: Path | None) -> Pair:
@@ -171,8 +191,12 @@ def draw(family: str, seed: int, data: Path | None) -> Pair:
             return maker(family, rng)
     if family in NETWORKS:
         return _networks(family, seed)
+    if family in OTHER_DIGITS:
+        return _other_digits(family, seed)
     if data is None:
         raise ValueError(f"family {family!r} needs the folder of the data, --data; got none")
+    if family in REAL:
+        return _real(rng, data)
     if family in CELLS:
         return _cells(family, rng, data)
     return _sentences(family, rng, data)

@@ -101,11 +101,12 @@ def trained(model: Reader, x: Tensor, y: Tensor, generator: torch.Generator) -> 
     return model.eval()
 
 
-def networks(seed: int) -> dict[str, Floats]:
+def networks(seed: int, *, apart: bool = False) -> dict[str, Floats]:
     """Activations of both networks by name, each of shape (samples, units), and ``accuracy`` on the images for scoring, shape (2,).
 
     Args:
         seed: of the split, the enlarged images, the starts and the batches.
+        apart: whether A sees the digits 0 to 4 only, and B the others: then no map is right.
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.as_tensor(a) for a in load_digits(return_X_y=True))
@@ -118,6 +119,8 @@ def networks(seed: int) -> dict[str, Floats]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2 * seed + number)
             model = reader_a() if side == "A" else reader_b()
+        if apart:
+            own = own[y[own] < 5] if side == "A" else own[y[own] >= 5]
         images, labels = enlarged(x[own], y[own], IMAGES, generator)
         trained(model, images, labels, generator)
         with torch.no_grad():

@@ -19,6 +19,8 @@ MOST_DIRECTIONS = 10
 WEIGHTS = ((1 / 6, 1 / 24), (1 / 6, 1 / 8))
 """Of the third and the fourth cumulants: those of a density's expansion, and more of the fourth, which tell more apart."""
 STARTS, KEPT, ROUNDS, EXCHANGED = 1000, 60, 4, 10
+STEPS = 25
+"""Polar steps that are enough for a rotation to stay as it is."""
 ALIKE = 0.97
 """Cosine of two rotations that are the same one."""
 BLOCK = 256
@@ -50,7 +52,14 @@ def cumulants(x: Floats) -> tuple[Tensor, Tensor]:
 
 
 def matching_rotations(
-    x: Floats, y: Floats, seed: int = 0, keep: int = KEPT, *, starts: int = STARTS, rounds: int = ROUNDS
+    x: Floats,
+    y: Floats,
+    seed: int = 0,
+    keep: int = KEPT,
+    *,
+    starts: int = STARTS,
+    rounds: int = ROUNDS,
+    steps: int = STEPS,
 ) -> tuple[Floats, Floats]:
     """Orthogonal maps of white samples x to white samples y under which their cumulants agree best.
 
@@ -65,6 +74,7 @@ def matching_rotations(
         keep: rotations to keep for each of ``WEIGHTS``.
         starts: random rotations to begin with.
         rounds: most times that landmarks are exchanged.
+        steps: polar steps from each start.
 
     Returns:
         (matrices of the maps y = x matrix, shape (c, k, k); their agreement, each with its own weights, shape (c,)).
@@ -89,12 +99,12 @@ def matching_rotations(
     found: list[tuple[Tensor, Tensor]] = []
     for weights in WEIGHTS:
         start = torch.linalg.qr(torch.randn(starts, k, k, generator=draw))[0]
-        best = _distinct(*_climbed(start, a, b, weights, 25), keep)
+        best = _distinct(*_climbed(start, a, b, weights, steps), keep)
         for _ in range(rounds):
             tried = (best[0][:, None] @ swaps).reshape(-1, k, k)
-            near = _climbed(tried, a, b, weights, 8)
+            near = _climbed(tried, a, b, weights, steps // 3)
             top = near[1].argsort(descending=True)[: 4 * keep]
-            more = _climbed(near[0][top], a, b, weights, 25)
+            more = _climbed(near[0][top], a, b, weights, steps)
             before = best[1]
             best = _distinct(torch.cat([best[0], more[0]]), torch.cat([best[1], more[1]]), keep)
             if len(before) == len(best[1]) and torch.allclose(before, best[1], rtol=1e-4):

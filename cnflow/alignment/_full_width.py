@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,14 +21,16 @@ from cnflow.alignment._landmarks import centroid_map, landmark_maps
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-HUBS, HUB_STEP = 3, 3
-"""Neighbours whose mean similarity is subtracted, so that no sample is near to all; sought in every third sample."""
+HUBS = 3
+"""Neighbours whose mean similarity is subtracted, so that no sample is near to all."""
 LEADING = 8
 """Principal directions in which landmarks are matched."""
 CUMULANT_WIDTHS = (6, 8)
 """Principal directions in which cumulants are matched."""
 ROTATIONS = 6
 """Rotations that are kept for each weighting of the cumulants."""
+TURNS = 128
+"""Random rotations from which they are sought."""
 LEAST_HELD, MOST_HELD = 750, 1500
 """Samples of a side that maps are scored on; where a side has fewer than twice the first, maps are fitted to some of them too."""
 ASSIGNED = 750
@@ -76,6 +79,16 @@ class Samples:
         """The same samples, each of length one."""
         return replace(self, train=unit_rows(self.train), held=unit_rows(self.held))
 
+    @cached_property
+    def train_single(self) -> Singles:
+        """Those that a map is fitted to, in single precision."""
+        return self.train.astype(np.float32)
+
+    @cached_property
+    def held_single(self) -> Singles:
+        """Those that it is scored on, likewise."""
+        return self.held.astype(np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -123,13 +136,14 @@ class Candidate:
         return difference < TIED * error
 
 
-def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
+def starts(x: Floats, y: Floats, seed: int, repeats: int = 4) -> Iterator[tuple[str, Floats]]:
     """Maps to begin with, each with its kind.
 
     Args:
         x: centred samples of A, shape (n, k).
         y: centred samples of B, shape (m, l).
         seed: of what is drawn.
+        repeats: maps of each kind that differ by what is drawn, and twice as many from landmarks.
     """
     rng = np.random.default_rng(seed)
     k, m = x.shape[1], y.shape[1]
@@ -142,10 +156,10 @@ def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
     wide = min(LEADING, axes_x.shape[1], axes_y.shape[1])
     low_x, low_y = x @ axes_x[:, :wide], y @ axes_y[:, :wide]
     scales = [float((low**2).sum(1).mean() ** 0.5) for low in (low_x, low_y)]
-    for found in landmark_maps(low_x / scales[0], low_y / scales[1], (20, 30, 45), 8, seed):
+    for found in landmark_maps(low_x / scales[0], low_y / scales[1], (20, 30, 45), 2 * repeats, seed):
         yield "landmarks", axes_x[:, :wide] @ found.matrix @ axes_y[:, :wide].T
     unit_x, unit_y = unit_rows(x), unit_rows(y)
-    for _ in range(4):
+    for _ in range(repeats):
         yield "centroids", centroid_map(unit_x, unit_y, int(rng.integers(2**31)))
     # of maps that a symmetry leaves equally good, one width may lead to one alone
     for fewer in CUMULANT_WIDTHS:
@@ -155,19 +169,20 @@ def starts(x: Floats, y: Floats, seed: int) -> Iterator[tuple[str, Floats]]:
             flattened(low_y[:, :narrow], 1.0),
             seed,
             keep=ROTATIONS,
-            starts=400,
+            starts=TURNS,
             rounds=2,
+            steps=12,
         )
         for turn in turns:
             yield "cumulants", axes_x[:, :narrow] @ turn @ axes_y[:, :narrow].T
     every = min(k, m, axes_x.shape[1], axes_y.shape[1])
-    for _ in range(4):
+    for _ in range(repeats):
         signs = rng.choice([-1.0, 1.0], every)
         yield "principal axes", (axes_x[:, :every] * signs) @ axes_y[:, :every].T
-    for _ in range(4):
+    for _ in range(repeats):
         yield "random", semi_orthogonal(rng.standard_normal((k, m)))
     if k == m:
-        for _ in range(4):
+        for _ in range(repeats):
             yield "permuted coordinates", np.eye(k)[rng.permutation(k)]
 
 
@@ -192,29 +207,38 @@ def refined(
     rng = np.random.default_rng(seed)
     first, last = neighbours
     for number in range(rounds):
+        # the nearest sample of each of so many sets: the nearest ones of all take several times as long to find
         count = round(first * (last / first) ** (number / max(rounds - 1, 1)))
         some_x, some_y = (torch.from_numpy(rows[rng.permutation(len(rows))[:most]]) for rows in (x, y))
         carried = functional.normalize(some_x @ torch.from_numpy(matrix.astype(np.float32)), dim=1)
         similar = carried @ some_y.T
-        back = similar.T.contiguous()
-        rows, columns = (_hubness(s) for s in (similar, back))
-        cross = some_x.T @ _means(2 * similar - columns, some_y, count) / len(some_x)
-        cross += _means(2 * back - rows, some_x, count).T @ some_y / len(some_y)
+        rows, columns = (_in_sets(similar, HUBS, dim).amax(dim + 1).mean(dim) for dim in (1, 0))
+        cross = some_x.T @ _neighbours(similar - columns / 2, some_y, 1, count) / len(some_x)
+        cross += _neighbours(similar - rows[:, None] / 2, some_x, 0, count).T @ some_y / len(some_y)
         left, _, right = torch.linalg.svd(cross, full_matrices=False)
         matrix = (left @ right).double().numpy()
     return semi_orthogonal(matrix)
 
 
-def _hubness(similar: Tensor) -> Tensor:
-    """Mean similarity to the nearest samples, shape (n,), of similarities of shape (n, m): those of a third of them, for speed."""
-    some = similar[:, ::HUB_STEP].contiguous()
-    return some.topk(min(HUBS, some.shape[1]), dim=1, sorted=False).values.mean(1)
+def _in_sets(similar: Tensor, count: int, dim: int) -> Tensor:
+    """Similarities, shape (n, m), with a dimension divided into ``count`` sets: shape (count, s, m) or (n, count, s)."""
+    size = similar.shape[dim] // count
+    return torch.unflatten(similar.narrow(dim, 0, count * size), dim, (count, size))
 
 
-def _means(similar: Tensor, points: Tensor, count: int) -> Tensor:
-    """Mean of the ``count`` most similar points, shape (m, l), for each row of similarities, shape (n, m), less the mean of all."""
-    nearest = similar.topk(min(count, len(points) - 1), dim=1, sorted=False).indices
-    means = points[nearest].mean(1)
+def _neighbours(similar: Tensor, points: Tensor, dim: int, count: int) -> Tensor:
+    """Mean of the most similar point of each of ``count`` sets, less the mean over all samples, shape (samples, k).
+
+    Args:
+        similar: similarities, shape (n, m).
+        points: along one dimension of it, shape (n or m, k).
+        dim: that dimension.
+        count: number of sets.
+    """
+    sets = _in_sets(similar, min(count, len(points)), dim)
+    first = torch.arange(0, sets.shape[dim] * sets.shape[dim + 1], sets.shape[dim + 1])
+    nearest = sets.max(dim + 1).indices + (first if dim == 1 else first[:, None])
+    means = points[nearest].mean(dim)
     return means - means.mean(0)
 
 
@@ -228,12 +252,15 @@ def scored(start: str, matrix: Floats, x: Samples, y: Samples, *, assigned: int 
         y: of B.
         assigned: most samples of a side that are assigned to one another; with 0 nearest samples stand for them.
     """
-    held, train = (unit_rows(np.asarray(rows @ matrix)) for rows in (x.held, x.train))
-    there = np.max(held.astype(np.float32) @ y.train.astype(np.float32).T, axis=1).astype(np.float64)
-    back = np.max(y.held.astype(np.float32) @ train.astype(np.float32).T, axis=1).astype(np.float64)
+    turn = matrix.astype(np.float32)
+    held, train = (unit_rows(rows @ turn) for rows in (x.held_single, x.train_single))
+    there, back = (
+        np.max(one @ other.T, axis=1).astype(np.float64)
+        for one, other in ((held, y.train_single), (y.held_single, train))
+    )
     if not assigned:
         return Candidate(start, matrix, there, back, there, back)
-    similar = held[:assigned] @ y.held[:assigned].T
+    similar = (held[:assigned] @ y.held_single[:assigned].T).astype(np.float64)
     return Candidate(start, matrix, there, back, one_to_one(similar), one_to_one(similar.T))
 
 

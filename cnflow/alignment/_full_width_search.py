@@ -15,7 +15,7 @@ from cnflow.alignment._affine import semi_orthogonal
 from cnflow.alignment._cumulants import exchanges
 from cnflow.alignment._full_width import MOST_HELD, Candidate, Samples, refined, scored, starts
 from cnflow.alignment._invariants import unit_rows
-from cnflow.alignment._landmarks import landmarks
+from cnflow.alignment._landmarks import quick_landmarks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +28,17 @@ STARTED_WITH = 3000
 """Samples of a side that starts are computed from."""
 QUICK_HELD, QUICK_TRAIN = 500, 1500
 """Samples of a side that the first look at a map needs."""
-EXCHANGES, EXCHANGED, GROUPS = 6, 2, 10
-"""Most times that groups are exchanged; best maps in which they are; groups."""
+FEW_ASSIGNED = 250
+"""Samples of a side that are assigned to one another in the second."""
+EXCHANGES, EXCHANGED, GROUPS, REFINED = 6, 2, 10, 30
+"""Most times that groups are exchanged; best maps in which they are; groups; exchanges that are refined."""
 LEAST_GAIN = 1e-4
 """Score by which an exchange must be better to go on."""
 BEST, WRONG = 6, 2
 """Candidates that are refined with more samples: the best ones, and of the others the best of each kind that started anywhere."""
 ANYWHERE = ("principal axes", "random", "permuted coordinates")
+MOST_WRONG = 12
+"""Other maps that the best one is compared with."""
 FEW = 4
 """Other maps with which their spread is known."""
 FLIPS = 12
@@ -45,6 +49,8 @@ COPY = 0.97
 """The same, above which only one of two maps is followed: a mirror image in one direction must not be lost."""
 AGREE = 0.9
 """Part of a direction's length that the mean of maps keeps if they agree in it."""
+FEWER = 2
+"""Repeated starts in each of two halves of the samples."""
 PERTURBED = 2
 """Times that the best map is refined again with half of the samples, from a perturbed start."""
 LEAST_AGREED = 3
@@ -57,7 +63,7 @@ class Evidence:
 
     Attributes:
         candidates: the best candidate of each distinct map, best first.
-        support: candidates that led to the best map.
+        support: candidates that led to the best map; only reported.
         subspace_a: orthonormal basis of the directions of A that are determined, shape (k, r); see ``_agreed``.
         subspace_b: of the directions of B that they are carried to, shape (l, r).
     """
@@ -168,8 +174,9 @@ class Climber:
 
     def __init__(self, a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> None:
         self.a, self.b, self.seed, self.bar = a, b, seed, bar
+        self.seen: list[Candidate] = []
         self.few = [Samples(s.middle, s.size, s.train[:QUICK_TRAIN], s.held[:QUICK_HELD]) for s in (a, b)]
-        self.x, self.y = (s.train.astype(np.float32) for s in (a, b))
+        self.x, self.y = a.train_single, b.train_single
 
     def climb(self, matrix: Floats, effort: Effort, half: np.random.Generator | None = None) -> Floats:
         """The map that a start, shape (k, l), is refined to; with a generator on a random half of the samples."""
@@ -184,8 +191,11 @@ class Climber:
 
     def rough(self, start: str, matrix: Floats, effort: Effort = ROUGH) -> Candidate:
         """The candidate that a start is refined to in few rounds, scored on few samples."""
-        sides, assigned = (self.few, 0) if effort is QUICK else ((self.a, self.b), 400)
-        return scored(start, self.climb(matrix, effort), *sides, assigned=assigned)
+        sides, assigned = (self.few, 0) if effort is QUICK else ((self.a, self.b), FEW_ASSIGNED)
+        found = scored(start, self.climb(matrix, effort), *sides, assigned=assigned)
+        if effort is not QUICK:
+            self.seen.append(found)
+        return found
 
     def full(self, group: list[Candidate]) -> Candidate:
         """The best of several copies of a candidate, refined with more samples."""
@@ -196,11 +206,7 @@ class Climber:
         """Distinct maps that starts lead to, and those that exchange groups of samples in the best ones; best first."""
         # copies of one map would crowd out others that are as good
         distinct = _distinct(_ordered(self.rough(kind, matrix) for kind, matrix in begin), self.a.held, COPY)
-        found = [
-            replace(scored(group[0].start, group[0].matrix, self.a, self.b), copies=len(group))
-            for group in _followed(distinct)
-        ]
-        return self.exchanged(_ordered(found), most)
+        return self.exchanged([replace(group[0], copies=len(group)) for group in _followed(distinct)], most)
 
     def exchanged(self, pool: list[Candidate], most: int = EXCHANGES) -> list[Candidate]:
         """Candidates, and maps that exchange the places of groups of samples, as long as these get better; best first.
@@ -208,10 +214,12 @@ class Climber:
         A map may be right but for groups that are alike, such as two digits, and no small step leads out of that.
         """
         for number in range(most):
-            swaps = exchanges(landmarks(self.b.train, GROUPS, self.seed + number)[0])
-            tried = [self.rough("exchanged", c.matrix @ swap, QUICK) for c in pool[:EXCHANGED] for swap in swaps]
+            swaps = exchanges(quick_landmarks(self.b.train, GROUPS, self.seed + number))
+            turned = (c.matrix @ swap for c in pool[:EXCHANGED] for swap in swaps)
+            likely = _ordered(scored("exchanged", matrix, *self.few, assigned=0) for matrix in turned)[:REFINED]
+            tried = [self.rough("exchanged", c.matrix, QUICK) for c in likely]
             near = _distinct(_ordered(tried)[: 4 * BEST], self.a.held, COPY)[:BEST]
-            found = [scored("exchanged", self.climb(group[0].matrix, ROUGH), self.a, self.b) for group in near]
+            found = [self.rough("exchanged", group[0].matrix) for group in near]
             best = pool[0]
             pool = [
                 replace(group[0], copies=sum(c.copies for c in group))
@@ -220,6 +228,27 @@ class Climber:
             if pool[0] is best or pool[0].score < best.score + LEAST_GAIN:
                 break
         return pool
+
+    def wrong(self, fine: list[Candidate], basis: Floats, rng: np.random.Generator) -> list[Candidate]:
+        """The candidates, and the best of all that ever were looked at and are other maps, refined like these; best first.
+
+        Args:
+            fine: candidates refined with more samples, best first.
+            basis: of the determined directions of B, shape (l, r).
+            rng: of the random maps that are added where there are few others.
+        """
+        few = self.a.held[:QUICK_HELD]
+        for missing in (0, MOST_WRONG, MOST_WRONG):
+            for _ in range(missing):
+                turn = semi_orthogonal(rng.standard_normal((basis.shape[1],) * 2)) - np.eye(basis.shape[1])
+                self.rough("random", fine[0].matrix + fine[0].matrix @ basis @ turn @ basis.T)
+            groups = _distinct(_ordered([*fine, *self.seen]), few, SAME, basis)
+            others = [group for group in groups if fine[0] not in group]
+            if len(others) >= MOST_WRONG:
+                break
+        known = set(map(id, fine))
+        more = [self.full(group[:1]) for group in others[:MOST_WRONG] if not any(id(c) in known for c in group)]
+        return _ordered([*fine, *more])
 
 
 def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = False) -> FullWidthSearch:
@@ -237,22 +266,23 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
     a, b = (Samples.split(rows, MOST, rng) for rows in (rows_a, rows_b))
     begin = list(starts(a.train[:STARTED_WITH], b.train[:STARTED_WITH], seed))
     unit_a, unit_b = a.of_length_one(), b.of_length_one()
-    tries = EXCHANGED * GROUPS * (GROUPS - 1) // 2
-    with tqdm(total=3 * (len(begin) + tries), desc="align", unit="map", disable=not progress) as bar:
+    with tqdm(total=3 * (len(begin) + REFINED), desc="align", unit="map", disable=not progress) as bar:
         climber = Climber(unit_a, unit_b, seed, bar)
         fine = [climber.full(group) for group in _followed([[c] for c in climber.pool(begin)])]
         best = max(fine, key=attrgetter("score"))
         turned = _ordered(climber.rough("flipped", best.matrix @ flip) for flip in _flips(unit_b.train, rng))
         fine = _ordered([*fine, *map(climber.full, _distinct([best, *turned], unit_a.held, COPY)[1:3])])
         again = [climber.climb(_perturbed(fine[0].matrix, rng), FULL, rng) for _ in range(PERTURBED)]
-        again += [_searched_anew(_half(a, n), _half(b, n), seed + 1 + n, bar) for n in (0, 1)]
         subspace_a, subspace_b = _agreed(fine, again)
+        if subspace_b.size:
+            again += [_searched_anew(_half(a, n), _half(b, n), seed + 1 + n, bar) for n in (0, 1)]
+            subspace_a, subspace_b = _agreed(fine, again)
         if subspace_b.size:
             # searches agree by chance on one of two maps that differ by a mirror
             matrix = fine[0].matrix
             mirrored = [-matrix, matrix - 2 * matrix @ subspace_b @ subspace_b.T]
             rivals = [climber.full([replace(fine[0], start="mirrored", matrix=m, copies=1)]) for m in mirrored]
-            fine = _ordered([*fine, *rivals])
+            fine = climber.wrong(_ordered([*fine, *rivals]), subspace_b, rng)
             subspace_a, subspace_b = _agreed(fine, again)
         bar.total = bar.n
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
@@ -268,7 +298,7 @@ def _half(samples: Samples, number: int) -> Samples:
 
 def _searched_anew(a: Samples, b: Samples, seed: int, bar: tqdm[Any]) -> Floats:
     """The best map that a shorter search finds, shape (k, l)."""
-    begin = [start for start in starts(a.train, b.train, seed) if start[0] not in ANYWHERE]
+    begin = [start for start in starts(a.train, b.train, seed, FEWER) if start[0] not in ANYWHERE]
     climber = Climber(a.of_length_one(), b.of_length_one(), seed, bar)
     return climber.full(climber.pool(begin, 2)[:1]).matrix
 

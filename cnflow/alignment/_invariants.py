@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import QuantileTransformer
 
 Floats = NDArray[np.float64]
+AnyFloats = TypeVar("AnyFloats", NDArray[np.float32], NDArray[np.float64])
 
 NEAREST = (0, 1, 2, 4, 9, 19, 49, 99)
 """Ranks of the neighbours whose similarity is a feature."""
@@ -19,9 +22,9 @@ LEAST_VARIANCE = 1e-3
 BLOCK = 1000
 
 
-def unit_rows(x: Floats) -> Floats:
+def unit_rows(x: AnyFloats) -> AnyFloats:
     """Samples of length one, shape (n, k)."""
-    out: Floats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    out: AnyFloats = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return out
 
 
@@ -60,13 +63,16 @@ def invariants(unit: Floats, lengths: Floats) -> Floats:
     found = []
     nearest = [min(rank, count - 2) for rank in NEAREST]
     ordered = [count - 2 - rank for rank in nearest] + [int(share * (count - 1)) for share in SHARES]
+    # their order is all that counts in the end
+    single = unit.astype(np.float32)
     for start in range(0, count, BLOCK):
-        similar = unit[start : start + BLOCK] @ unit.T
+        similar = single[start : start + BLOCK] @ single.T
         np.put_along_axis(similar, np.arange(start, start + len(similar))[:, None], -np.inf, axis=1)
         ranked = np.partition(similar, [0, *(place + 1 for place in ordered)], axis=1)[:, 1:]
-        found.append(
-            np.hstack([ranked[:, ordered], np.stack([(ranked**power).mean(1) for power in (1, 2, 3, 4)], axis=1)])
-        )
+        squared = ranked * ranked
+        # numpy raises to the powers 3 and 4 ten times as slowly
+        moments = [each.mean(1, dtype=np.float64) for each in (ranked, squared, squared * ranked, squared * squared)]
+        found.append(np.hstack([ranked[:, ordered], np.stack(moments, axis=1)]))
     values, axes = _principal(unit)
     products = (unit @ axes) ** 2 @ np.stack([values**power for power in POWERS], axis=1)
     features = np.hstack([np.concatenate(found), products, lengths[:, None]])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import quadratic_assignment
 from scipy.spatial.distance import cdist
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -17,6 +17,8 @@ from cnflow.alignment._affine import AffineMap, fit_map, semi_orthogonal
 Floats = NDArray[np.float64]
 
 QUANTILES = np.linspace(0.02, 0.98, 25)
+QUICK = 1000
+"""Samples that centroids are computed from where many are drawn."""
 
 
 def landmarks(x: Floats, count: int, seed: int) -> tuple[Floats, Floats]:
@@ -25,6 +27,13 @@ def landmarks(x: Floats, count: int, seed: int) -> tuple[Floats, Floats]:
     share = np.bincount(found.labels_, minlength=count) / len(x)
     held = share > 0
     return found.cluster_centers_[held], share[held]
+
+
+def quick_landmarks(x: Floats, count: int, seed: int) -> Floats:
+    """Centres of cells of some of the samples x, shape (n, k), in few rounds of k-means, shape (count, k)."""
+    some = x[np.random.default_rng(seed).permutation(len(x))[:QUICK]]
+    centres: Floats = KMeans(count, n_init=1, max_iter=10, random_state=seed).fit(some).cluster_centers_
+    return centres
 
 
 def profile(centres: Floats, x: Floats) -> Floats:
@@ -103,9 +112,7 @@ def centroid_map(x: Floats, y: Floats, seed: int, count: int = 30, runs: int = 8
     count = min(count, len(x) // 4, len(y) // 4)
     profiles: tuple[list[Floats], list[Floats]] = ([], [])
     for _ in range(runs):
-        centres = [normalize(landmarks(rows, count, int(rng.integers(2**31)))[0]) for rows in (x, y)]
-        fewest = min(map(len, centres))
-        one, other = (c[:fewest] for c in centres)
+        one, other = (normalize(quick_landmarks(rows, count, int(rng.integers(2**31)))) for rows in (x, y))
         options = {"maximize": True, "P0": "randomized", "rng": rng}
         found = [quadratic_assignment(one @ one.T, other @ other.T, options=options) for _ in range(tries)]
         order = max(found, key=lambda result: float(result.fun)).col_ind

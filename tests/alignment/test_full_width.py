@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from tqdm import tqdm
 
 import cnflow
 from cnflow.alignment import AlignmentError, FullWidthAlignment, foscttm
-from cnflow.alignment._full_width import Samples, one_to_one, refined, scored
-from cnflow.alignment._full_width_search import Climber, Evidence
+from cnflow.alignment._full_width import Samples, _neighbours, one_to_one, refined, scored
+from cnflow.alignment._full_width_result import probability
+from cnflow.alignment._full_width_search import MOST_WRONG, Climber, Evidence
 from cnflow.alignment._invariants import flattened, invariants, unit_rows
+from cnflow.alignment._landmarks import quick_landmarks
 
 
 def rotation(dim, rng):
@@ -65,6 +68,24 @@ def test_refining_keeps_the_right_map_of_the_same_samples():
     np.testing.assert_allclose(again, turn, atol=1e-4)
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_most_similar_point_of_each_set_is_averaged(dim):
+    """Five points in two sets of two, the last in none; the mean over the two samples is subtracted."""
+    similar = torch.tensor([[0.1, 0.9, 0.8, 0.2, 1.0], [0.7, 0.3, 0.1, 0.5, 1.0]])
+    points = torch.arange(5.0)[:, None] ** 2
+    # the first sample is nearest to points 1 and 2, the second to points 0 and 3
+    expected = torch.tensor([[2.5], [4.5]]) - 3.5
+    torch.testing.assert_close(_neighbours(similar if dim == 1 else similar.T, points, dim, 2), expected)
+
+
+def test_quick_landmarks_are_the_centres_of_groups_far_apart():
+    rng = np.random.default_rng(12)
+    centres = 10 * np.eye(4)
+    rows = np.repeat(centres, 600, axis=0) + 0.1 * rng.standard_normal((2400, 4))
+    found = quick_landmarks(rows, 4, 0)
+    np.testing.assert_allclose(found[np.argmax(found, axis=0)], centres, atol=0.05)
+
+
 def test_partners_are_those_of_the_best_assignment():
     """Two samples want one partner: the second best serves better, and a spare one is not needed."""
     similar = np.array([[0.9, 0.8, 0.0], [0.9, 0.1, 0.2], [0.0, 0.3, 0.7]])
@@ -119,15 +140,34 @@ def test_narrow_sides_without_structures_are_aligned_without_them():
 
 
 def test_a_turned_copy_is_found_in_more_directions(turned, found):
-    """The map is right; of twelve groups alone that is probable, and not more: other matchings of groups are nearly as good."""
+    """The map is right and determined; that is not certain of twelve groups alone, which other matchings fit nearly as well."""
     assert isinstance(found, FullWidthAlignment)
-    assert found.probability > 0.5
+    assert found.subspace_b.shape[1] >= 8
+    assert found.probability > 0.2
     carried = found.transform(turned[2])
     assert carried.shape == (200, 24)
     basis = found.subspace_b
     assert foscttm(carried @ basis, turned[3] @ basis) < 0.01
     back = found.inverse_transform(found.transform(turned[2]))
     np.testing.assert_allclose(back, turned[2], atol=1e-6)
+
+
+def test_the_best_map_is_compared_with_many_others(found):
+    """None of them is the best map itself: in the determined directions they carry samples elsewhere."""
+    best, *others = found.evidence.candidates
+    assert len(others) >= MOST_WRONG
+    x, basis = unit_rows(found.a.rows - found.a.rows.mean(0)), found.subspace_b
+    for other in others:
+        cosine = (unit_rows(x @ best.matrix @ basis) * unit_rows(x @ other.matrix @ basis)).sum(1).mean()
+        assert cosine < 0.55
+
+
+def test_more_of_any_evidence_makes_a_map_more_probable():
+    assert probability(20.0, 4.0, 0) == 0
+    least = probability(5.0, 1.0, 5)
+    assert 0 < least < min(probability(9.0, 1.0, 5), probability(5.0, 2.0, 5), probability(5.0, 1.0, 9))
+    # what unrelated sides have at most, and what two networks have: docs/benchmarks/full_width.md
+    assert max(probability(14.0, 2.5, 7), probability(12.0, 0.6, 18)) < 0.95 < probability(13.0, 2.5, 20)
 
 
 def test_the_result_says_what_it_rests_on(found):
