@@ -151,7 +151,10 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
     folder.mkdir(parents=True, exist_ok=True)
     frame = found.to_frame()
     frame.to_csv(folder / "maps.csv", index=False)
-    np.savez_compressed(folder / "map.npz", matrix=found.core_map.matrix, offset=found.core_map.offset)
+    np.savez_compressed(
+        folder / "map.npz", matrix=found.core_map.matrix, offset=found.core_map.offset, subspace_a=found.subspace_a,
+        subspace_b=found.subspace_b,
+    )  # fmt: skip
     content = {
         "verdict": found.verdict, "probability": found.probability, "kind": found.core_map.kind, "start": found.evidence.best.start,
         "directions_a": found.a.dim, "directions_b": found.b.dim, "margin": found.evidence.margin,
@@ -159,10 +162,18 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
         "directions_determined": found.subspace_a.shape[1], "refusal": found.refusal,
     }  # fmt: skip
     (folder / "alignment.json").write_text(json.dumps(content, indent=1) + "\n")
+    count = found.subspace_a.shape[1]
+    determined = (
+        f"It is right with probability {found.probability:.3f} in {count} directions (`subspace_a` and `subspace_b` in map.npz): "
+        "in these the searches of all samples and of two disjoint halves lead to the same map."
+        if count
+        else "In no direction do searches lead to the same map, so nothing is said of it."
+    )
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"The map ({found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D) is right with probability {found.probability:.3f}. "
-        f"Its score on held-out samples is {found.evidence.margin:.1f} spreads of wrong maps above that of the next map.", "",
+        f"The best map is a {found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D. {determined}", "",
+        f"Its score on held-out samples is {found.evidence.margin:.1f} spreads of wrong maps and {found.evidence.significance:.1f} "
+        "standard errors above that of the next map.", "",
         *((f"Structures did not align them: {found.refusal}.", "") if found.refusal else ()),
         "| start | score | behind | standard error |", "|---|---|---|---|",
         *(f"| {start} | " + " | ".join(f"{v:.4f}" for v in values) + " |" for start, *values in frame.itertuples(index=False)),

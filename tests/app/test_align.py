@@ -42,6 +42,30 @@ def test_two_runs_are_aligned_and_named(tmp_path, monkeypatch, capsys):
     assert "one → second" in capsys.readouterr().out
 
 
+def opened_group(folder, seed, allow):
+    """A flow with one skewed group of samples: no structure tells anything apart."""
+    rng = np.random.default_rng(len(folder.name))
+    x = (rng.exponential(size=(300, 3)) - 1) * np.array([3.0, 2.0, 1.0])
+    return NarrowingFlow(3, field=MLPField(hidden=8), components=1).initialise(x), x, None
+
+
+def test_two_runs_without_structures_are_aligned_at_full_width(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_open_samples", opened_group)
+    one, two = tmp_path / "one", tmp_path / "second"
+    main(["align", str(one), str(two), "--config", str(SHIPPED)])
+    out = one / "aligned_to_second"
+    told = json.loads((out / "alignment.json").read_text())
+    assert "at least two are needed" in told["refusal"] and 0 <= told["probability"] <= 1
+    saved = np.load(out / "map.npz")
+    assert saved["matrix"].shape == (3, 3) and saved["subspace_a"].shape == (3, told["directions_determined"])
+    assert saved["subspace_b"].shape == saved["subspace_a"].shape
+    report = (out / "report.md").read_text()
+    assert told["verdict"] in report and told["refusal"] in report
+    assert len((out / "maps.csv").read_text().splitlines()) == 1 + len(told["scores"])
+    assert (out / "alignment.png").stat().st_size > 10_000
+    assert "FullWidthAlignment(one → second)" in capsys.readouterr().out
+
+
 def test_a_structure_that_holds_two_labels_is_named_by_both():
     class Two:
         structures = (SpaceStructure(0, (0,), 0.6), SpaceStructure(1, (1,), 0.4))
