@@ -74,7 +74,7 @@ def measure(case: str, seed: int, method: str, data: Path | None, layers: Path |
     if method == "cnflow":
         found = align(x, y, seed=seed)
         row |= {
-            "verdict": found.verdict, "probability": found.probability, "start": found.evidence.best.start,
+            "verdict": found.verdict, "probability": found.probability, "start": found.evidence.returned.start,
             "margin": found.evidence.margin, "significance": found.evidence.significance,
         }  # fmt: skip
         matrix = found.core_map.matrix

@@ -264,18 +264,19 @@ def scored(start: str, matrix: Floats, x: Samples, y: Samples, *, assigned: int 
     return Candidate(start, matrix, there, back, one_to_one(similar), one_to_one(similar.T))
 
 
-def one_to_one(similar: Floats) -> Floats:
+def one_to_one(similar: Floats, spare: float = SPARE) -> Floats:
     """Similarities of samples to partners of the other side, none of them the partner of two; shape (r,).
 
-    Nearest samples alone do not tell a right map from one that carries many samples into one dense place. There are ``SPARE`` times
+    Nearest samples alone do not tell a right map from one that carries many samples into one dense place. There are ``spare`` times
     as many possible partners as samples: proportions differ, and some groups are on one side only. Of all such assignments it is
     one with the highest mean similarity.
 
     Args:
         similar: similarities of samples of this side and of the other, shape (n, m).
+        spare: possible partners for each sample that gets one.
     """
-    fewest = max(int(min(len(similar), similar.shape[1] / SPARE)), 1)
-    square = similar[:fewest, : int(fewest * SPARE) + 1]
+    fewest = max(int(min(len(similar), similar.shape[1] / spare)), 1)
+    square = similar[:fewest, : int(fewest * spare) + 1]
     rows, columns = linear_sum_assignment(square, maximize=True)
     out: Floats = square[rows, columns]
     return out

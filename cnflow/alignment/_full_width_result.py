@@ -121,13 +121,17 @@ class FullWidthAlignment(MapBetween):
 
     def __repr__(self) -> str:
         """Verdict, probability, evidence."""
-        best, others = self.evidence.best, self.evidence.others
+        best, others, returned = self.evidence.best, self.evidence.others, self.evidence.returned
         lines = [
             f"FullWidthAlignment({self.a.name} → {self.b.name}): {self.verdict}",
-            f"  {self.core_map!r}, right with probability {self.probability:.3f}, started from {best.start}",
-            f"  mean similarity to nearest samples and to partners of their own, held out: {best.score:.4f}",
+            f"  {self.core_map!r}, right with probability {self.probability:.3f}, started from {returned.start}",
+            f"  mean similarity to nearest samples and to partners of their own, held out: {returned.score:.4f}",
         ]
-        if len(others):
+        if returned is not best:
+            lines.append(
+                f"  of {self.evidence.tied} maps that fit equally well (best {best.score:.4f}) the one with the best one-to-one matching"
+            )
+        elif len(others):
             difference, error = best.better_by(self.evidence.candidates[1])
             lines.append(
                 f"  next of {len(others)} other maps: {others[0]:.4f}, worse by {difference:.4f} ± {error:.4f}; all others "

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cnflow.alignment._affine import semi_orthogonal
 from cnflow.alignment._cumulants import exchanges
-from cnflow.alignment._full_width import MOST_HELD, Candidate, Samples, refined, scored, starts
+from cnflow.alignment._full_width import ASSIGNED, MOST_HELD, Candidate, Samples, one_to_one, refined, scored, starts
 from cnflow.alignment._invariants import unit_rows
 from cnflow.alignment._landmarks import quick_landmarks
 
@@ -66,17 +66,24 @@ class Evidence:
         support: candidates that led to the best map; only reported.
         subspace_a: orthonormal basis of the directions of A that are determined, shape (k, r); see ``_agreed``.
         subspace_b: of the directions of B that they are carried to, shape (l, r).
+        preferred: number of the candidate that is returned: another one than the first only where nothing is determined.
     """
 
     candidates: tuple[Candidate, ...]
     support: int
     subspace_a: Floats
     subspace_b: Floats
+    preferred: int = 0
 
     @property
     def best(self) -> Candidate:
         """The candidate with the highest score."""
         return self.candidates[0]
+
+    @property
+    def returned(self) -> Candidate:
+        """The candidate that is returned."""
+        return self.candidates[self.preferred]
 
     @property
     def others(self) -> Floats:
@@ -140,8 +147,8 @@ class FullWidthSearch:
 
     @property
     def matrix(self) -> Floats:
-        """The best map, y = x matrix between centred samples of length one, shape (k, l)."""
-        return self.evidence.best.matrix
+        """The map, y = x matrix between centred samples of length one, shape (k, l)."""
+        return self.evidence.returned.matrix
 
 
 @dataclass(frozen=True)
@@ -287,7 +294,28 @@ def search(rows_a: Floats, rows_b: Floats, *, seed: int = 0, progress: bool = Fa
         bar.total = bar.n
     groups = _distinct(fine, unit_a.held, SAME, subspace_b if subspace_b.size else None)
     support = sum(candidate.copies for candidate in groups[0])
-    return FullWidthSearch(a, b, Evidence(tuple(group[0] for group in groups), support, subspace_a, subspace_b))
+    maps = tuple(group[0] for group in groups)
+    preferred = 0 if subspace_b.size else _preferred(maps, unit_a, unit_b)
+    return FullWidthSearch(a, b, Evidence(maps, support, subspace_a, subspace_b, preferred))
+
+
+def _preferred(maps: tuple[Candidate, ...], a: Samples, b: Samples) -> int:
+    """Number of the map, of those that fit as well as the best, under which all samples are best assigned one to one.
+
+    That takes proportions to be the same on both sides: likelier than not, where nothing else decides.
+
+    Args:
+        maps: distinct maps, best first.
+        a: samples of A, of length one.
+        b: of B.
+    """
+    ties = [number for number, other in enumerate(maps) if not number or maps[0].ties(other)]
+
+    def matched(number: int) -> float:
+        carried = unit_rows(a.held[:ASSIGNED] @ maps[number].matrix)
+        return float(one_to_one(carried @ b.held[:ASSIGNED].T, 1.0).mean())
+
+    return max(ties, key=matched) if len(ties) > 1 else 0
 
 
 def _half(samples: Samples, number: int) -> Samples:

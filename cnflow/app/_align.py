@@ -156,7 +156,8 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
         subspace_b=found.subspace_b,
     )  # fmt: skip
     content = {
-        "verdict": found.verdict, "probability": found.probability, "kind": found.core_map.kind, "start": found.evidence.best.start,
+        "verdict": found.verdict, "probability": found.probability, "kind": found.core_map.kind,
+        "start": found.evidence.returned.start,
         "directions_a": found.a.dim, "directions_b": found.b.dim, "margin": found.evidence.margin,
         "significance": found.evidence.significance, "support": found.evidence.support, "scores": frame["score"].tolist(),
         "directions_determined": found.subspace_a.shape[1], "refusal": found.refusal,

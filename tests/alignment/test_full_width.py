@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 import cnflow
 from cnflow.alignment import AlignmentError, FullWidthAlignment, foscttm
-from cnflow.alignment._full_width import Samples, _neighbours, one_to_one, refined, scored
+from cnflow.alignment._full_width import Candidate, Samples, _neighbours, one_to_one, refined, scored
 from cnflow.alignment._full_width_result import probability
-from cnflow.alignment._full_width_search import MOST_WRONG, Climber, Evidence
+from cnflow.alignment._full_width_search import MOST_WRONG, Climber, Evidence, _preferred
 from cnflow.alignment._invariants import flattened, invariants, unit_rows
 from cnflow.alignment._landmarks import quick_landmarks
 
@@ -107,6 +107,21 @@ def test_many_samples_in_one_place_are_worse_than_partners_of_their_own():
     difference, error = right.better_by(wrong)
     assert difference == pytest.approx(right.score - wrong.score)
     assert difference > 5 * error
+
+
+def test_of_equal_maps_that_with_the_best_assignment_is_returned():
+    """Of two maps whose scores tie, one carries all samples to one place, where most find no partner."""
+    rng = np.random.default_rng(13)
+    rows = unit_rows(np.eye(4)[np.arange(300) % 4] + 0.02 * rng.standard_normal((300, 4)))
+    side = Samples(np.zeros(4), 1.0, rows, rows)
+    crowd, right = (scored("", matrix, side, side) for matrix in (np.ones((4, 1)) * np.eye(4)[:1], np.eye(4)))
+    tied = tuple(
+        Candidate("", c.matrix, *(4 * [0.9 + 0.01 * rng.permutation(np.tile([-1.0, 1.0], 150))]))
+        for c in (crowd, right)
+    )
+    assert tied[0].ties(tied[1])
+    assert _preferred(tied, side, side) == 1
+    assert _preferred(tied[:1], side, side) == 0
 
 
 def test_two_exchanged_groups_are_put_right():
