@@ -113,7 +113,7 @@ def full_width_aligned():
     """Of a map that stands out from three others."""
     from cnflow.alignment import FullWidthAlignment
     from cnflow.alignment._full_width import Candidate, Samples
-    from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
+    from cnflow.alignment._full_width_evidence import Evidence, FullWidthSearch
     from cnflow.alignment._sources import SpaceSource
 
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from scipy.special import expit
 from cnflow._figures import draw
 from cnflow.alignment._affine import AffineMap
 from cnflow.alignment._full_width import outward
-from cnflow.alignment._full_width_search import Evidence, FullWidthSearch
+from cnflow.alignment._full_width_evidence import Evidence, FullWidthSearch
 from cnflow.alignment._result import MapBetween
 from cnflow.alignment._space import SpaceSamples
 
@@ -129,7 +129,7 @@ class FullWidthAlignment(MapBetween):
         ]
         if returned is not best:
             lines.append(
-                f"  of {self.evidence.tied} maps that fit equally well (best {best.score:.4f}) the one with the best one-to-one matching"
+                f"  of {self.evidence.tied} maps that fit as well (best {best.score:.4f}) that with the best one-to-one matching"
             )
         elif len(others):
             difference, error = best.better_by(self.evidence.candidates[1])
