@@ -8,8 +8,8 @@ from tqdm import tqdm
 import cnflow
 from cnflow.alignment import AlignmentError, FullWidthAlignment, foscttm
 from cnflow.alignment._full_width import Candidate, Samples, _neighbours, one_to_one, refined, scored
-from cnflow.alignment._full_width_result import probability
 from cnflow.alignment._full_width_evidence import Evidence
+from cnflow.alignment._full_width_result import probability
 from cnflow.alignment._full_width_search import MOST_WRONG, Climber, _preferred
 from cnflow.alignment._invariants import flattened, invariants, unit_rows
 from cnflow.alignment._landmarks import quick_landmarks
