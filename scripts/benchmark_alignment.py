@@ -220,13 +220,6 @@ def snare_cells(data: Path) -> tuple[Floats, Floats, Floats]:
     return a, b, np.loadtxt(data / "snare/SNAREseq_atac_types.txt").astype(int)
 
 
-def snare_halves(seed: int, data: Path) -> tuple[Floats, Floats, Floats, Floats]:
-    """Both assays of all cells, and the numbers of the cells of each half."""
-    a, b, _ = snare_cells(data)
-    order = np.random.default_rng(seed).permutation(len(a))
-    return a, b, order[: len(a) // 2], order[len(a) // 2 :]
-
-
 def digits(case: str, seed: int, data: Path) -> Row:
     """Codes of two models of the digits that were trained on disjoint halves."""
     a, b, at, bt, labels = digit_codes(case, data)
@@ -245,8 +238,9 @@ def digits(case: str, seed: int, data: Path) -> Row:
 
 def snare(case: str, seed: int, data: Path) -> Row:
     """Chromatin accessibility and gene expression of disjoint halves of the same cells."""
-    a, b, one, other = snare_halves(seed, data)
-    kinds = snare_cells(data)[2]
+    a, b, kinds = snare_cells(data)
+    order = np.random.default_rng(seed).permutation(len(a))
+    one, other = order[: len(a) // 2], order[len(a) // 2 :]
     found = align(a[one], b[other], seed=seed)
     carried, truth = found.transform(a[one]), b[one]
     row: Row = {

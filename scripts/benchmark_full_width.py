@@ -33,7 +33,7 @@ def measure(family: str, seed: int, data: Path | None) -> Row:
     start = time.perf_counter()
     found = search(pair.x, pair.y, seed=seed)
     seconds = time.perf_counter() - start
-    evidence, determined = found.evidence, int(found.evidence.subspace_a.shape[1])
+    evidence, determined = found.evidence, found.evidence.determined
     row: Row = {
         "family": family, "seed": seed, "samples_a": len(pair.x), "samples_b": len(pair.y), "directions_a": pair.x.shape[1],
         "directions_b": pair.y.shape[1], "start": evidence.best.start, "score": evidence.best.score,

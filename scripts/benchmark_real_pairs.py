@@ -78,7 +78,7 @@ def measure(case: str, seed: int, method: str, data: Path | None, layers: Path |
             "margin": found.evidence.margin, "significance": found.evidence.significance,
         }  # fmt: skip
         matrix = found.core_map.matrix
-        row["determined"] = int(found.subspace_b.shape[1])
+        row["determined"] = found.evidence.determined
         basis = found.subspace_b
         row["foscttm_determined"] = scored(u[half:] @ matrix @ basis, v[half:] @ basis) if basis.size else None
     elif method == "with pairs (affine)":

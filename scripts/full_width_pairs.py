@@ -115,12 +115,6 @@ def _sentences(kind: str, rng: np.random.Generator, data: Path) -> Pair:
     return Pair(x, layers["B"][again[:m]] @ turn, (layers["At"][:TEST], layers["Bt"][:TEST] @ turn))
 
 
-def _other_digits(kind: str, seed: int) -> Pair:
-    made = networks(seed, apart=True)
-    x, y = (made[f"{kind.split()[1].rstrip(',')}_{side}"].astype(np.float64) for side in "AB")
-    return Pair(x, y, None)
-
-
 def _real(rng: np.random.Generator, data: Path) -> Pair:
     """Two real sets of samples that have nothing to do with one another, each in a random half of its samples."""
     with np.load(data / "sentences_two_layers.npz") as file:
@@ -132,9 +126,10 @@ def _real(rng: np.random.Generator, data: Path) -> Pair:
 
 
 def _networks(kind: str, seed: int) -> Pair:
-    made = networks(seed)
-    x, y, *test = (made[f"{kind.split()[1]}_{side}"].astype(np.float64) for side in ("A", "B", "At", "Bt"))
-    return Pair(x, y, (test[0], test[1]))
+    apart = kind in OTHER_DIGITS
+    made, layer = networks(seed, apart=apart), kind.split()[1].rstrip(",")
+    x, y, *test = (made[f"{layer}_{side}"].astype(np.float64) for side in ("A", "B", "At", "Bt"))
+    return Pair(x, y, None if apart else (test[0], test[1]))
 
 
 def _cells(kind: str, rng: np.random.Generator, data: Path) -> Pair:
@@ -189,10 +184,8 @@ def draw(family: str, seed: int, data: Path | None) -> Pair:
     for families, maker in makers.items():
         if family in families:
             return maker(family, rng)
-    if family in NETWORKS:
+    if family in NETWORKS + OTHER_DIGITS:
         return _networks(family, seed)
-    if family in OTHER_DIGITS:
-        return _other_digits(family, seed)
     if data is None:
         raise ValueError(f"family {family!r} needs the folder of the data, --data; got none")
     if family in REAL:

@@ -53,6 +53,11 @@ class Evidence:
         return np.array([c.score for c in self.candidates[1:]])
 
     @property
+    def determined(self) -> int:
+        """Number of directions that are determined."""
+        return int(self.subspace_a.shape[1])
+
+    @property
     def margin(self) -> float:
         """Score of the best map minus that of the next one, in standard deviations of the scores of all wrong maps.
 

@@ -70,8 +70,8 @@ class FullWidthAlignment(MapBetween):
     def of(cls, a: SpaceSamples, b: SpaceSamples, found: FullWidthSearch, refusal: str = "") -> FullWidthAlignment:
         """The result of a search."""
         evidence = found.evidence
-        stated = probability(evidence.significance, evidence.margin, evidence.subspace_a.shape[1])
-        return cls(a, b, outward(found.matrix, found.a, found.b), found.evidence, stated, refusal)
+        stated = probability(evidence.significance, evidence.margin, evidence.determined)
+        return cls(a, b, outward(found.matrix, found.a, found.b), evidence, stated, refusal)
 
     @property
     def map(self) -> AffineMap:
@@ -91,7 +91,7 @@ class FullWidthAlignment(MapBetween):
     @property
     def verdict(self) -> str:
         """Verdict in words: "aligned", "aligned in R of K directions", "ambiguous: …" or "not determined: …"."""
-        determined, every = self.subspace_a.shape[1], min(self.a.dim, self.b.dim)
+        determined, every = self.evidence.determined, min(self.a.dim, self.b.dim)
         if not determined:
             return "not determined: refined from other starts and with half of the samples, maps agree in no direction"
         if self.aligned:

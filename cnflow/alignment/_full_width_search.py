@@ -85,11 +85,10 @@ class Climber:
         self.a, self.b, self.seed, self.bar = a, b, seed, bar
         self.seen: list[Candidate] = []
         self.few = [Samples(s.middle, s.size, s.train[:QUICK_TRAIN], s.held[:QUICK_HELD]) for s in (a, b)]
-        self.x, self.y = a.train_single, b.train_single
 
     def climb(self, matrix: Floats, effort: Effort, half: np.random.Generator | None = None) -> Floats:
         """The map that a start, shape (k, l), is refined to; with a generator on a random half of the samples."""
-        x, y = self.x, self.y
+        x, y = self.a.train_single, self.b.train_single
         if half is not None:
             x, y = (rows[half.permutation(len(rows))[: len(rows) // 2]] for rows in (x, y))
         near = max(3, min(effort.first, len(x) // 100, len(y) // 100))
@@ -155,8 +154,7 @@ class Climber:
             others = [group for group in groups if fine[0] not in group]
             if len(others) >= MOST_WRONG:
                 break
-        known = set(map(id, fine))
-        more = [self.full(group[:1]) for group in others[:MOST_WRONG] if not any(id(c) in known for c in group)]
+        more = [self.full(group[:1]) for group in others[:MOST_WRONG] if set(fine).isdisjoint(group)]
         return _ordered([*fine, *more])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,16 +76,16 @@ class Symmetries:
         return len(self.matchings)
 
 
-class MapBetween:
+class MapBetween(ABC):
     """What both kinds of alignment have: two sides, and a map that carries samples from one to the other."""
 
     a: SpaceSamples
     b: SpaceSamples
 
     @property
+    @abstractmethod
     def map(self) -> AffineMap | SmoothMap:
         """The map between the cores."""
-        raise NotImplementedError
 
     def transform(self, x: ArrayLike, space: str = "data") -> Floats:
         """Samples of A on B's side.

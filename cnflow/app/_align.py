@@ -160,10 +160,10 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
         "start": found.evidence.returned.start,
         "directions_a": found.a.dim, "directions_b": found.b.dim, "margin": found.evidence.margin,
         "significance": found.evidence.significance, "support": found.evidence.support, "scores": frame["score"].tolist(),
-        "directions_determined": found.subspace_a.shape[1], "refusal": found.refusal,
+        "directions_determined": found.evidence.determined, "refusal": found.refusal,
     }  # fmt: skip
     (folder / "alignment.json").write_text(json.dumps(content, indent=1) + "\n")
-    count = found.subspace_a.shape[1]
+    count = found.evidence.determined
     determined = (
         f"It is right with probability {found.probability:.3f} in {count} directions (`subspace_a` and `subspace_b` in map.npz): "
         "in these the searches of all samples and of two disjoint halves lead to the same map."
@@ -172,7 +172,7 @@ def write_full_width(found: FullWidthAlignment, folder: Path, figures: bool = Tr
     )
     lines = [
         f"# {found.a.name} → {found.b.name}", "", f"**{found.verdict}**", "",
-        f"The best map is a {found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D. {determined}", "",
+        f"The map is a {found.core_map.kind}, {found.a.dim}-D to {found.b.dim}-D. {determined}", "",
         f"Its score on held-out samples is {found.evidence.margin:.1f} spreads of wrong maps and {found.evidence.significance:.1f} "
         "standard errors above that of the next map.", "",
         *((f"Structures did not align them: {found.refusal}.", "") if found.refusal else ()),

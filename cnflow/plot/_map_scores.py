@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @figure
 def plot_map_scores(found: FullWidthAlignment, ax: Axes | None = None) -> Axes:
-    """Draw the score of every distinct map, the best one on top; bars are two standard errors of the difference from the best.
+    """Draw the score of every distinct map, the best one on top; the one that is returned is blue.
+
+    Bars are two standard errors of the difference from the best.
 
     Args:
         found: an alignment at full width.
@@ -33,7 +35,7 @@ def plot_map_scores(found: FullWidthAlignment, ax: Axes | None = None) -> Axes:
     ax = tidy(new_axes(ax, 5.6, 3.6))
     frame = found.to_frame()
     place = -np.arange(len(frame))
-    colours = [BLUE, *[GREY] * (len(frame) - 1)]
+    colours = np.where(np.arange(len(frame)) == found.evidence.preferred, BLUE, GREY)
     ax.errorbar(frame["score"], place, xerr=2 * frame["standard_error"], fmt="none", ecolor=GREY, elinewidth=1.2)
     ax.scatter(frame["score"], place, c=colours, s=34, zorder=3)
     ax.set_yticks(place, frame["start"])
